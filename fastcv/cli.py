@@ -1,0 +1,196 @@
+"""The command line: it parses, calls and prints. What is heavy is imported inside the commands."""
+
+import os
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fastcv import __version__, catalogue
+
+app = typer.Typer(
+    help="Image-classification experiments: run a recipe, compare it with its report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="NAME[/VARIANT]", help="A recipe, or a path to your own file.")
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the data; else $FASTCV_DATA/NAME, else fastai's data folder."),
+]
+Seed = Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace one value; --dry-run shows the keys."),
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without unreadable images.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best.")]
+Out = Annotated[Path, typer.Option(help="Folder of all runs.")]
+Wandb = Annotated[
+    str, typer.Option(help="auto, online, offline or off; auto: online where a key is configured.")
+]
+Smoke = Annotated[
+    bool, typer.Option("--smoke", help="Toy images, random weights, one epoch a stage: seconds.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def recipes() -> None:
+    """List every recipe and variant with what its report claims."""
+    entries = catalogue.entries()
+    width = max(len(entry.name) for entry in entries)
+    told = max(len(catalogue.headline(entry.reported)) for entry in entries)
+    for entry in entries:
+        own = entry.summary if "/" not in entry.name else ""
+        typer.echo(
+            f"{entry.name:<{width}}  {catalogue.headline(entry.reported):<{told}}  {own}".rstrip()
+        )
+
+
+@app.command()
+def recipe(
+    name: RecipeName,
+    data: Data = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    skip_bad: SkipBad = False,
+    smoke: Smoke = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print every setting and run nothing.")
+    ] = False,
+    device: Device = None,
+    out: Out = Path("runs"),
+    wandb: Wandb = "auto",
+) -> None:
+    """Run an experiment and compare it with its report."""
+    chosen = _chosen(name, data, seed, settings, skip_bad)
+    if dry_run:
+        from fastcv.recipe import flat
+
+        for key, value in flat(chosen).items():
+            typer.echo(f"{key}={value}")
+        return
+    from fastcv.recipe import train
+
+    _check_choice("--wandb", wandb, ("auto", "online", "offline", "off"))
+    train(chosen, out=out, wandb=wandb, device=device, smoke=smoke)
+
+
+@app.command()
+def resume(run: Annotated[Path, typer.Argument(help="The directory of a stopped run.")]) -> None:
+    """Go on with a stopped run behind its last finished epoch."""
+    from fastcv.recipe import train
+    from fastcv.runs import Run
+
+    stopped = Run(run)
+    started = stopped.started
+    if started["settings"]["file"]:
+        catalogue.load_file(Path(started["settings"]["file"]))
+    train(
+        stopped.recipe,
+        wandb=started["settings"]["wandb"],
+        device=started["settings"]["device"],
+        smoke=started["smoke"],
+        resume=run,
+    )
+
+
+@app.command("lr-find")
+def lr_find(
+    name: RecipeName,
+    data: Data = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    skip_bad: SkipBad = False,
+    smoke: Smoke = False,
+    device: Device = None,
+    out: Annotated[Path, typer.Option(help="Folder for lr_find.png and lr_find.csv.")] = Path("."),
+) -> None:
+    """Plot the loss against the learning rate, with suggestions."""
+    chosen = _chosen(name, data, seed, settings, skip_bad)
+    from fastcv.recipe.finding import find_learning_rate
+
+    find_learning_rate(chosen, out=out, device=device, smoke=smoke, write=typer.echo)
+
+
+@app.command()
+def copy(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where your own begins.")],
+) -> None:
+    """Start your own recipe from a copy of one."""
+    source = catalogue.source_file(name.partition("/")[0])
+    if file.suffix != ".py":
+        raise ValueError(f"a recipe file must end in .py, got {str(file)!r}")
+    if not file.stem.isidentifier():
+        raise ValueError(
+            f"a recipe file's name must be a Python name, got {file.stem!r}: "
+            f"use letters, digits and underscores"
+        )
+    if file.exists():
+        raise ValueError(f"a copy must not overwrite a file, {str(file)!r} exists: name another")
+    if not file.parent.is_dir():
+        raise ValueError(f"a copy must go into a folder that exists, {str(file.parent)!r} does not")
+    shutil.copyfile(source, file)
+    typer.echo(f"{file}: edit it, then run it with: fastcv recipe {file}")
+
+
+def _chosen(
+    name: str,
+    data: Path | None,
+    seed: int | None,
+    settings: list[str] | None,
+    skip_bad: bool,
+) -> Any:
+    """Load a recipe and put the command line's values into it."""
+    catalogue.find(name)  # a mistyped name is answered before anything heavy is imported
+    chosen = catalogue.load(name)
+    from fastcv.recipe import override
+
+    asked = list(settings or [])
+    if data is not None:
+        asked.append(f"data.path={data}")
+    if skip_bad:
+        asked.append("data.skip_bad=True")
+    if seed is not None:
+        asked.append(f"seed={seed}")
+    return override(chosen, *asked)
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def main() -> None:
+    """Run the command line: a user's mistake is one sentence and exit code 2."""
+    # Newer torch and pandas remark on what fastai 2.8 does on import; its user cannot change it.
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
+    warnings.filterwarnings("ignore", message=".*mode.chained_assignment.*")
+    try:
+        app()
+    except (ValueError, FloatingPointError) as error:
+        if os.environ.get("FASTCV_TRACEBACK"):
+            raise
+        sys.stderr.write(f"fastcv: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

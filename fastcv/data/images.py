@@ -1,0 +1,302 @@
+"""Images as a recipe's `data`: one value that says which, how decoded, augmented and batched."""
+
+import dataclasses
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
+from fastai.data.core import DataLoaders
+from fastai.torch_core import default_device
+
+from fastcv.data.augment import Flip, RandomCrop, compose
+from fastcv.data.cache import Decoding, Pixels, cached
+from fastcv.data.check import without
+from fastcv.data.loader import (
+    AugmentBatch,
+    CentreSquare,
+    Decoded,
+    ImageDL,
+    NormaliseBatch,
+    ReadImage,
+)
+from fastcv.data.samples import Sample, Samples
+from fastcv.data.sources import cifar10
+from fastcv.data.splits import stratified
+from fastcv.data.statistics import CIFAR10_STATISTICS, Statistics
+from fastcv.data.toy import Toy
+
+PLACES = ("auto", "cpu", "cuda", "off")
+SMOKE_SIZE = 64  # pixels
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pause Python's garbage collector, which more than doubles the time to list 60,000 images.
+
+    Each list entry lives on, so there is nothing to collect, but it walks all that torch and
+    fastai have imported every time the number of objects has grown by a quarter.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def image_of(sample: Sample) -> Path | np.ndarray:
+    """The `get_x` of the DataBlock."""
+    return sample.image
+
+
+def label_of(sample: Sample) -> str:
+    """The `get_y` of the DataBlock."""
+    return sample.label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Labelled images as fastai DataLoaders: training, validation and, where there is one, test.
+
+    Each image is decoded once: its shorter side is resized to `resize` pixels and the centre
+    square cut out. Each training batch is then augmented, all batches are cut to `size` pixels and
+    normalised, on the device.
+
+    Args:
+        source: called with a path or None, gives `Samples`.
+        size: pixels of the images a net gets, height and width.
+        batch_size: of training.
+        valid_batch_size: of validation and test; `batch_size` if None.
+        augment: of training batches, in order.
+        normalise: mean and standard deviation per channel; None leaves pixels in 0-1.
+        holdout: validation images taken from the training ones, stratified: an integer is images
+            of each class, a float a fraction of each class. With 0 the source's own validation
+            part counts; where it has none, the test part validates.
+        split_seed: which images are held out, and which are kept by `train_per_class`.
+        train_per_class: training images of each class; None for all.
+        channels: 3 for RGB, 1 for grey.
+        resize: pixels of the shorter side and of the square cut out; `size` if None.
+        path: where the source finds its images; None for its own places.
+        skip_bad: go on without files that cannot be read; `dls.skipped` says how many.
+        cache: where the decoded images are: "cpu" mapped from a file, "cuda" on the GPU, "auto"
+            the GPU if they fill at most half of its free memory, else "cpu"; "off" decodes an image
+            at every use.
+    """
+
+    source: Callable[..., Samples] = cifar10
+    size: int = 32
+    batch_size: int = 128
+    valid_batch_size: int | None = None
+    augment: tuple[Callable, ...] = (RandomCrop(padding=4), Flip())
+    normalise: Statistics | None = CIFAR10_STATISTICS
+    holdout: int | float = 0
+    split_seed: int = 42
+    train_per_class: int | None = None
+    channels: int = 3
+    resize: int | None = None
+    path: str | Path | None = None
+    skip_bad: bool = False
+    cache: str = "auto"
+
+    def __call__(self, device: torch.device | str | None = None) -> DataLoaders:
+        """Build the DataLoaders, decoding the images if that was not done before.
+
+        Beside fastai's own, they have these attributes:
+
+        - `image_shape`: (C, H, W) of what a net gets.
+        - `valid_is_test`: whether the test images validate, for want of others.
+        - `skipped`: images left out because they could not be read.
+
+        Args:
+            device: where batches go; fastai's default (a GPU if there is one) if None.
+
+        Raises:
+            ValueError: the settings contradict each other or the images, or an image is bad.
+        """
+        self._check()
+        with _collector_paused():
+            return self._built(device)
+
+    def _built(self, device: torch.device | str | None) -> DataLoaders:
+        device = default_device() if device is None else torch.device(device)
+        path = None if self.path is None else Path(self.path)
+        side = self.resize or self.size
+        off = self.cache == "off"
+        samples = self.source(path, skip_bad=self.skip_bad and off)
+        pixels = None
+        if not off:
+            decoding = Decoding(side=side, channels=self.channels)
+            images = [sample.image for sample in chain(*samples[:3])]
+            pixels = cached(images, decoding, samples.root, skip_bad=self.skip_bad)
+            samples = without(samples, [images[place] for place in pixels.bad])
+        parts, valid_is_test = self._parts(samples)
+        items = list(chain(*samples[:3]))
+        dls = self._loaders(items, samples.classes, parts, device)
+        if pixels is not None:
+            self._attach(dls, items, samples.classes, parts, pixels, device)
+        dls.image_shape = (self.channels, self.size, self.size)
+        dls.valid_is_test = valid_is_test
+        dls.skipped = samples.skipped
+        return dls
+
+    def smoke(self) -> "Images":
+        """The same on few, small, synthetic images: for a run in seconds."""
+        size = min(self.size, SMOKE_SIZE)
+        resize = self.resize and round(self.resize * size / self.size)
+        return replace(
+            self,
+            source=Toy(size=resize or size, channels=self.channels),
+            size=size,
+            resize=resize,
+            batch_size=min(self.batch_size, 16),
+            valid_batch_size=self.valid_batch_size and min(self.valid_batch_size, 16),
+            augment=tuple(_resized(each, size) for each in self.augment),
+            holdout=min(self.holdout, 4) if isinstance(self.holdout, int) else self.holdout,
+            train_per_class=self.train_per_class and min(self.train_per_class, 8),
+            path=None,
+            cache="auto" if self.cache == "cuda" else self.cache,
+        )
+
+    def _check(self) -> None:
+        for name in ("size", "batch_size", "valid_batch_size", "train_per_class", "resize"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 3 (RGB) or 1 (grey), got {self.channels}")
+        if self.resize is not None and self.resize < self.size:
+            raise ValueError(
+                f"resize must be at least size, got {self.resize} and {self.size}: "
+                "images are resized first and cut to size afterwards"
+            )
+        if self.normalise is not None:
+            given = (len(self.normalise.mean), len(self.normalise.std))
+            if given != (self.channels, self.channels):
+                raise ValueError(
+                    f"normalise must have a mean and a std for each of {self.channels} channels, "
+                    f"got {given[0]} and {given[1]}"
+                )
+        if self.cache not in PLACES:
+            raise ValueError(f"cache must be one of {', '.join(PLACES)}, got {self.cache!r}")
+
+    def _parts(self, samples: Samples) -> tuple[list[list[int]], bool]:
+        """Places of the images of each loader in train + valid + test, and `valid_is_test`."""
+        ends = np.cumsum([len(part) for part in samples[:3]]).tolist()
+        train, valid, test = (
+            list(range(end - len(part), end)) for end, part in zip(ends, samples[:3], strict=True)
+        )
+        labels = [sample.label for sample in samples.train]
+        if self.holdout:
+            if valid:
+                raise ValueError(
+                    f"holdout must be 0 where the data has its own validation part, got "
+                    f"{self.holdout} beside {len(valid)} validation images"
+                )
+            valid, train = stratified(labels, self.holdout, self.split_seed)
+        if self.train_per_class is not None:
+            left = [labels[place] for place in train]
+            fewest, label = min((left.count(each), each) for each in samples.classes)
+            if fewest < self.train_per_class:
+                raise ValueError(
+                    f"train_per_class must be at most the {fewest} training images of class "
+                    f"'{label}', got {self.train_per_class}"
+                )
+            if any(left.count(each) > self.train_per_class for each in samples.classes):
+                kept, _ = stratified(left, self.train_per_class, self.split_seed)
+                train = [train[place] for place in kept]
+        if len(train) < 2:
+            raise ValueError(f"training needs at least 2 images, got {len(train)}: add more")
+        if valid:
+            return [train, valid, test] if test else [train, valid], False
+        if test:
+            return [train, test], True
+        raise ValueError(
+            "there must be images to validate on, but the data has a training part alone: "
+            "hold some out, as by holdout=0.2"
+        )
+
+    def _loaders(
+        self,
+        items: list[Sample],
+        classes: tuple[str, ...],
+        parts: list[list[int]],
+        device: torch.device,
+    ) -> DataLoaders:
+        batch_transforms = [NormaliseBatch(self.size, self.normalise)]
+        if self.augment:
+            batch_transforms.append(AugmentBatch(compose(self.augment)))
+        block = DataBlock(
+            blocks=(
+                TransformBlock(type_tfms=ReadImage(self.channels)),
+                CategoryBlock(vocab=list(classes), sort=False),
+            ),
+            get_x=image_of,
+            get_y=label_of,
+            splitter=lambda _: parts,
+            item_tfms=CentreSquare(self.resize or self.size),
+            batch_tfms=batch_transforms,
+            dl_type=ImageDL,
+        )
+        return block.dataloaders(
+            items,
+            bs=self.batch_size,
+            val_bs=self.valid_batch_size or self.batch_size,
+            # fastai drops the last, smaller batch of training: not if it is the only one.
+            drop_last=len(parts[0]) >= self.batch_size,
+            # With the images decoded, processes would only cost time; `test_dl` takes num_workers.
+            num_workers=None if self.cache == "off" else 0,
+            device=device,
+        )
+
+    def _attach(
+        self,
+        dls: DataLoaders,
+        items: list[Sample],
+        classes: tuple[str, ...],
+        parts: list[list[int]],
+        pixels: Pixels,
+        device: torch.device,
+    ) -> None:
+        rows = torch.from_numpy(np.delete(pixels.rows, list(pixels.bad)))
+        number = {label: index for index, label in enumerate(classes)}
+        labels = torch.tensor([number[sample.label] for sample in items])
+        images = self._placed(torch.from_numpy(pixels.images), device)
+        for dl, part in zip(dls, parts, strict=True):
+            places = torch.tensor(part)
+            here = (each[places].to(images.device) for each in (rows, labels))
+            dl.decoded = Decoded(images, *here)
+
+    def _placed(self, images: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """Bring the decoded images to the GPU if that is asked for and they fit."""
+        if self.cache == "cpu" or (self.cache == "auto" and device.type != "cuda"):
+            return images
+        if device.type != "cuda":
+            raise ValueError(
+                f"cache='cuda' needs a CUDA device, got {device}: take cache='auto' or 'cpu'"
+            )
+        free, _ = torch.cuda.mem_get_info(device)
+        if self.cache == "auto" and images.numel() > free // 2:
+            return images
+        if images.numel() > free:
+            raise ValueError(
+                f"cache='cuda' needs {images.numel() / 1e9:.1f} GB on {device}, but "
+                f"{free / 1e9:.1f} GB are free: take cache='auto' or 'cpu'"
+            )
+        return images.to(device)
+
+
+def _resized(augmentation: Callable, size: int) -> Callable:
+    """The augmentation with its output at most `size` pixels, where it has one."""
+    given = getattr(augmentation, "size", None)
+    if given is None or not dataclasses.is_dataclass(augmentation):
+        return augmentation
+    if isinstance(given, int):
+        return replace(augmentation, size=min(given, size))
+    return replace(augmentation, size=tuple(min(each, size) for each in given))

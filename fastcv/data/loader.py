@@ -1,0 +1,287 @@
+"""A fastai loader that gathers whole batches from decoded images."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.data.core import TfmdDL
+from fastai.data.transforms import IntToFloatTensor
+from fastai.torch_core import TensorCategory, TensorImage, TensorImageBW
+from fastai.vision.core import PILBase, PILImage, PILImageBW
+from fasttransform import DisplayedTransform, Transform
+from PIL import Image
+from torch import Tensor
+
+from fastcv.data.augment.crop import CentreCrop
+from fastcv.data.augment.pixels import Normalise
+from fastcv.data.cache import square
+from fastcv.data.formats import read_image
+from fastcv.data.statistics import Statistics
+
+# What replaces, in `DataLoader.new`, the way from an item to a batch: none of it is in the cache.
+ITEM_STEPS = {
+    "after_item",
+    "before_batch",
+    "create_item",
+    "create_batch",
+    "create_batches",
+    "do_batch",
+    "do_item",
+    "retain",
+    "sample",
+}
+
+LIGHT = 2**20  # bytes of a batch
+
+
+class ReadImage(Transform):
+    """Read an image: a file, pixels, or a picture of Pillow's."""
+
+    # What `test_dl` and `predict` may be given, whatever the data set's own images are.
+    input_types = (Path, str, np.ndarray, Tensor, Image.Image)
+
+    def __init__(self, channels: int):
+        self.channels = channels
+        self.kind = PILImage if channels == 3 else PILImageBW
+
+    def encodes(self, image):
+        """Read it as 8-bit RGB or grey."""
+        if isinstance(image, Tensor):
+            image = image.permute(1, 2, 0).to(torch.uint8).numpy(force=True)
+        if isinstance(image, Image.Image):
+            return self.kind(image.convert("RGB" if self.channels == 3 else "L"))
+        return self.kind(read_image(image, self.channels))
+
+
+class CentreSquare(DisplayedTransform):
+    """Resize the shorter side to `side` pixels and cut the centre square out."""
+
+    order = 1
+
+    def __init__(self, side: int):
+        self.side = side
+
+    def encodes(self, picture: PILBase):
+        """Resize and cut one picture."""
+        return type(picture)(square(picture, self.side))
+
+
+class AugmentBatch(DisplayedTransform):
+    """Augment the batches of training images.
+
+    Args:
+        plain: called on plain (B, C, H, W) images, uint8 or floats of 0-1.
+    """
+
+    order, split_idx = 20, 0
+
+    def __init__(self, plain: Callable[[Tensor], Tensor]):
+        self.plain = plain
+        self.moves_pixels = getattr(plain, "moves_pixels", False)
+
+    def encodes(self, x: TensorImage):
+        """Augment a batch."""
+        return TensorImage(self.plain(x.as_subclass(Tensor)))
+
+
+class NormaliseBatch(DisplayedTransform):
+    """Cut the centre out where images are larger than `size`, and normalise per channel.
+
+    Args:
+        size: pixels.
+        statistics: None for a mean of 0 and a standard deviation of 1.
+    """
+
+    order = 99
+
+    def __init__(self, size: int, statistics: Statistics | None):
+        self.size = size
+        self.statistics = Statistics(mean=(0.0,), std=(1.0,)) if statistics is None else statistics
+        self._crop = CentreCrop(size=size)
+        self._normalise = Normalise(mean=self.statistics.mean, std=self.statistics.std)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Cut and normalise plain images.
+
+        Shape:
+            x: (B, C, H, W), uint8 or floats of 0-1.
+            returns: (B, C, size, size), floats, channels-last.
+
+        Raises:
+            ValueError: the images are smaller than `size`.
+        """
+        if min(x.shape[-2:]) < self.size:
+            raise ValueError(
+                f"augmented images must have at least size={self.size} pixels, got "
+                f"{x.shape[-2]} x {x.shape[-1]}: give that size to the crop"
+            )
+        return self._normalise(self._crop(x.contiguous(memory_format=torch.channels_last)))
+
+    def encodes(self, x: TensorImage):
+        """Cut and normalise a batch."""
+        return TensorImage(self.plain(x.as_subclass(Tensor)))
+
+    def decodes(self, x: TensorImage):
+        """Turn a batch, or one image of it, back into pixels of 0-255."""
+        mean, std = (
+            torch.tensor(each, device=x.device).view(-1, 1, 1)
+            for each in (self.statistics.mean, self.statistics.std)
+        )
+        pixels = x.as_subclass(Tensor) * std + mean
+        return TensorImage((pixels.clamp(0, 1) * 255).round().long())
+
+
+@dataclass(eq=False)
+class Decoded:
+    """The images of one loader's data set, decoded, with their classes' numbers.
+
+    Args:
+        images: (N, H, W, C), uint8, on any device; may hold images of other data sets too.
+        rows: (n,), int64: where in `images` each image of this data set is.
+        labels: (n,), int64.
+    """
+
+    images: Tensor
+    rows: Tensor
+    labels: Tensor
+
+    def batch(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Gather images and labels.
+
+        Shape:
+            places: (B,), int64, of this data set, on the device of `images`.
+            returns: (B, C, H, W) uint8, channels-last, and (B,) int64.
+        """
+        images = self.images.index_select(0, self.rows[places])
+        return images.permute(0, 3, 1, 2), self.labels[places]
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch compute with so many threads for a while; to change it costs nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class ImageDL(TfmdDL):
+    """fastai's loader; where its data set is decoded already, it gathers whole batches.
+
+    All else is fastai's: the order of the images, the transforms of batches, `show_batch`,
+    `test_dl` and so on. A loader made of this one by `new` gathers too as long as it has the same
+    data set and makes batches of items in the same way; else it reads image by image.
+
+    Attributes:
+        decoded: None to read image by image.
+    """
+
+    def __init__(self, dataset: Any = None, *, decoded: Decoded | None = None, **kwargs: Any):
+        super().__init__(dataset, **kwargs)
+        self.decoded = decoded
+        self._item_transforms = list(self.after_item.fs)
+
+    def new(self, dataset: Any = None, cls: type | None = None, **kwargs: Any) -> TfmdDL:
+        """Make a loader like this one but for what is given."""
+        same = dataset is None or dataset is self.dataset
+        if same and not ITEM_STEPS & kwargs.keys():
+            kwargs.setdefault("decoded", self.decoded)
+        return super().new(dataset, cls, **kwargs)
+
+    def before_iter(self) -> None:
+        """Switch the transforms of training on or off."""
+        super().before_iter()
+        ours = (AugmentBatch, NormaliseBatch, IntToFloatTensor)
+        foreign = [each for each in self.after_batch.fs if not isinstance(each, ours)]
+        converts = any(isinstance(each, IntToFloatTensor) for each in self.after_batch.fs)
+        if foreign and not converts:
+            # Ours take bytes, fastai's own expect fractions.
+            self.after_batch.add(IntToFloatTensor())
+
+    def shuffle_fn(self, idxs: Sequence[int]) -> list[int]:
+        """Permute, as seeded by the loader's generator; a tenth of the time of its `sample`."""
+        generator = torch.Generator().manual_seed(self.rng.getrandbits(63))
+        order = torch.randperm(len(idxs), generator=generator)
+        return torch.as_tensor(idxs)[order].tolist()
+
+    def __iter__(self) -> Iterator[tuple]:
+        if not self._gathers:
+            yield from super().__iter__()
+            return
+        self.randomize()
+        self.before_iter()
+        # torch's loader draws a seed for its processes here. One drawn in vain makes the random
+        # numbers that follow the same ones, whether images are decoded already or one by one.
+        torch.empty((), dtype=torch.int64).random_()
+        count = 1 if self._is_light else torch.get_num_threads()
+        for places in self._batches(self.get_idxs()):
+            with threads(count):
+                batch = self._batch(places)
+            yield batch
+        self.after_iter()
+
+    def _batch(self, places: Tensor) -> tuple:
+        """Gather a batch and apply the transforms of batches.
+
+        Tensor subclasses cost time at every step, so ours are applied to plain tensors, and the
+        batch gets fastai's types once, at the end.
+        """
+        x, y = self.decoded.batch(places)
+        if self.device is not None:
+            x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+        image_type = TensorImage if x.shape[1] == 3 else TensorImageBW
+        if not self._is_ours:
+            return self.after_batch((image_type(x), TensorCategory(y)))
+        for step in self.after_batch.fs:
+            if step.split_idx in (None, self.after_batch.split_idx):
+                x = step.plain(x)
+        return x.as_subclass(image_type), y.as_subclass(TensorCategory)
+
+    @property
+    def _is_ours(self) -> bool:
+        return all(isinstance(each, AugmentBatch | NormaliseBatch) for each in self.after_batch.fs)
+
+    @property
+    def _is_light(self) -> bool:
+        """Whether a batch is better made by one thread than by several that wait for each other.
+
+        It is where few bytes are moved about: 128 images of 32 x 32 pixels take 0.3 ms. Two idle
+        cores bring little more; two that other processes use too, a tenth and less of that.
+        """
+        _, height, width, channels = self.decoded.images.shape
+        moves = (getattr(each, "moves_pixels", True) for each in self.after_batch.fs)
+        return self._is_ours and self.bs * height * width * channels <= LIGHT and all(moves)
+
+    @property
+    def _gathers(self) -> bool:
+        return (
+            self.decoded is not None
+            and self.bs is not None
+            and list(self.after_item.fs) == self._item_transforms
+            and not any(each.name != "noop" for each in self.before_batch.fs)
+        )
+
+    def _batches(self, places: Iterable[int]) -> Iterator[Tensor]:
+        """Cut the order of the images into batches; it may be endless, as `show_batch` makes it."""
+        device = self.decoded.images.device
+        if isinstance(places, Sequence):
+            order = torch.as_tensor(places, dtype=torch.int64).to(device)
+            for start in range(0, len(order), self.bs):
+                batch = order[start : start + self.bs]
+                if len(batch) == self.bs or not self.drop_last:
+                    yield batch
+            return
+        endless = iter(places)
+        while batch := list(islice(endless, self.bs)):
+            yield torch.tensor(batch, device=device)
+
+    def __getstate__(self) -> dict:
+        # Pixels must not travel with a loader that is pickled.
+        return {**self.__dict__, "decoded": None}

@@ -1,0 +1,71 @@
+"""What a source answers with: images, their labels, and which split they belong to."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Sample(NamedTuple):
+    """One image and the name of its class.
+
+    Attributes:
+        image: the file it lies in, or its pixels: (H, W) or (H, W, 3), uint8.
+        label: one of the data set's class names.
+    """
+
+    image: Path | np.ndarray
+    label: str
+
+
+class Samples(NamedTuple):
+    """A whole data set, listed but not decoded.
+
+    Attributes:
+        train: never empty, and holds every class.
+        valid: empty where the data set has no validation part.
+        test: empty where the data set has no test part.
+        classes: the class names, sorted; a label's place here is its number.
+        root: the folder the files were found in; None for data that lies in no folder.
+        skipped: images left out because they could not be read.
+    """
+
+    train: list[Sample]
+    valid: list[Sample]
+    test: list[Sample]
+    classes: tuple[str, ...]
+    root: Path | None
+    skipped: int = 0
+
+
+def labelled(
+    train: list[Sample],
+    valid: list[Sample],
+    test: list[Sample],
+    root: Path | None,
+    skipped: int = 0,
+) -> Samples:
+    """Put three lists together, with the class names that stand in them.
+
+    Raises:
+        ValueError: there is no image or only one, only one class, or a class that cannot be
+            learnt because the training part has no image of it.
+    """
+    place = "the data set" if root is None else f"'{root}'"
+    images = len(train) + len(valid) + len(test)
+    if images < 2:
+        count = "no image" if images == 0 else "one image only"
+        raise ValueError(f"{place} must hold at least two images, got {count}: add more")
+    classes = {sample.label for sample in train}
+    for part, found in (("validation", valid), ("test", test)):
+        for label in sorted({sample.label for sample in found} - classes):
+            raise ValueError(
+                f"every class must have training images, but in {place} class '{label}' has some "
+                f"for {part} only: add training images of it, or take it out"
+            )
+    if len(classes) < 2:
+        raise ValueError(
+            f"{place} must hold at least two classes, got one ('{min(classes)}'): "
+            "give the folder that holds one folder per class"
+        )
+    return Samples(train, valid, test, tuple(sorted(classes)), root, skipped)

@@ -1,0 +1,19 @@
+"""Figures of a training and of a trained net: functions of plain data, drawn without pyplot."""
+
+from fastcv.interpret.confusion import confusion_matrix
+from fastcv.interpret.images import prediction_grid, top_losses
+from fastcv.interpret.predicted import Predictions, predictions
+from fastcv.interpret.style import save
+from fastcv.interpret.training import curves, lr_find, schedule
+
+__all__ = [
+    "Predictions",
+    "confusion_matrix",
+    "curves",
+    "lr_find",
+    "prediction_grid",
+    "predictions",
+    "save",
+    "schedule",
+    "top_losses",
+]

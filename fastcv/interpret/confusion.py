@@ -1,0 +1,132 @@
+"""The confusion matrix, of ten classes or of two hundred."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+from fastcv.interpret.predicted import Predictions, readable, shortened
+from fastcv.interpret.style import GREY, INK, LABEL, SMALL, blank, percent
+
+MOST_NUMBERED = 20  # classes up to which cells hold numbers
+MOST_NAMED = 40  # classes up to which rows and columns have names
+PAIRS = 20
+# Steeper near 0: the errors of a good net are a few percent of a class and must still show.
+SHARE = PowerNorm(gamma=0.5, vmin=0, vmax=1)
+
+
+def confusion_matrix(
+    predictions: Predictions, *, title: str = "Confusion matrix", smoke: bool = False
+) -> Figure:
+    """Draw which classes are taken for which: true classes in rows, predicted ones in columns.
+
+    The colour is a cell's share of its row. Up to 20 classes the cells hold counts; beyond, the
+    most confused pairs stand beside the matrix. The row of a class without images stays empty.
+
+    Args:
+        predictions: of N images.
+        title: stands before the accuracy and the number of images.
+        smoke: say on the figure that this was a smoke run.
+    """
+    counts = confusions(predictions)
+    classes = len(counts)
+    names = readable(predictions.vocab)
+    title = (
+        f"{title}: {percent(predictions.accuracy, 2)} of {len(predictions.targets):,} images right"
+    )
+    numbered = classes <= MOST_NUMBERED
+    if numbered:
+        figure = blank(title, height=6.4, width=7.4, smoke=smoke)
+        axes = figure.subplots()
+    else:
+        figure = blank(title, height=5.6, width=10.5, smoke=smoke)
+        axes, beside = figure.subplots(1, 2, width_ratios=(1.15, 1))
+        _write_pairs(beside, counts, names)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    drawn = axes.imshow(shares, cmap="Blues", norm=SHARE, interpolation="nearest")
+    if numbered:
+        for row, column in zip(*counts.nonzero(), strict=True):
+            axes.text(
+                column,
+                row,
+                f"{counts[row, column]}",
+                ha="center",
+                va="center",
+                fontsize=LABEL if classes <= 12 else 6.5,
+                color="white" if SHARE(shares[row, column]) > 0.55 else INK,
+            )
+    if classes <= MOST_NAMED:
+        size = SMALL if numbered else 7
+        labels = [shortened(name, 22) for name in names]
+        level = max(map(len, labels)) <= 2
+        axes.set_yticks(range(classes), labels, parse_math=False)
+        axes.set_xticks(
+            range(classes),
+            labels,
+            rotation=0 if level else 45 if numbered else 90,
+            ha="center" if level or not numbered else "right",
+            rotation_mode="anchor" if not level and numbered else "default",
+            parse_math=False,
+        )
+        axes.set_xlabel("predicted class", fontsize=LABEL, color=INK)
+        axes.set_ylabel("true class", fontsize=LABEL, color=INK)
+    else:
+        size = SMALL
+        axes.set_xlabel("predicted class (index)", fontsize=LABEL, color=INK)
+        axes.set_ylabel("true class (index)", fontsize=LABEL, color=INK)
+    axes.tick_params(labelsize=size, length=0 if classes <= MOST_NAMED else 3, labelcolor=INK)
+    axes.tick_params(color=GREY)
+    axes.spines[:].set(color=GREY, linewidth=0.6)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.75, aspect=30, pad=0.02)
+    ticks = (0, 0.02, 0.1, 0.25, 0.5, 1)
+    bar.set_ticks(ticks, labels=[percent(tick) for tick in ticks])
+    bar.ax.tick_params(labelsize=SMALL, length=0, labelcolor=INK)
+    bar.outline.set_visible(False)
+    bar.set_label("share of the true class's images", fontsize=LABEL, color=INK)
+    return figure
+
+
+def confusions(predictions: Predictions) -> np.ndarray:
+    """Count images by (true class, predicted class): (classes, classes) int."""
+    classes = len(predictions.vocab)
+    cells = predictions.targets * classes + predictions.predicted
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+def most_confused(counts: np.ndarray, most: int = PAIRS) -> list[tuple[int, int]]:
+    """Return the (true, predicted) pairs of different classes confused most often.
+
+    Of equal counts the larger share of its class comes first, then the order of the classes.
+    """
+    wrong = counts * ~np.eye(len(counts), dtype=bool)
+    totals = counts.sum(axis=1)
+    pairs = [(int(row), int(column)) for row, column in zip(*wrong.nonzero(), strict=True)]
+    return sorted(pairs, key=lambda pair: (-counts[pair], totals[pair[0]], pair))[:most]
+
+
+def _write_pairs(axes: Axes, counts: np.ndarray, names: tuple[str, ...]) -> None:
+    axes.set_axis_off()
+    totals = counts.sum(axis=1)
+    pairs = most_confused(counts)
+    heading = "Most confused pairs (true → predicted)" if pairs else "No image is confused"
+    lines = [(heading, "", "bold")]
+    for true, predicted in pairs:
+        share = f"{counts[true, predicted]} of {totals[true]}"
+        pair = f"{shortened(names[true], 24)} → {shortened(names[predicted], 24)}"
+        lines.append((pair, share, "normal"))
+    for i, (pair, share, weight) in enumerate(lines):
+        y = 1 - (i + 0.5) / (PAIRS + 1)
+        at = 0 if i == 0 else 0.17
+        for x, text in ((0, share), (at, pair)):
+            if text:
+                axes.text(
+                    x,
+                    y,
+                    text,
+                    transform=axes.transAxes,
+                    va="center",
+                    fontsize=SMALL if i else LABEL,
+                    weight=weight,
+                    color=INK,
+                    parse_math=False,
+                ).set_in_layout(False)

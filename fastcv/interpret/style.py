@@ -1,0 +1,134 @@
+"""The one house style of all figures, and how a figure becomes a file."""
+
+import os
+import warnings
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from PIL import Image
+
+WIDTH = 9.0  # inches; 1080 pixels at DPI
+DPI = 120
+LARGEST_FILE = 400_000  # bytes
+
+# Okabe and Ito's palette, told apart under every common colour blindness.
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+INK, GREY, GRID = "#222222", "#6B6B6B", "#DDDDDD"
+TRAIN, VALID = BLUE, VERMILION
+RIGHT, WRONG = BLUE, VERMILION
+
+# points
+TITLE, LABEL, SMALL = 11.5, 9.5, 8.5
+LINE = 1.6
+
+SMOKE = "smoke run: toy images, random weights"
+PLAIN_NUMBERS = FuncFormatter(lambda value, _: f"{value:g}")
+COUNTS = FuncFormatter(lambda value, _: f"{value:,.0f}")
+
+
+def blank(title: str, *, height: float, width: float = WIDTH, smoke: bool = False) -> Figure:
+    """Return a figure with its title and, of a smoke run, the line that says so.
+
+    Sizes are in inches.
+    """
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08, wspace=0.04)
+    left = 0.1 / width
+    figure.suptitle(title, x=left, ha="left", fontsize=TITLE, color=INK, weight="bold").set(
+        parse_math=False
+    )
+    if smoke:
+        figure.supxlabel(SMOKE, x=left, ha="left", fontsize=LABEL, color=WRONG, weight="bold")
+    return figure
+
+
+def dress(axes: Axes, *, x: str, y: str) -> None:
+    """Give axes of a line chart their labels, a thin grid and two spines."""
+    axes.set_xlabel(x, fontsize=LABEL, color=INK)
+    axes.set_ylabel(y, fontsize=LABEL, color=INK)
+    axes.tick_params(which="both", labelsize=SMALL, colors=GREY, labelcolor=INK, length=3)
+    axes.grid(True, which="major", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+
+
+def count_along(axes: Axes) -> None:
+    """Let the x axis count epochs or steps: few, round, whole numbers."""
+    axes.xaxis.set_major_locator(
+        MaxNLocator(nbins=7, steps=(1, 2, 5, 10), integer=True, min_n_ticks=1)
+    )
+    axes.xaxis.set_major_formatter(COUNTS)
+
+
+def legend(axes: Axes, *, columns: int) -> None:
+    """Put the legend above the axes, where it hides no data; none where nothing is labelled."""
+    if not axes.get_legend_handles_labels()[0]:
+        return
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1.01),
+        borderaxespad=0,
+        ncols=columns,
+        fontsize=SMALL,
+        labelcolor=INK,
+        frameon=False,
+        handlelength=2.2,
+        columnspacing=1.4,
+    )
+
+
+def percent(fraction: float, digits: int = 0) -> str:
+    """Return a fraction 0-1 as the reports print it: `64.13 %`."""
+    return f"{100 * fraction:.{digits}f} %"
+
+
+def save(figure: Figure, path: Path | str) -> None:
+    """Write a figure as PNG of at most 400 kB, whole or not at all.
+
+    120 dpi; a figure of many photographs that would be larger gets a palette of 256 colours, and
+    only then fewer dots per inch. Missing folders are made.
+    """
+    path = Path(path)
+    for dpi, colours in ((DPI, None), *((dpi, 256) for dpi in range(DPI, 39, -10))):
+        png = _png(figure, dpi, colours)
+        if len(png) <= LARGEST_FILE:
+            break
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(png)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _with_palette(image: Image.Image, colours: int) -> Image.Image:
+    """Reduce a picture to a palette, dithered: without it skies and leaves become flat patches.
+
+    White keeps a colour of its own, or the background would be tinted and dithered too.
+    """
+    chosen = image.quantize(colours - 1)
+    palette = chosen.getpalette()
+    indices = np.array(image.quantize(palette=chosen, dither=Image.Dither.FLOYDSTEINBERG))
+    indices[(np.asarray(image) == 255).all(axis=2)] = len(palette) // 3
+    reduced = Image.fromarray(indices)
+    reduced.putpalette([*palette, 255, 255, 255])
+    return reduced
+
+
+def _png(figure: Figure, dpi: int, colours: int | None) -> bytes:
+    drawn, written = BytesIO(), BytesIO()
+    with warnings.catch_warnings():
+        # A class name in a script that the font lacks is drawn as boxes; nothing is to be done.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(drawn, format="png", dpi=dpi, facecolor="white")
+    image = Image.open(drawn).convert("RGB")
+    if colours:
+        image = _with_palette(image, colours)
+    image.save(written, format="PNG", optimize=True, dpi=(dpi, dpi))
+    return written.getvalue()

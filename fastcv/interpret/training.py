@@ -1,0 +1,222 @@
+"""Figures of a training: its curves, its schedule, the search for a learning rate."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from fastcv.interpret.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    LINE,
+    PLAIN_NUMBERS,
+    PURPLE,
+    TRAIN,
+    VALID,
+    VERMILION,
+    blank,
+    count_along,
+    dress,
+    legend,
+    percent,
+)
+
+DASHES = ("--", ":", "-.")
+SUGGESTION_MARKS = (("o", VERMILION), ("s", GREEN), ("^", PURPLE), ("D", INK))
+
+
+def curves(
+    rows: Sequence[Mapping],
+    reported: Mapping[str, float] | None = None,
+    title: str = "Loss and accuracy",
+    *,
+    smoke: bool = False,
+) -> Figure:
+    """Draw loss and accuracy, in training and validation, against the epoch over all stages.
+
+    Where a few losses are so large that they would flatten the rest, their axis is logarithmic.
+
+    Args:
+        rows: the rows of metrics.csv in order, one an epoch: `stage`, `epoch` (from 1, over all
+            stages), `train_loss`, `valid_loss`, and `train_accuracy`, `valid_accuracy` (fractions
+            0-1). An empty or missing number is left out of its curve.
+        reported: name to accuracy (fraction 0-1), a dashed line each; one whose name starts with
+            "train" has the training curve's colour.
+        title: the figure's title.
+        smoke: say on the figure that this was a smoke run.
+
+    Raises:
+        ValueError: `rows` is empty.
+    """
+    if not rows:
+        raise ValueError("curves need the row of at least one epoch, got none")
+    figure = blank(title, height=4.0, smoke=smoke)
+    loss, accuracy = figure.subplots(1, 2)
+    epochs = _column(rows, "epoch")
+    begins = [
+        epochs[i] - 0.5 for i in range(1, len(rows)) if rows[i]["stage"] != rows[i - 1]["stage"]
+    ]
+    for axes, name, shown in (
+        (loss, "loss", lambda value: f"{value:.3g}"),
+        (accuracy, "accuracy", lambda value: percent(value, 2)),
+    ):
+        dress(axes, x="epoch", y=name)
+        for part, colour, marker in (("train", TRAIN, "o"), ("valid", VALID, "s")):
+            values = _column(rows, f"{part}_{name}")
+            there = np.isfinite(values)
+            if there.any():
+                label = f"{part}, last {shown(values[there][-1])}"
+                _line(axes, epochs[there], values[there], colour, marker, label)
+        for i, begin in enumerate(begins):
+            label = "a stage begins" if i == 0 and axes is loss else None
+            axes.axvline(begin, color=GREY, linewidth=0.8, zorder=1, label=label)
+        margin = max(0.5, 0.02 * (epochs[-1] - epochs[0]))
+        axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
+        count_along(axes)
+    for i, (name, value) in enumerate((reported or {}).items()):
+        accuracy.axhline(
+            value,
+            color=TRAIN if name.startswith("train") else INK,
+            linestyle=DASHES[i % len(DASHES)],
+            linewidth=1.2,
+            label=f"reported {name} {percent(value, 2)}",
+        )
+    losses = np.concatenate([_column(rows, f"{part}_loss") for part in ("train", "valid")])
+    losses = losses[np.isfinite(losses)]
+    if losses.size and losses.min() > 0 and losses.max() > 20 * np.median(losses):
+        loss.set_yscale("log")
+        loss.set_ylabel("loss (log scale)")
+    loss.yaxis.set_major_formatter(PLAIN_NUMBERS)
+    accuracy.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    low, high = accuracy.get_ylim()
+    accuracy.set_ylim(max(low, -0.02), min(high, 1.02))
+    legend(loss, columns=2)
+    legend(accuracy, columns=2)
+    return figure
+
+
+def schedule(
+    steps: Sequence[Mapping],
+    *,
+    title: str = "Learning rate and momentum",
+    smoke: bool = False,
+) -> Figure:
+    """Draw learning rate and momentum against the step.
+
+    Args:
+        steps: in order, `step`, `lr` and `momentum` each; where no step has a momentum its chart
+            is left out.
+        title: the figure's title.
+        smoke: say on the figure that this was a smoke run.
+
+    Raises:
+        ValueError: `steps` is empty.
+    """
+    if not steps:
+        raise ValueError("a schedule needs at least one step, got none")
+    drawn = [("lr", "learning rate", BLUE)]
+    if np.isfinite(_column(steps, "momentum")).any():
+        drawn.append(("momentum", "momentum", VERMILION))
+    figure = blank(title, height=3.4, smoke=smoke)
+    at = _column(steps, "step")
+    for axes, (key, name, colour) in zip(
+        figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True
+    ):
+        dress(axes, x="step", y=name)
+        axes.plot(at, _column(steps, key), color=colour, linewidth=LINE)
+        if len(steps) == 1:
+            axes.lines[0].set_marker("o")
+        count_along(axes)
+        axes.yaxis.set_major_formatter(PLAIN_NUMBERS)
+    return figure
+
+
+def lr_find(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    suggestions: Mapping[str, tuple[float, float]],
+    *,
+    title: str = "Learning rate finder",
+    smoke: bool = False,
+) -> Figure:
+    """Draw the loss against the learning rate, with the suggested rates marked.
+
+    The loss's axis ends a little above where the loss came down from: how far it explodes
+    afterwards says nothing.
+
+    Args:
+        rates: the learning rates tried, rising.
+        losses: the smoothed training loss at each.
+        suggestions: name to (learning rate, loss there).
+        title: the figure's title.
+        smoke: say on the figure that this was a smoke run.
+
+    Raises:
+        ValueError: no loss is finite, or there are not as many losses as rates.
+    """
+    rates, losses = np.asarray(rates, dtype=float), np.asarray(losses, dtype=float)
+    if rates.shape != losses.shape:
+        raise ValueError(
+            f"rates and losses must be equally many, got {rates.size} and {losses.size}"
+        )
+    finite = np.isfinite(losses)
+    if not finite.any():
+        raise ValueError(
+            f"lr_find needs at least one finite loss, got none among {losses.size}: "
+            "start from a smaller rate"
+        )
+    figure = blank(title, height=4.0, width=7.0, smoke=smoke)
+    axes = figure.subplots()
+    dress(axes, x="learning rate (log scale)", y="training loss, smoothed")
+    axes.set_xscale("log")
+    axes.plot(rates, losses, color=BLUE, linewidth=LINE, marker="o" if len(rates) == 1 else None)
+    for i, (name, (rate, loss)) in enumerate(suggestions.items()):
+        marker, colour = SUGGESTION_MARKS[i % len(SUGGESTION_MARKS)]
+        axes.axvline(rate, color=colour, linewidth=0.8, linestyle=":")
+        axes.plot(
+            [rate],
+            [loss],
+            color=colour,
+            linestyle="none",
+            marker=marker,
+            # Two suggestions may be of one rate: the first is small and filled, the rest hollow.
+            markersize=6 if i == 0 else 10,
+            markerfacecolor=colour if i == 0 else "none",
+            markeredgewidth=1.6,
+            label=f"{name} {rate:.3g}",
+            zorder=3,
+        )
+    lowest = int(np.nanargmin(np.where(finite, losses, np.nan)))
+    before = losses[: lowest + 1]
+    bottom, start = losses[lowest], before[np.isfinite(before)].max()
+    span = max(start - bottom, 0.1 * abs(bottom), 1e-6)
+    marked = [loss for _, loss in suggestions.values() if np.isfinite(loss)]
+    top = max([min(start + 0.5 * span, losses[finite].max()), *marked])
+    axes.set_ylim(bottom - 0.08 * span, top + 0.08 * span)
+    axes.yaxis.set_major_formatter(PLAIN_NUMBERS)
+    legend(axes, columns=4)
+    return figure
+
+
+def _line(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, marker: str, label: str) -> None:
+    """Draw one curve; its markers tell it from others without colour and show a single point."""
+    axes.plot(
+        x,
+        y,
+        color=colour,
+        linewidth=LINE,
+        marker=marker,
+        markersize=4,
+        markevery=max(1, len(x) // 20),
+        label=label,
+    )
+
+
+def _column(rows: Sequence[Mapping], key: str) -> np.ndarray:
+    """Return one number a row, (rows,) float64; NaN where it is empty or missing."""
+    values = (row.get(key) for row in rows)
+    return np.array([np.nan if value in (None, "") else float(value) for value in values])

@@ -1,0 +1,1 @@
+"""Models, optimizers, schedules, the learning-rate finder and the callbacks of a training."""

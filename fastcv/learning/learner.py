@@ -1,0 +1,82 @@
+"""The Learner of every recipe: fastai's, with a finder that leaves no trace and a fit to resume."""
+
+from collections import namedtuple
+from collections.abc import Callable, Sequence
+
+from fastai import learner as fastai_learner
+from fastai.callback.core import CancelEpochException
+from fastai.callback.schedule import SuggestionMethod
+from fastcore.basics import tuplify
+
+from fastcv.learning.lr_finder import Rates, find_rates
+
+
+class Learner(fastai_learner.Learner):
+    """fastai's Learner; a seeded fit after `lr_find` is the fit without it, and a fit can resume.
+
+    Attributes:
+        first_epoch: epochs of the running fit that a stopped run has done; set while a fit begins,
+            which fastai's own `start_epoch` cannot do without breaking callbacks.
+    """
+
+    first_epoch = 0
+
+    def __call__(self, event_name: str) -> None:
+        """Let the callbacks handle an event; what they raise for the user keeps its sentence."""
+        try:
+            super().__call__(event_name)
+        except (ValueError, FloatingPointError) as error:
+            # fastai puts "Exception occured in `History` when calling event ..." in front.
+            error.args = (str(error.args[0]).rpartition("`:\n\t")[2],)
+            raise
+
+    def _do_fit(self) -> None:
+        start, self.first_epoch = self.first_epoch, 0
+        for self.epoch in range(start, self.n_epoch):
+            self._with_events(self._do_epoch, "epoch", CancelEpochException)
+
+    def lr_find(
+        self,
+        start_lr: float | Sequence[float] = 1e-7,
+        end_lr: float | Sequence[float] = 10,
+        num_it: int = 100,
+        stop_div: bool = True,
+        show_plot: bool = True,
+        suggest_funcs: Callable | Sequence[Callable] | None = SuggestionMethod.Valley,
+    ):
+        """Train with a growing learning rate, suggest rates, and put everything back.
+
+        The arguments are those of fastai's; `fastcv.learning.lr_finder.find_rates` gives the
+        whole curve.
+
+        Returns:
+            A named tuple SuggestedLRs with a rate for each of `suggest_funcs`; None without them.
+
+        Raises:
+            ValueError: the rates do not grow, or there is too little to learn a suggestion from.
+        """
+        found = find_rates(
+            self,
+            start_lr=start_lr,
+            end_lr=end_lr,
+            num_it=num_it,
+            stop_div=stop_div,
+            suggest_funcs=() if suggest_funcs is None else tuplify(suggest_funcs),
+        )
+        if show_plot:
+            _plot(found)
+        if suggest_funcs is None:
+            return None
+        suggested = namedtuple("SuggestedLRs", found.suggestions)
+        return suggested(*(rate for rate, _ in found.suggestions.values()))
+
+
+def _plot(found: Rates) -> None:
+    """Draw as fastai does, through a recorder of its own: the learner's must not change."""
+    recorder = fastai_learner.Recorder()
+    recorder.lrs, recorder.losses = list(found.rates), list(found.losses)
+    recorder.plot_lr_find(
+        skip_end=5 if len(found.losses) > 10 else 0,
+        suggestions=list(found.suggestions.values()),
+        nms=list(found.suggestions),
+    )

@@ -1,0 +1,45 @@
+"""Loss functions as values, and the losses they build."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+class CrossEntropyLoss(nn.CrossEntropyLoss):
+    """torch's cross-entropy with what fastai asks of a loss: `activation` and `decodes`.
+
+    Shape:
+        logits: (B, classes), any float type; computed in float32.
+        targets: (B,) class numbers, or (B, classes) probabilities.
+        returns: scalar, the mean over the batch (or (B,) while `reduction` is "none").
+    """
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compare logits with targets, both as plain tensors: subclasses cost time."""
+        return super().forward(
+            logits.as_subclass(Tensor).float(), torch.as_tensor(targets).as_subclass(Tensor)
+        )
+
+    def activation(self, logits: Tensor) -> Tensor:
+        """Probabilities of the classes, (B, classes)."""
+        return logits.float().softmax(dim=-1)
+
+    def decodes(self, scores: Tensor) -> Tensor:
+        """The most likely class, (B,)."""
+        return scores.argmax(dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropy:
+    """Cross-entropy of logits against class numbers or soft targets.
+
+    Args:
+        label_smoothing: fraction of each target that is spread evenly over all classes.
+    """
+
+    label_smoothing: float = 0.0
+
+    def __call__(self) -> CrossEntropyLoss:
+        """Build the loss."""
+        return CrossEntropyLoss(label_smoothing=self.label_smoothing)

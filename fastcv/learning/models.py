@@ -1,0 +1,221 @@
+"""The `model` slot of a recipe: values that build a Learner for some DataLoaders.
+
+    FromScratch(net=LightResNet, settings={"depths": (2, 2, 2, 2)})(dls) -> Learner
+    Pretrained(arch=resnet18, weights="IMAGENET1K_V1")(dls) -> Learner
+
+What is random in a new net comes from torch's global generator: its seed decides the weights.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torchvision
+from fastai.callback.training import BnFreeze
+from fastai.data.core import DataLoaders
+from fastcore.foundation import L
+from torch import Tensor, nn
+from torchvision.models import ResNet
+
+from fastcv.learning import weights as weight_files
+from fastcv.learning.learner import Learner
+from fastcv.learning.lr_finder import untouched_randomness
+from fastcv.nets.basenet import BaseNet
+
+_FROM_DATA = ("classes", "channels", "size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromScratch:
+    """A net with random weights, in one parameter group.
+
+    Attributes:
+        net: called as `net(classes=, channels=, size=, **settings)`; size in pixels.
+        settings: the net's own keywords.
+    """
+
+    net: Callable[..., nn.Module] = BaseNet
+    settings: Mapping = field(default_factory=dict)
+
+    def __call__(self, dls: DataLoaders, **learner_keywords) -> Learner:
+        """Build the net for the images and classes of `dls`.
+
+        Args:
+            dls: its vocab and image size decide the net's ends.
+            learner_keywords: passed on to the Learner.
+
+        Raises:
+            ValueError: images that are not square, or settings or a size the net does not take.
+        """
+        channels, height, width = _image_shape(dls)
+        if height != width:
+            raise ValueError(
+                f"images must be square, got {height}x{width} pixels: resize or crop them"
+            )
+        _check_settings(self.net, self.settings)
+        net = self.net(classes=len(dls.vocab), channels=channels, size=height, **self.settings)
+        return Learner(dls, net, **learner_keywords)
+
+    def smoke(self) -> "FromScratch":
+        """Return the value to try an experiment with: this one, which needs no weights."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A torchvision ResNet with a new head, in one parameter group for each child with parameters.
+
+    The groups are conv1, bn1, layer1 to layer4 and fc: `learn.freeze()` leaves the head to train,
+    and `slice(1e-5, 1e-3)` spreads learning rates over the seven.
+
+    The head is new unless a file brings one of the same shape: a file of a run goes on with that
+    run's head. Images of one channel get a first convolution whose weights are the sum over the
+    three colours: the net answers as to the grey image in all three.
+
+    Attributes:
+        arch: one of torchvision's builders of a ResNet.
+        weights: a name of torchvision's, the path of a .safetensors or .pth file, or None for
+            random weights.
+        dropout: fraction of the features dropped before the last layer, 0 to 1; 0 adds no layer.
+        train_bn: whether the BatchNorm layers of frozen groups train on, as fastai has it; if
+            not, their weights and running statistics stay as they are.
+    """
+
+    arch: Callable[..., ResNet] = torchvision.models.resnet50
+    weights: str | Path | None = "IMAGENET1K_V1"
+    dropout: float = 0.0
+    train_bn: bool = True
+
+    def __call__(self, dls: DataLoaders, **learner_keywords) -> Learner:
+        """Build the net for the images and classes of `dls`, fetching weights where needed.
+
+        Args:
+            dls: its vocab and channels decide the net's ends.
+            learner_keywords: passed on to the Learner.
+
+        Raises:
+            ValueError: not a ResNet, weights that can't be had or don't fit, channels that are
+                neither 1 nor 3, a dropout outside 0 to 1.
+        """
+        if not 0 <= self.dropout <= 1:
+            raise ValueError(f"dropout must be a fraction from 0 to 1, got {self.dropout}")
+        channels = _image_shape(dls)[0]
+        if channels not in (1, 3):
+            raise ValueError(f"{_name(self.arch)} takes images of 1 or 3 channels, got {channels}")
+        net = self.arch(weights=None)
+        if not isinstance(net, ResNet):
+            raise ValueError(
+                f"arch must build a torchvision ResNet, got '{_name(self.arch)}': use FromScratch "
+                "for other nets"
+            )
+        if channels == 1:
+            net.conv1 = _one_channel(net.conv1)
+        net.fc = _head(net.fc.in_features, len(dls.vocab), self.dropout)
+        if self.weights is not None:
+            self._load(net)
+        callbacks = list(L(learner_keywords.pop("cbs", None)))
+        if not self.train_bn:
+            callbacks.append(BnFreeze())
+        return Learner(
+            dls,
+            net,
+            splitter=parameter_groups,
+            train_bn=self.train_bn,
+            cbs=callbacks,
+            **learner_keywords,
+        )
+
+    def smoke(self) -> "Pretrained":
+        """Return the value to try an experiment with: random weights, so that none are fetched."""
+        return replace(self, weights=None)
+
+    def _load(self, net: ResNet) -> None:
+        if weight_files.is_path(self.weights):
+            state = weight_files.read(self.weights)
+        else:
+            state = weight_files.named(self.arch, str(self.weights))
+            # The head knows the classes of ImageNet, even where there happen to be as many here.
+            state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+        state = _with_head_of(net, state)
+        first = state.get("conv1.weight")
+        if first is not None and first.shape[1] == 3 and net.conv1.in_channels == 1:
+            state["conv1.weight"] = first.sum(dim=1, keepdim=True)
+        weight_files.copy(state, net, source=f"the weights '{self.weights}'")
+
+
+def parameter_groups(net: nn.Module) -> list[list[nn.Parameter]]:
+    """Return the parameters of each child that has any, in the order of the children."""
+    groups = [list(child.parameters()) for child in net.children()]
+    return [group for group in groups if group]
+
+
+def last_children(learn: Learner, n: int) -> None:
+    """Freeze all but the last `n` of the net's children, as Report 004 counts "layers".
+
+    A torchvision ResNet has ten: conv1, bn1, relu, maxpool, layer1 to layer4, avgpool, fc. Those
+    without parameters count, so 4 trains layer3, layer4 and fc.
+
+    Raises:
+        ValueError: fewer than one or more than all, or none of them with parameters.
+    """
+    children = list(learn.model.children())
+    if not 1 <= n <= len(children):
+        raise ValueError(f"the last children to train must be 1 to {len(children)}, got {n}")
+    trained = len(parameter_groups(nn.ModuleList(children[-n:])))
+    if trained == 0:
+        raise ValueError(f"the last {n} children have no parameters to train: take more")
+    groups = len(parameter_groups(learn.model))
+    learn.freeze_to(groups - trained)
+
+
+def _image_shape(dls: DataLoaders) -> tuple[int, int, int]:
+    """Return (C, H, W): what `dls` says, else what its first batch shows; draws nothing."""
+    shape = getattr(dls, "image_shape", None)
+    if shape is None:
+        with untouched_randomness(dls):
+            shape = dls.one_batch()[0].shape[1:]
+    return tuple(shape)
+
+
+def _check_settings(net: Callable[..., nn.Module], settings: Mapping) -> None:
+    parameters = inspect.signature(net).parameters
+    own = [name for name in parameters if name not in _FROM_DATA]
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    for name in settings:
+        if name in _FROM_DATA:
+            raise ValueError(f"'{name}' comes from the data: leave it out of the net's settings")
+        if name not in own and not open_ended:
+            match = difflib.get_close_matches(name, own, n=1)
+            hint = f" Did you mean '{match[0]}'?" if match else f" It has: {', '.join(own)}."
+            raise ValueError(f"{_name(net)} has no setting '{name}'.{hint}")
+
+
+def _one_channel(conv: nn.Conv2d) -> nn.Conv2d:
+    one = nn.Conv2d(1, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=False)
+    nn.init.kaiming_normal_(one.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's
+    return one
+
+
+def _head(features: int, classes: int, dropout: float) -> nn.Module:
+    linear = nn.Linear(features, classes)
+    return nn.Sequential(nn.Dropout(dropout), linear) if dropout else linear
+
+
+def _with_head_of(net: ResNet, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return `state` with the net's own head, unless its head has the same shape.
+
+    A head is one linear layer, "fc" or, after a dropout, "fc.1".
+    """
+    own = {key: value for key, value in net.state_dict().items() if key.startswith("fc.")}
+    given = {key.rpartition(".")[2]: v for key, v in state.items() if key.startswith("fc.")}
+    body = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    shapes = {key.rpartition(".")[2]: value.shape for key, value in own.items()}
+    if {name: value.shape for name, value in given.items()} == shapes:
+        own = {key: given[key.rpartition(".")[2]] for key in own}
+    return body | own
+
+
+def _name(thing: Callable) -> str:
+    return getattr(thing, "__name__", repr(thing))

@@ -1,0 +1,81 @@
+"""In which number format a net computes, and how its images lie in memory."""
+
+import torch
+from fastai.callback.core import Callback
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def resolve(precision: str, device: torch.device) -> str:
+    """Say what "auto" means on this device: bf16 where it is computed natively, else fp32.
+
+    A processor without bf16 instructions (avx512_bf16, amx_bf16) emulates them at half the speed of
+    fp32, so it is asked, never assumed.
+
+    Raises:
+        ValueError: a precision of another name.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 numbers itself."""
+    if hasattr(torch.cpu, "get_capabilities"):  # public since torch 2.12 or so
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next((line for line in file if line.startswith("flags")), "")
+    except OSError:  # not Linux: nothing to ask
+        return False
+    return bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))
+
+
+class Precision(Callback):
+    """Run the net channels-last and, in bf16, under autocast; loss and optimizer stay fp32.
+
+    Args:
+        precision: "fp32" or "bf16", as `resolve` gives it.
+    """
+
+    order = 9.5  # after fastai's cast to plain tensors, before the forward pass
+    run_valid = True
+
+    def __init__(self, precision: str):
+        self.precision = precision
+        self._autocast: torch.autocast | None = None
+
+    def before_fit(self) -> None:
+        """Lay the weights out channels-last, in place."""
+        self.learn.model.to(memory_format=torch.channels_last)
+
+    def before_batch(self) -> None:
+        """Lay the images out channels-last and start autocast."""
+        self.learn.xb = tuple(
+            x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+            for x in self.learn.xb
+        )
+        self._leave()
+        if self.precision == "bf16":
+            self._autocast = torch.autocast(self.learn.xb[0].device.type, dtype=torch.bfloat16)
+            self._autocast.__enter__()
+
+    def after_pred(self) -> None:
+        """End autocast: the loss is computed in fp32."""
+        self._leave()
+        self.learn.pred = self.learn.pred.float()
+
+    def after_cancel_batch(self) -> None:
+        """End autocast where a batch was given up."""
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._autocast is not None:
+            self._autocast.__exit__(None, None, None)
+            self._autocast = None

@@ -1,0 +1,166 @@
+"""Weights of nets: torchvision's by name, files without pickled objects, and saving.
+
+    save(model, "model.safetensors")
+    load(model, "model.safetensors")
+    state = named(torchvision.models.resnet50, "IMAGENET1K_V2")
+
+A file is `.safetensors`, or `.pth` / `.pt` read with torch's weights-only reader. Keys never carry
+the "_orig_mod." that torch.compile adds.
+"""
+
+import difflib
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from http.client import HTTPException
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+
+_TORCH_FILES = (".pth", ".pt")
+
+
+def save(model: nn.Module, path: Path | str) -> None:
+    """Write the model's parameters and buffers as safetensors, all of the file or none of it.
+
+    Tensors that share memory are written once for each name, so that the file needs no model to
+    be read.
+    """
+    path = Path(path)
+    state = {
+        _clean(key): value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in model.state_dict().items()
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(serialised(state))  # `save_file` would make it its owner's alone
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(model: nn.Module, path: Path | str) -> None:
+    """Copy the weights of a file into `model`.
+
+    Raises:
+        ValueError: the file can't be read, or its names or shapes are not the model's.
+    """
+    copy(read(path), model, source=f"the weights in '{path}'")
+
+
+def copy(state: Mapping[str, Tensor], model: nn.Module, *, source: str) -> None:
+    """Copy a state dict into `model`, whose every name it must have, in the same shape.
+
+    BatchNorm's `num_batches_tracked` may be missing: old files lack it, and with a momentum it is
+    not used.
+
+    Args:
+        state: tensors by name, without "_orig_mod.".
+        model: receives the values, in its own types and on its own device.
+        source: words for the beginning of an error: what does not fit.
+
+    Raises:
+        ValueError: names the first key that is missing, differs in shape, or is too many.
+    """
+    wanted = {_clean(key): value for key, value in model.state_dict().items()}
+    if misfit := _first_misfit(state, wanted):
+        raise ValueError(f"{source} must fit {type(model).__name__}: {misfit}")
+    with torch.no_grad():
+        for key, value in wanted.items():
+            if key in state:
+                value.copy_(state[key])
+
+
+def named(arch: Callable[..., nn.Module], name: str) -> dict[str, Tensor]:
+    """Return torchvision's weights of that name, from torch's cache or else fetched and verified.
+
+    Args:
+        arch: a builder of torchvision, such as `torchvision.models.resnet50`.
+        name: such as "IMAGENET1K_V1" or "DEFAULT".
+
+    Raises:
+        ValueError: no such name, no network, a wrong checksum, an unreadable file in the cache.
+    """
+    known = get_model_weights(arch).__members__
+    net = getattr(arch, "__name__", repr(arch))
+    if name not in known:
+        raise ValueError(f"{net} has no weights '{name}'.{_nearest(name, known)}")
+    entry = known[name]
+    try:
+        # The file in torch's cache, too, is read without unpickling objects.
+        return entry.get_state_dict(
+            progress=True, check_hash=True, weights_only=True, map_location="cpu"
+        )
+    except (OSError, HTTPException, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"the weights '{name}' of {net} must come whole from {entry.url}, got "
+            f"'{_first_line(error)}': give the path of a .pth or .safetensors file instead"
+        ) from error
+
+
+def read(path: Path | str) -> dict[str, Tensor]:
+    """Return the tensors of a weights file by name, on the CPU.
+
+    A checkpoint that holds its weights under "model" or "state_dict" is opened.
+
+    Raises:
+        ValueError: no such file, another kind of file, a damaged one, or one with other objects.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ValueError(f"there must be a file of weights at '{path}', got none: check the path")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        elif path.suffix in _TORCH_FILES:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            raise ValueError(
+                f"a file of weights must end in .safetensors, .pth or .pt, got '{path.name}'"
+            )
+    except (SafetensorError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"'{path}' must be a whole file of plain tensors, got '{_first_line(error)}': "
+            "fetch or save it again"
+        ) from error
+    for wrapper in ("model", "state_dict"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    tensors = isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())
+    if not tensors:
+        raise ValueError(f"'{path}' must hold tensors by name: save model.state_dict()")
+    return {_clean(key): value for key, value in state.items()}
+
+
+def is_path(weights: Path | str) -> bool:
+    """Tell a file of weights from a name of torchvision's."""
+    return Path(weights).suffix in (".safetensors", *_TORCH_FILES) or len(Path(weights).parts) > 1
+
+
+def _clean(key: str) -> str:
+    return key.replace("_orig_mod.", "")
+
+
+def _first_misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    for key, value in wanted.items():
+        if key not in state:
+            if not key.endswith("num_batches_tracked"):
+                return f"'{key}' is missing"
+        elif state[key].shape != value.shape:
+            got, needed = tuple(state[key].shape), tuple(value.shape)
+            return f"'{key}' has shape {got} where {needed} is needed"
+    return next((f"'{key}' is not one of its names" for key in state if key not in wanted), None)
+
+
+def _nearest(name: str, known: Mapping) -> str:
+    match = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.4)
+    return f" Did you mean '{match[0]}'?" if match else f" It has {', '.join(known)}."
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

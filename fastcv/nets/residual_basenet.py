@@ -1,0 +1,121 @@
+"""Report 000's net: BaseNet grown into three convolutions and three residual blocks."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from fastcv.nets.sizes import require_size
+
+
+class ResidualBaseNet(nn.Module):
+    """Three convolutions, a max-pool, three residual blocks, average pool, two linear layers.
+
+    The report's two ablations are settings. Without norm the final `BatchNorm1d` goes too.
+
+    Readings: no activation between the two linear layers (none is listed); the ReLU listed with
+    each block's second convolution comes after the addition; convolutions have biases.
+
+    Args:
+        classes: number of logits.
+        channels: channels of the images.
+        size: height and width of the images in pixels, at least 8.
+        activation: "relu", or None for a net without non-linearities but its max-pool.
+        norm: batch norm after each 3x3 convolution and after the logits.
+
+    Shape:
+        x: (B, channels, size, size), float, normalised per channel; B above 1 in training, since
+            the logits are normalised over the batch.
+        returns: (B, classes) logits, not probabilities.
+
+    Raises:
+        ValueError: `size` is below 8 pixels, or `activation` is neither "relu" nor None.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: int,
+        channels: int = 3,
+        size: int = 32,
+        activation: Literal["relu"] | None = "relu",
+        norm: bool = True,
+    ) -> None:
+        super().__init__()
+        require_size("ResidualBaseNet", size, at_least=8)
+        if activation not in ("relu", None):
+            raise ValueError(f'activation must be "relu" or None, got {activation!r}')
+        how = {"activation": activation, "norm": norm}
+        self.stem = nn.Sequential(
+            *_convolution(channels, 64, **how),
+            *_convolution(64, 128, **how),
+            *_convolution(128, 256, **how),
+            nn.MaxPool2d(2),
+        )
+        self.blocks = nn.Sequential(
+            ResidualBlock(256, 256, **how),
+            ResidualBlock(256, 512, stride=2, **how),
+            ResidualBlock(512, 1024, stride=2, **how),
+        )
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Sequential(
+            nn.Linear(1024, 128),
+            nn.Linear(128, classes),
+            nn.BatchNorm1d(classes) if norm else nn.Identity(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of a batch of images."""
+        x = self.stem(x)  # (B, 256, H/2, W/2)
+        x = self.blocks(x)  # (B, 1024, H/8, W/8)
+        x = self.pool(x).flatten(1)  # (B, 1024)
+        return self.classifier(x)  # (B, classes)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, added, then activated.
+
+    The shortcut is a 1x1 convolution where width or stride changes, else the input itself.
+
+    Shape:
+        x: (B, inputs, H, W).
+        returns: (B, outputs, H/stride, W/stride), rounded up.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        stride: int = 1,
+        activation: Literal["relu"] | None,
+        norm: bool,
+    ) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            *_convolution(inputs, outputs, stride=stride, activation=activation, norm=norm),
+            *_convolution(outputs, outputs, activation=None, norm=norm),
+        )
+        same = inputs == outputs and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride=stride)
+        self.activation = nn.ReLU() if activation else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activated sum of branch and shortcut."""
+        return self.activation(self.branch(x) + self.shortcut(x))
+
+
+def _convolution(
+    inputs: int,
+    outputs: int,
+    *,
+    stride: int = 1,
+    activation: Literal["relu"] | None,
+    norm: bool,
+) -> list[nn.Module]:
+    """Return a 3x3 convolution, then its norm and its activation where there are any."""
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)]
+    if norm:
+        layers.append(nn.BatchNorm2d(outputs))
+    if activation:
+        layers.append(nn.ReLU())
+    return layers

@@ -1,0 +1,88 @@
+"""VGG with batch norm, and what Report 001's ladder changes in it."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from fastcv.nets.initialisation import he_normal
+from fastcv.nets.sizes import require_pools, require_size
+
+VGG19 = ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)
+"""Widths of the sixteen convolutions of VGG-19, block by block."""
+
+
+class VGG(nn.Module):
+    """Blocks of 3x3 convolutions with batch norm and ReLU, max-pools between, linear layers.
+
+    With the default widths at 224 pixels and 1000 classes this is torchvision's `vgg19_bn` with
+    dropout off: the same keys, the same weights, the same logits. The first linear layer takes what
+    the last block leaves at `size`: 512 features at 32 pixels.
+
+    Args:
+        classes: number of logits.
+        channels: channels of the images.
+        size: height and width of the images in pixels, at least 2 ** len(max_pools).
+        widths: channels of each convolution, one tuple per block.
+        max_pools: blocks, counted from 1, that end in a 2x2 max-pool.
+        average_pool: average each channel to one number before the linear layers.
+        hidden: features of each linear layer before the last.
+        dropout: probability of dropping a feature after each hidden linear layer.
+        he_initialisation: draw convolutions as He et al. do, instead of torch's default.
+
+    Shape:
+        x: (B, channels, size, size), float, normalised per channel.
+        returns: (B, classes) logits, not probabilities.
+
+    Raises:
+        ValueError: a block of `widths` is empty, `max_pools` names a block that is not there, or
+            `size` is too small for the pools.
+
+    Source: Simonyan and Zisserman 2015, arXiv:1409.1556, table 1, column E.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: int,
+        channels: int = 3,
+        size: int = 32,
+        widths: Sequence[Sequence[int]] = VGG19,
+        max_pools: Sequence[int] = (1, 2, 3, 4, 5),
+        average_pool: bool = False,
+        hidden: Sequence[int] = (4096, 4096),
+        dropout: float = 0.0,
+        he_initialisation: bool = False,
+    ) -> None:
+        super().__init__()
+        if not widths or not all(widths):
+            raise ValueError(f"widths must hold at least one width in each block, got {widths}")
+        require_pools(max_pools, blocks=len(widths), what="blocks")
+        require_size("VGG", size, at_least=2 ** len(max_pools))
+
+        features: list[nn.Module] = []
+        inputs = channels
+        for number, block in enumerate(widths, start=1):
+            for width in block:
+                features += [nn.Conv2d(inputs, width, 3, padding=1), nn.BatchNorm2d(width)]
+                features += [nn.ReLU()]
+                inputs = width
+            if number in max_pools:
+                features += [nn.MaxPool2d(2)]
+        self.features = nn.Sequential(*features)
+        self.pool = nn.AdaptiveAvgPool2d(1) if average_pool else nn.Identity()
+
+        side = 1 if average_pool else size // 2 ** len(max_pools)
+        inputs *= side * side
+        classifier: list[nn.Module] = []
+        for width in hidden:
+            classifier += [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(dropout)]
+            inputs = width
+        self.classifier = nn.Sequential(*classifier, nn.Linear(inputs, classes))
+        if he_initialisation:
+            he_normal(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of a batch of images."""
+        x = self.features(x)  # (B, 512, H/32, W/32) with all five max-pools
+        x = self.pool(x).flatten(1)  # (B, 512) at 32 pixels, or with average_pool
+        return self.classifier(x)  # (B, classes)

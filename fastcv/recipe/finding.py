@@ -1,0 +1,56 @@
+"""The learning-rate finder on a recipe: what `fastcv lr-find` runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fastcv import interpret, runs
+from fastcv.learning.lr_finder import Rates, find_rates
+from fastcv.learning.schedules import freeze
+from fastcv.recipe.training import SMOKE_NOTE, learner
+from fastcv.recipe.training import smoke as smoke_recipe
+from fastcv.recipe.values import Recipe
+
+
+def find_learning_rate(
+    recipe: Recipe,
+    *,
+    out: str | Path = ".",
+    device: str | None = None,
+    smoke: bool = False,
+    write: Callable[[str], None] = print,
+) -> Rates:
+    """Try growing learning rates on the recipe's net, layers frozen as its first stage says.
+
+    Writes lr_find.png and lr_find.csv into `out` and prints the suggestions.
+
+    Args:
+        recipe: the experiment; it is not trained.
+        out: a folder, made if it is not there.
+        device: as in `learner`.
+        smoke: on toy images with random weights.
+        write: takes each line that is said.
+    """
+    if smoke:
+        recipe = smoke_recipe(recipe)
+        write(SMOKE_NOTE)
+    learn = learner(recipe, device=device)
+    learn.create_opt()
+    if recipe.schedule:
+        freeze(learn, getattr(recipe.schedule[0], "frozen", False))
+    found = find_rates(learn)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    interpret.save(
+        interpret.lr_find(found.rates, found.losses, found.suggestions, smoke=smoke),
+        folder / "lr_find.png",
+    )
+    rows = [
+        {"learning_rate": rate, "loss": loss}
+        for rate, loss in zip(found.rates, found.losses, strict=True)
+    ]
+    runs.write_csv(folder / "lr_find.csv", rows)
+    for name, (rate, loss) in found.suggestions.items():
+        write(f"{name:<8} {rate:.2e}  (loss there {loss:.4f})")
+    write(f"{folder / 'lr_find.png'}")
+    write(f"{folder / 'lr_find.csv'}")
+    return found

@@ -1,0 +1,319 @@
+"""From a recipe to a Learner, and from a Learner to a run directory."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastai.callback.progress import ProgressCallback
+from fastai.metrics import accuracy
+from fastai.torch_core import default_device, set_seed
+from fastcore.basics import noop
+
+from fastcv import interpret, runs, tracking
+from fastcv.learning import checkpoint, weights
+from fastcv.learning.checkpoint import Checkpoint
+from fastcv.learning.history import History
+from fastcv.learning.learner import Learner
+from fastcv.learning.precision import Precision, resolve
+from fastcv.learning.progress import Progress
+from fastcv.recipe.checks import Checks, compare
+from fastcv.recipe.flat import flat
+from fastcv.recipe.values import Recipe
+
+SMOKE_NOTE = "SMOKE RUN: toy images, random weights, one epoch a stage; its numbers mean nothing"
+TABLE_ROWS = 64  # predictions that W&B's table shows
+
+
+def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Learner:
+    """Build the recipe's Learner: seeded, on its device, in its precision, not yet trained.
+
+    It is a fastai Learner (`show_batch`, `lr_find`, `fit_one_cycle`, `get_preds`, `predict`, ...)
+    whose `history` also gathers training accuracy and images per second.
+
+    Args:
+        recipe: what to build.
+        device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
+    """
+    device = torch.device(device) if device is not None else default_device()
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device {str(device)!r} needs a CUDA build of torch and a GPU, and there is none: "
+            f"use 'cpu'"
+        )
+    set_seed(recipe.seed)
+    loaders = recipe.data(device=device)
+    learn = recipe.model(
+        loaders,
+        loss_func=recipe.loss(),
+        opt_func=recipe.optimizer,
+        metrics=accuracy,
+        cbs=[History(), Progress(), Precision(resolve(recipe.precision, device))],
+    )
+    learn.remove_cb(ProgressCallback)  # Progress shows more, and reads nothing from the device
+    learn.logger = noop  # nor does the Recorder print its row
+    learn.model.to(device)
+    return learn
+
+
+def smoke(recipe: Recipe) -> Recipe:
+    """Make of a recipe one that runs in seconds: toy images, random weights, one epoch a stage."""
+    return replace(
+        recipe,
+        data=_smoked(recipe.data),
+        model=_smoked(recipe.model),
+        schedule=tuple(_smoked(stage) for stage in recipe.schedule),
+    )
+
+
+def _smoked(slot: Callable) -> Callable:
+    return slot.smoke() if hasattr(slot, "smoke") else slot
+
+
+def train(
+    recipe: Recipe,
+    *,
+    out: str | Path = "runs",
+    wandb: str = "auto",
+    device: str | None = None,
+    smoke: bool = False,
+    resume: str | Path | None = None,
+    write: Callable[[str], None] = print,
+) -> runs.Run:
+    """Run the whole experiment and write its run directory.
+
+    Args:
+        recipe: the experiment. `smoke` and `resume` leave it as it is.
+        out: the folder that holds all runs.
+        wandb: "online", "offline", "off", or "auto": online where an API key is configured.
+        device: as in `learner`.
+        smoke: run it on toy images with random weights, in seconds.
+        resume: the directory of a stopped run of this recipe, to go on behind its last epoch.
+        write: takes each line of what is said beside the epochs.
+
+    Returns:
+        The run; `run.path` holds what it wrote, `run.summary` its numbers.
+
+    Raises:
+        ValueError: something a user can mend, in one sentence.
+        FloatingPointError: the loss was not finite; says in which epoch and batch.
+    """
+    ran = _smoke_recipe(recipe) if smoke else recipe
+    found = checkpoint.read(Path(resume) / "last.ckpt") if resume is not None else None
+    if smoke:
+        write(SMOKE_NOTE)
+    learn = learner(ran, device=device)
+    kind = learn.precision.precision
+    place = str(learn.dls.device)
+
+    if resume is None:
+        settings = {"device": device, "wandb": wandb, "file": _defining_file(recipe)}
+        run = runs.create(recipe.name, flat(recipe), Path(out), smoke=smoke, settings=settings)
+        tracked = None
+    else:
+        run = runs.Run(Path(resume))
+        tracked = run.environment.get("wandb_id")
+    parameters = sum(p.numel() for p in learn.model.parameters())
+    _introduce(ran, learn, run, parameters, write)
+    if getattr(learn.dls, "skipped", 0):
+        write(f"{learn.dls.skipped} unreadable images were left out")
+
+    tracker = tracking.start(
+        wandb,
+        directory=run.path,
+        name=recipe.name,
+        config=flat(recipe),
+        smoke=smoke,
+        resume_id=tracked,
+    )
+    runs.write_json(
+        run.path / "environment.json",
+        runs.environment(place, kind) | {"wandb_id": tracker.id},
+    )
+    learn.history.on_epoch = _writer(run, learn.history, tracker)
+    learn.epoch_lines.total_epochs = sum(getattr(stage, "epochs", 0) for stage in ran.schedule)
+    start = time.perf_counter()
+    try:
+        with learn.added_cbs(Checkpoint(run.path / "last.ckpt", found)):
+            for number, stage in enumerate(ran.schedule):
+                if found is not None and number < found["stage"]:
+                    continue
+                learn.history.stage = number
+                stage(learn)
+        seconds = time.perf_counter() - start
+        summary = _finish(ran, learn, run, tracker, smoke, seconds, parameters)
+    except BaseException:
+        tracker.close()
+        write(f"stopped; go on with: fastcv resume {run.path}")
+        raise
+    finally:
+        runs.write_csv(run.path / "steps.csv", learn.history.steps)
+    _conclude(run, compare(recipe.reported, summary), tracker, smoke, write)
+    return run
+
+
+_smoke_recipe = smoke  # `train` has an argument of that name
+
+
+def _defining_file(recipe: Recipe) -> str | None:
+    """The file of one's own that made the recipe, needed to build it again; None for fastcv's."""
+    module = sys.modules.get(recipe.name.partition("/")[0])
+    file = getattr(module, "__file__", None)
+    return str(Path(file).resolve()) if file and hasattr(module, "recipe") else None
+
+
+def _introduce(
+    recipe: Recipe, learn: Learner, run: runs.Run, parameters: int, write: Callable[[str], None]
+) -> None:
+    counts = [f"{len(loader.dataset):,}" for loader in learn.dls.loaders]
+    names = ("train", "valid", "test")
+    if getattr(learn.dls, "valid_is_test", False):
+        names = ("train", "test, which is also the validation set")
+    images = ", ".join(f"{count} {name}" for count, name in zip(counts, names, strict=False))
+    write(f"{recipe.name}: {images}; {parameters:,} parameters; seed {recipe.seed}")
+    write(f"on {learn.dls.device} in {learn.precision.precision}, writing to {run.path}")
+
+
+def _writer(
+    run: runs.Run, history: History, tracker: tracking.Tracker
+) -> Callable[[dict, list[dict]], None]:
+    def write_epoch(row: dict, steps: list[dict]) -> None:
+        runs.write_csv(run.path / "metrics.csv", history.rows)
+        tracker.epoch(row, steps)
+
+    return write_epoch
+
+
+def _finish(
+    recipe: Recipe,
+    learn: Learner,
+    run: runs.Run,
+    tracker: tracking.Tracker,
+    smoke: bool,
+    seconds: float,
+    parameters: int,
+) -> dict[str, Any]:
+    """Measure the final weights, draw the figures, write what the run leaves behind."""
+    rows = learn.history.rows
+    has_test = len(learn.dls.loaders) > 2
+    predicted = interpret.predictions(learn, ds_idx=2 if has_test else 1)
+    measured = _measure(learn, rows, predicted, has_test)
+    measured["parameters"] = parameters
+
+    weights.save(learn.model, run.path / "model.safetensors")
+    runs.write_json(run.path / "classes.json", list(learn.dls.vocab))
+    figures = _draw(recipe, learn, predicted, run.path / "figures", smoke)
+
+    checks = compare(recipe.reported, measured)
+    summary = {
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "smoke": smoke,
+        **measured,
+        "epochs": len(rows),
+        "seconds": seconds,
+        "images_per_second": _median([row["images_per_second"] for row in rows]),
+        "device": str(learn.dls.device),
+        "precision": learn.precision.precision,
+        "images": [len(loader.dataset) for loader in learn.dls.loaders],
+        "skipped_images": getattr(learn.dls, "skipped", 0),
+        "source": recipe.reported.source if recipe.reported else None,
+        "reported": recipe.reported.numbers() if recipe.reported else {},
+        "verdicts": {} if smoke else {row.metric: row.verdict for row in checks},
+    }
+    tracker.finish(
+        summary,
+        summary["reported"],
+        figures,
+        _table(predicted),
+        [run.path / "model.safetensors", run.path / "classes.json"],
+    )
+    runs.write_json(run.path / "summary.json", summary)
+    return summary
+
+
+def _measure(
+    learn: Learner, rows: list[dict], predicted: interpret.Predictions, has_test: bool
+) -> dict[str, Any]:
+    """The final weights on every split, and the best epoch's validation accuracy."""
+    right = float((predicted.probabilities.argmax(axis=1) == predicted.targets).mean())
+    evaluated = {"accuracy": right, "loss": float(predicted.losses.mean())}
+    last = rows[-1] if rows else {}
+    measured = {f"train_{name}": last.get(f"train_{name}") for name in ("loss", "accuracy")}
+    if has_test:
+        loss, accuracy = learn.validate(ds_idx=1)
+        measured |= {"valid_loss": float(loss), "valid_accuracy": float(accuracy)}
+        measured |= {f"test_{name}": value for name, value in evaluated.items()}
+    else:
+        measured |= {f"valid_{name}": value for name, value in evaluated.items()}
+    validated = [row["valid_accuracy"] for row in rows if "valid_accuracy" in row]
+    measured["best_valid_accuracy"] = max(validated, default=None)
+    if getattr(learn.dls, "valid_is_test", False):
+        measured |= {f"test_{name}": value for name, value in evaluated.items()}
+        measured["best_test_accuracy"] = measured["best_valid_accuracy"]
+    return measured
+
+
+def _draw(
+    recipe: Recipe,
+    learn: Learner,
+    predicted: interpret.Predictions,
+    folder: Path,
+    smoke: bool,
+) -> dict[str, Path]:
+    """Draw every figure of a run into `folder`."""
+    folder.mkdir(exist_ok=True)
+    numbers = recipe.reported.numbers() if recipe.reported and not smoke else {}
+    history = learn.history
+    drawn = {
+        "curves": interpret.curves(history.rows, numbers, title=recipe.name, smoke=smoke),
+        "schedule": interpret.schedule(history.steps, smoke=smoke),
+        "confusion_matrix": interpret.confusion_matrix(predicted, smoke=smoke),
+        "predictions": interpret.prediction_grid(predicted, seed=recipe.seed, smoke=smoke),
+        "top_losses": interpret.top_losses(predicted, smoke=smoke),
+    }
+    for number, found in enumerate(history.found, 1):
+        name = "lr_find" if number == 1 else f"lr_find_{number}"
+        drawn[name] = interpret.lr_find(found.rates, found.losses, found.suggestions, smoke=smoke)
+    paths = {name: folder / f"{name}.png" for name in drawn}
+    for name, figure in drawn.items():
+        interpret.save(figure, paths[name])
+    return paths
+
+
+def _table(predicted: interpret.Predictions) -> list[dict[str, Any]]:
+    chosen = range(min(TABLE_ROWS, len(predicted.targets)))
+    best = predicted.probabilities.argmax(axis=1)
+    return [
+        {
+            "image": predicted.image(index),
+            "predicted": predicted.vocab[best[index]],
+            "true": predicted.vocab[predicted.targets[index]],
+            "confidence": float(predicted.probabilities[index, best[index]]),
+            "loss": float(predicted.losses[index]),
+        }
+        for index in chosen
+    ]
+
+
+def _median(values: list[float]) -> float | None:
+    return sorted(values)[len(values) // 2] if values else None
+
+
+def _conclude(
+    run: runs.Run,
+    checks: Checks,
+    tracker: tracking.Tracker,
+    smoke: bool,
+    write: Callable[[str], None],
+) -> None:
+    if smoke:
+        write(SMOKE_NOTE)
+    elif checks:
+        write(str(checks))
+    write(f"{run.path}")
+    if tracker.sync_hint:
+        write(f"to upload it to Weights & Biases: {tracker.sync_hint}")

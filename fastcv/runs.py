@@ -1,0 +1,218 @@
+"""The run directory: what a run writes, and how it is read again.
+
+    runs/NAME[-VARIANT]/YYYYmmdd-HHMMSS-seedN/
+        recipe.json        the flat recipe: `fastcv.recipe.unflat` builds it again
+        environment.json   versions, device, git revision, command
+        metrics.csv        a row an epoch
+        steps.csv          a row a step
+        summary.json       final metrics, reported, within tolerance, epochs, seconds, images/s
+        model.safetensors  the weights, and classes.json the names of the classes
+        last.ckpt          what `fastcv resume` goes on from
+        figures/*.png
+        wandb/             where W&B wrote
+
+Every file is written to a temporary name and renamed, so that what is there is whole.
+"""
+
+import csv
+import io
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("fastcv", "fastai", "torch", "torchvision", "wandb", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory.
+
+    Args:
+        path: the directory.
+    """
+
+    path: Path
+
+    @cached_property
+    def recipe(self) -> Any:
+        """The `Recipe` that was run, built again from recipe.json."""
+        from fastcv.recipe import unflat  # not above: fastcv.recipe writes runs
+
+        return unflat(self._json("recipe.json")["flat"])
+
+    @property
+    def started(self) -> dict[str, Any]:
+        """How it was started: name, smoke, settings and the flat recipe."""
+        return self._json("recipe.json")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The final numbers; empty while the run goes on, or when it was stopped."""
+        return self._json("summary.json") if (self.path / "summary.json").is_file() else {}
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Where and with what it ran."""
+        return self._json("environment.json")
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """A row an epoch."""
+        return read_csv(self.path / "metrics.csv")
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """A row a step."""
+        return read_csv(self.path / "steps.csv")
+
+    def _json(self, name: str) -> Any:
+        file = self.path / name
+        if not file.is_file():
+            raise ValueError(f"a run directory must hold {name}, {str(self.path)!r} does not")
+        return json.loads(file.read_text(encoding="utf-8"))
+
+
+def create(
+    name: str, flat: dict[str, Any], out: Path, *, smoke: bool, settings: dict[str, Any]
+) -> Run:
+    """Make the directory of a new run and write down what is going to run.
+
+    Args:
+        name: of the recipe, with its variant.
+        flat: the recipe as `fastcv.recipe.flat` gives it.
+        out: the folder of all runs.
+        smoke: whether it is a smoke run; its folder says so.
+        settings: how it was started (device, wandb), for resuming.
+    """
+    folder = out / (name.replace("/", "-") + ("-smoke" if smoke else ""))
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-seed{flat['seed']}"
+    for attempt in range(1, 1000):
+        path = folder / (stamp if attempt == 1 else f"{stamp}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+            break
+        except FileExistsError:  # another run of this second
+            continue
+    write_json(
+        path / "recipe.json",
+        {
+            "name": name,
+            "smoke": smoke,
+            "settings": settings,
+            "rebuild": "fastcv.runs.Run(path).recipe",
+            "flat": flat,
+        },
+    )
+    return Run(path)
+
+
+def environment(device: str, precision: str) -> dict[str, Any]:
+    """Describe this machine, these versions and this command."""
+    import torch
+
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "device": device,
+        "device_name": device_name(device),
+        "precision": precision,
+        "cpu_cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "cuda": torch.version.cuda,
+        "git_revision": _git_revision(),
+    }
+
+
+def device_name(device: str) -> str:
+    """The name of the processor or the GPU, as its maker gives it."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.partition(":")[2].strip() for line in file if "model name" in line]
+        return names[0]
+    except (OSError, IndexError):  # not Linux on x86
+        return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """The revision of the code that runs; None when it is not a git checkout."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return None
+    git = ["git", "-C", str(here)]
+    try:
+        revision = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{revision}-changed" if changed else revision
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(part, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, a whole file or nothing."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows with the columns of all of them, a whole file or nothing."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """Read rows; whole numbers become int, other numbers float, nothing None."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def _number(text: str) -> int | float | str | None:
+    if text == "":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

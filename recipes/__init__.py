@@ -1,0 +1,1 @@
+"""One experiment a file: the file's name is the recipe's name."""

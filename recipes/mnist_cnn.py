@@ -1,0 +1,70 @@
+"""A small convolutional net on MNIST, with and without regularisation.
+
+Report    004, 1a: 250 epochs, 100 % train and 98 % validation accuracy; 1b (`/regularised`):
+          dropout of 0.2 after every block, 15 epochs, 98.23 % test accuracy
+Data      MNIST: 55,000 train, 5,000 validation (500 of each digit, held out), 10,000 test
+Readings  the layers are the usual first net's (conv 32, conv 64, max-pool, FC 128, FC 10); the
+          learning rate is Adam's default of 0.001; pixels in 0-1, normalised by the set's own
+          mean and deviation; which images validate is not stated
+
+    fastcv recipe mnist_cnn/regularised
+"""
+
+from dataclasses import replace
+
+from fastcv.data.augment import Affine
+from fastcv.data.images import Images
+from fastcv.data.sources import mnist
+from fastcv.data.statistics import MNIST_STATISTICS
+from fastcv.learning.losses import CrossEntropy
+from fastcv.learning.models import FromScratch
+from fastcv.learning.optimizers import Adam, AdamW
+from fastcv.learning.schedules import Constant, OneCycle
+from fastcv.nets import MnistCNN
+from fastcv.recipe import Recipe, Reported, named
+
+recipe = Recipe(
+    data=Images(
+        source=mnist,
+        size=28,
+        channels=1,
+        batch_size=64,
+        holdout=500,
+        augment=(),
+        normalise=MNIST_STATISTICS,
+    ),
+    model=FromScratch(net=MnistCNN),
+    optimizer=Adam(),
+    loss=CrossEntropy(),
+    schedule=(Constant(epochs=250, lr=1e-3),),
+    reported=Reported(
+        source="004, 1a",
+        train_accuracy=1.00,
+        train_loss=0.0,
+        valid_accuracy=0.98,
+        valid_loss=0.2,
+        tolerance=0.01,
+    ),
+)
+
+regularised = replace(
+    recipe,
+    model=FromScratch(net=MnistCNN, settings={"dropout": 0.2}),
+    schedule=(Constant(epochs=15, lr=1e-3),),
+    reported=Reported(source="004, 1b", train_accuracy=0.99, test_accuracy=0.9823, tolerance=0.01),
+)
+
+variants = named(
+    regularised=regularised,
+    one_cycle=replace(
+        regularised,
+        data=replace(
+            recipe.data,
+            batch_size=128,
+            augment=(Affine(degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1)),),
+        ),
+        optimizer=AdamW(weight_decay=0.01),
+        loss=CrossEntropy(label_smoothing=0.1),
+        schedule=(OneCycle(epochs=5, lr=4e-3),),
+    ),
+)

@@ -1,0 +1,24 @@
+import os
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # the nets are tiny: threads would only wait for each other
+os.environ["WANDB_MODE"] = "offline"  # no test reaches for the network by accident
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if "network" in item.keywords and not os.environ.get("FASTCV_NETWORK"):
+            item.add_marker(pytest.mark.skip(reason="needs the internet: set FASTCV_NETWORK=1"))
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory, monkeypatch):
+    """Keep every test away from the user's data, caches and W&B account."""
+    home = tmp_path_factory.getbasetemp() / "fastai"
+    monkeypatch.setenv("FASTAI_HOME", str(home))
+    monkeypatch.delenv("FASTCV_DATA", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)

@@ -1,0 +1,78 @@
+from collections import Counter
+
+import pytest
+from sklearn.model_selection import StratifiedShuffleSplit
+
+from fastcv.data.splits import stratified
+
+LABELS = ["cat"] * 40 + ["dog"] * 20 + ["owl"] * 10
+
+
+@pytest.mark.parametrize("holdout", [3, 9, 0.2, 0.5, 0.99])
+def test_stratified_shares_no_image_and_loses_none(holdout):
+    held, rest = stratified(LABELS, holdout, seed=42)
+    assert sorted(held + rest) == list(range(70))
+    assert held == sorted(held)
+    assert rest == sorted(rest)
+    assert {LABELS[index] for index in rest} == {"cat", "dog", "owl"}
+
+
+def test_stratified_counts_equal_scikit_learns():
+    oracle = StratifiedShuffleSplit(n_splits=1, test_size=0.2, random_state=0)
+    _, expected = next(oracle.split(LABELS, LABELS))
+    held, _ = stratified(LABELS, 0.2, seed=0)
+    assert Counter(LABELS[i] for i in held) == Counter(LABELS[i] for i in expected)
+
+
+def test_stratified_integer_holds_out_so_many_of_each_class():
+    held, _ = stratified(LABELS, 7, seed=1)
+    assert Counter(LABELS[i] for i in held) == {"cat": 7, "dog": 7, "owl": 7}
+
+
+def test_stratified_is_the_same_on_every_machine():
+    # Written down once: a change here changes every published held-out split.
+    assert stratified(["a", "b"] * 10, 2, seed=42)[0] == [3, 10, 17, 18]
+
+
+def test_stratified_takes_another_set_for_another_seed():
+    assert stratified(LABELS, 0.2, seed=1) == stratified(LABELS, 0.2, seed=1)
+    assert stratified(LABELS, 0.2, seed=1) != stratified(LABELS, 0.2, seed=2)
+
+
+def test_stratified_classes_do_not_hold_out_the_same_places():
+    held, _ = stratified(["a"] * 50 + ["b"] * 50, 10, seed=42)
+    assert {i for i in held if i < 50} != {i - 50 for i in held if i >= 50}
+
+
+def test_stratified_class_keeps_its_split_without_the_others():
+    held, _ = stratified(LABELS, 5, seed=42)
+    alone, _ = stratified(["cat"] * 40, 5, seed=42)
+    assert [index for index in held if index < 40] == alone
+
+
+def test_stratified_zero_holds_nothing_out():
+    assert stratified(LABELS, 0, seed=42) == ([], list(range(70)))
+    assert stratified(LABELS, 0.0, seed=42) == ([], list(range(70)))
+
+
+def test_stratified_small_classes_give_one_and_keep_one():
+    held, rest = stratified(["a", "a", "b", "c", "c", "c"], 0.1, seed=42)
+    assert Counter("aabccc"[i] for i in held) == {"a": 1, "c": 1}
+    held, rest = stratified(["a", "a", "b", "c", "c", "c"], 0.95, seed=42)
+    assert Counter("aabccc"[i] for i in rest) == {"a": 1, "b": 1, "c": 1}
+
+
+@pytest.mark.parametrize("holdout", [-1, -0.1, 1.0, 1.5, float("nan")])
+def test_stratified_refuses_a_share_out_of_range(holdout):
+    with pytest.raises(ValueError, match="holdout must be"):
+        stratified(LABELS, holdout, seed=42)
+
+
+def test_stratified_names_the_class_that_is_too_small():
+    with pytest.raises(ValueError, match="class 'owl' has 10"):
+        stratified(LABELS, 10, seed=42)
+
+
+def test_stratified_refuses_when_every_class_has_one_image():
+    with pytest.raises(ValueError, match="at least two images"):
+        stratified(["a", "b", "c"], 0.2, seed=42)

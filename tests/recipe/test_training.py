@@ -1,0 +1,187 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fastcv.recipe import check, learner, train
+from fastcv.recipes.digits import recipe as digits
+from fastcv.runs import Run
+
+QUICK = replace(digits, schedule=(replace(digits.schedule[0], epochs=2),))
+
+
+def run_quick(tmp_path, recipe=QUICK, **options):
+    return train(recipe, out=tmp_path / "runs", wandb="off", device="cpu", **options)
+
+
+def test_digits_passes_97_percent(tmp_path):
+    run = run_quick(tmp_path, digits)
+    assert run.summary["valid_accuracy"] >= 0.97
+    assert run.summary["epochs"] == 10
+
+
+def test_run_directory_holds_what_it_promises(tmp_path, capsys):
+    run = run_quick(tmp_path)
+    found = {str(file.relative_to(run.path)) for file in run.path.rglob("*") if file.is_file()}
+    figures = ("curves", "schedule", "confusion_matrix", "predictions", "top_losses")
+    assert found == {
+        "recipe.json",
+        "environment.json",
+        "metrics.csv",
+        "steps.csv",
+        "summary.json",
+        "model.safetensors",
+        "classes.json",
+        "last.ckpt",
+        *(f"figures/{name}.png" for name in figures),
+    }
+    assert run.path.parent == tmp_path / "runs" / "digits"
+    assert run.path.name.endswith("-seed0")
+    assert Run(run.path).recipe == QUICK
+    assert [row["epoch"] for row in run.metrics] == [1, 2]
+    assert len(run.steps) == 2 * (1438 // 32)
+    assert json.loads((run.path / "classes.json").read_text()) == [str(n) for n in range(10)]
+    assert run.environment["packages"]["torch"] == torch.__version__.partition("+")[0]
+    printed = capsys.readouterr().out
+    assert "1,438 train, 359 valid; 53,002 parameters; seed 0" in printed
+    assert str(run.path) in printed
+    assert len([line for line in printed.splitlines() if line.startswith("epoch")]) == 2
+
+
+def test_summary_is_what_the_saved_weights_give(tmp_path):
+    run = run_quick(tmp_path)
+    learn = learner(QUICK, device="cpu")
+    learn.model.load_state_dict(load_file(run.path / "model.safetensors"))
+    logits, targets = learn.get_preds(act=lambda x: x)
+    right = (logits.argmax(1) == targets).float().mean().item()
+    assert run.summary["valid_accuracy"] == pytest.approx(right)
+    assert run.summary["valid_accuracy"] == pytest.approx(run.metrics[-1]["valid_accuracy"])
+
+
+def same_weights(a, b):
+    first, second = (load_file(run.path / "model.safetensors") for run in (a, b))
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def numbers(run):
+    timed = ("seconds", "images_per_second")
+    return [{k: v for k, v in row.items() if k not in timed} for row in run.metrics]
+
+
+def test_same_seed_gives_the_same_numbers_bit_for_bit(tmp_path):
+    a, b = run_quick(tmp_path), run_quick(tmp_path)
+    other = run_quick(tmp_path, replace(QUICK, seed=1))
+    assert a.path != b.path
+    assert numbers(a) == numbers(b)
+    assert a.steps == b.steps
+    assert same_weights(a, b)
+    assert not same_weights(a, other)
+
+
+def test_lr_find_before_a_training_changes_nothing():
+    histories = []
+    for look in (False, True):
+        learn = learner(QUICK, device="cpu")
+        if look:
+            learn.lr_find(show_plot=False)
+        QUICK.schedule[0](learn)
+        histories.append(learn.history.steps)
+    assert histories[0] == histories[1]
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_resumed_run_equals_one_never_stopped(tmp_path, monkeypatch, stages):
+    stage = replace(digits.schedule[0], epochs=3)
+    recipe = replace(digits, schedule=(stage,) * stages)
+    whole = run_quick(tmp_path, recipe)
+
+    from fastcv.learning.checkpoint import Checkpoint
+
+    after_epoch = Checkpoint.after_epoch
+    written = []
+
+    def stop_late(self):
+        after_epoch(self)
+        written.append(self.path.parent)
+        if len(written) == 3 * stages - 1:
+            raise Stop("after an epoch")
+
+    monkeypatch.setattr(Checkpoint, "after_epoch", stop_late)
+    with pytest.raises(Stop):
+        run_quick(tmp_path, recipe)
+    monkeypatch.undo()
+    stopped = Run(written[-1])
+    assert stopped.summary == {}
+    assert len(stopped.metrics) == 3 * stages - 1
+
+    resumed = train(stopped.recipe, wandb="off", device="cpu", resume=stopped.path)
+    assert resumed.path == stopped.path
+    assert numbers(resumed) == numbers(whole)
+    assert resumed.steps == whole.steps
+    assert same_weights(resumed, whole)
+
+
+def test_resuming_without_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="must hold a checkpoint"):
+        train(QUICK, wandb="off", resume=tmp_path)
+
+
+def test_loss_that_is_not_finite_stops_with_epoch_and_batch(tmp_path):
+    broken = replace(QUICK, schedule=(replace(QUICK.schedule[0], lr=1e30),))
+    with pytest.raises(FloatingPointError, match=r"got (nan|inf) in epoch 1, batch \d+"):
+        run_quick(tmp_path, broken)
+
+
+def test_smoke_run_says_so_everywhere(tmp_path, capsys):
+    run = run_quick(tmp_path, smoke=True)
+    assert run.path.parent.name == "digits-smoke"
+    assert run.summary["smoke"] is True
+    assert run.started["smoke"] is True
+    assert run.summary["verdicts"] == {}
+    printed = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("SMOKE RUN") for line in printed) == 2
+    assert Run(run.path).recipe == QUICK  # the recipe that was tried, not its toy
+
+
+def test_check_compares_a_run_with_its_report(tmp_path):
+    from fastcv.recipe import Reported
+
+    reported = Reported(source="000", valid_accuracy=0.99, parameters=53_002, tolerance=0.2)
+    run = run_quick(tmp_path, replace(QUICK, reported=reported))
+    assert [(row.metric, row.verdict) for row in check(run)] == [
+        ("valid_accuracy", "within"),
+        ("parameters", "within"),
+    ]
+    assert run.summary["reported"] == {"valid_accuracy": 0.99, "parameters": 53_002}
+    assert run.summary["verdicts"] == {"valid_accuracy": "within", "parameters": "within"}
+
+
+def test_learner_is_a_whole_fastai_learner():
+    from fastai.learner import Learner
+
+    learn = learner(QUICK, device="cpu")
+    assert isinstance(learn, Learner)
+    learn.fit_one_cycle(1, 3e-3)
+    assert learn.recorder.values[0][2] == pytest.approx(learn.history.rows[0]["valid_accuracy"])
+    assert learn.recorder.values[0][1] == pytest.approx(learn.history.rows[0]["valid_loss"])
+    probabilities, targets = learn.get_preds()
+    assert probabilities.shape == (359, 10)
+    assert torch.allclose(probabilities.sum(1), torch.ones(359), atol=1e-5)
+    assert (probabilities.argmax(1) == targets).float().mean() > 0.3
+    name, index, scores = learn.predict(learn.dls.valid_ds.items[0].image)
+    assert name == learn.dls.vocab[index] == learn.dls.vocab[scores.argmax()]
+    assert learn.tta(n=1, use_max=False)[0].shape == (359, 10)
+    assert len(learn.history.rows) == 1  # neither prediction nor tta counted as training
+
+
+def test_device_without_hardware_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(ValueError, match="needs a CUDA build of torch and a GPU"):
+        learner(QUICK, device="cuda")

@@ -1,0 +1,83 @@
+import subprocess
+import sys
+
+import pytest
+
+from fastcv import catalogue
+from fastcv.recipe import Recipe
+
+
+def test_listing_equals_what_the_files_bind():
+    """The list is read from syntax; importing the files must give the same."""
+    listed = {entry.name: entry.reported for entry in catalogue.entries()}
+    imported = {}
+    for name in catalogue.names():
+        module = catalogue.load_file(catalogue.source_file(name))
+        found = {"": module.recipe, **getattr(module, "variants", {})}
+        for recipe in found.values():
+            numbers = {}
+            if recipe.reported:
+                defaults = type(recipe.reported)(source="")
+                numbers = {
+                    key: value
+                    for key, value in vars(recipe.reported).items()
+                    if value != getattr(defaults, key)
+                }
+            imported[recipe.name] = numbers
+    assert listed == imported
+
+
+def test_every_recipe_says_what_it_is():
+    for entry in catalogue.entries():
+        assert 20 < len(entry.summary) < 100, entry.name
+
+
+def test_listing_imports_nothing_heavy():
+    code = (
+        "import sys; from fastcv import catalogue; assert catalogue.entries(); "
+        "print({'torch', 'fastai', 'numpy', 'matplotlib', 'wandb'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
+
+
+def test_load_gives_recipe_and_variant():
+    assert catalogue.load("transfer_resnet50").name == "transfer_resnet50"
+    assert catalogue.load("transfer_resnet50/one_cycle").name == "transfer_resnet50/one_cycle"
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("transfer_resnet5", "no recipe is called 'transfer_resnet5'. Did you mean 'transfer_"),
+        ("transfer_resnet50/onecycle", "is called 'onecycle'. Did you mean 'one_cycle'?"),
+        ("digits/one_cycle", "no variant of 'digits' is called 'one_cycle'. It has none."),
+        ("missing.py", "a recipe file must exist, 'missing.py' does not"),
+    ],
+)
+def test_mistyped_names_are_answered_with_the_nearest(reference, message):
+    with pytest.raises(ValueError, match=r"called|exist") as error:
+        catalogue.find(reference)
+    assert message in str(error.value)
+
+
+def test_own_file_is_loaded_under_its_name(tmp_path):
+    source = catalogue.source_file("light_resnet_cifar10").read_text()
+    (tmp_path / "my_own_net.py").write_text(source)
+    recipe = catalogue.load(str(tmp_path / "my_own_net.py"))
+    assert isinstance(recipe, Recipe)
+    assert recipe.name == "my_own_net"
+    variant = catalogue.load(f"{tmp_path}/my_own_net.py/one_cycle")
+    assert variant.name == "my_own_net/one_cycle"
+
+
+def test_own_file_must_not_hide_a_module(tmp_path):
+    (tmp_path / "json.py").write_text("recipe = 1\n")
+    with pytest.raises(ValueError, match="must not have the name of an imported module, 'json'"):
+        catalogue.load(str(tmp_path / "json.py"))
+
+
+def test_file_without_a_recipe_is_named(tmp_path):
+    (tmp_path / "nothing_here.py").write_text('"""Nothing."""\n')
+    with pytest.raises(ValueError, match="must bind the name recipe"):
+        catalogue.load(str(tmp_path / "nothing_here.py"))

@@ -1,0 +1,156 @@
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from fastcv import cli
+
+runner = CliRunner()
+
+
+def invoke(*arguments):
+    """Run the command line in this process as `main` does."""
+    result = runner.invoke(cli.app, [str(each) for each in arguments])
+    if isinstance(result.exception, ValueError | FloatingPointError):
+        return 2, f"{result.output}fastcv: {result.exception}"
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--help"], "lr-find"),
+        (["recipes"], "light_resnet_cifar10/one_cycle"),
+        (["recipe", "transfer_resnet5"], "Did you mean 'transfer_resnet50'?"),
+        (["--version"], "0."),
+    ],
+)
+def test_light_commands_import_nothing_heavy(arguments, said):
+    code = (
+        "import sys; from fastcv import cli\n"
+        f"sys.argv[1:] = {arguments!r}\n"
+        "try: cli.main()\n"
+        "finally: print({'torch', 'fastai', 'numpy', 'matplotlib', 'wandb'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert said in done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_mistyped_recipe_is_one_sentence_and_exit_code_2():
+    done = subprocess.run(
+        [sys.executable, "-m", "fastcv.cli", "recipe", "transfer_resnet5"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "fastcv: no recipe is called 'transfer_resnet5'. Did you mean 'transfer_resnet50'?\n"
+    )
+
+
+def test_recipes_shows_name_variant_line_and_number():
+    code, output = invoke("recipes")
+    lines = {line.split()[0]: line for line in output.splitlines()}
+    assert code == 0
+    assert "91.47 % (Report 003, table 1, model 5)" in lines["light_resnet_cifar10"]
+    assert "A light ResNet" in lines["light_resnet_cifar10"]
+    assert "38.34 %" in lines["transfer_resnet50/fixed_extractor"]
+
+
+def test_recipe_runs_and_writes(tmp_path):
+    code, output = invoke(
+        "recipe", "digits", "--out", tmp_path, "--wandb", "off", "--device", "cpu",
+        "--seed", "3", "--set", "schedule.0.epochs=1", "--set", "data.batch_size=64",
+    )  # fmt: skip
+    assert code == 0
+    (run,) = (tmp_path / "digits").iterdir()
+    assert run.name.endswith("-seed3")
+    assert (run / "summary.json").is_file()
+    assert output.count("epoch 1/1") == 1
+
+
+def test_dry_run_prints_every_setting_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, output = invoke("recipe", "digits", "--dry-run", "--set", "schedule.0.epochs=3")
+    assert code == 0
+    assert "schedule.0.epochs=3" in output.splitlines()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_smoke_run_of_a_pretrained_recipe_needs_no_weights_and_no_data(tmp_path):
+    start = time.perf_counter()
+    code, output = invoke(
+        "recipe", "transfer_resnet50/one_cycle", "--smoke", "--out", tmp_path, "--wandb", "off",
+        "--device", "cpu",
+    )  # fmt: skip
+    assert code == 0
+    assert output.startswith("SMOKE RUN")
+    assert time.perf_counter() - start < 120  # seconds, a bound against a full run
+    (run,) = (tmp_path / "transfer_resnet50-one_cycle-smoke").iterdir()
+    assert (run / "figures" / "lr_find.png").is_file()
+
+
+def test_lr_find_writes_plot_and_table(tmp_path):
+    code, output = invoke("lr-find", "digits", "--out", tmp_path, "--device", "cpu")
+    assert code == 0
+    for name in ("valley", "steep", "slide", "minimum"):
+        assert name in output
+    assert (tmp_path / "lr_find.png").is_file()
+    header, *rows = (tmp_path / "lr_find.csv").read_text().splitlines()
+    assert header == "learning_rate,loss"
+    assert len(rows) > 50
+
+
+def test_copy_gives_a_file_that_runs(tmp_path):
+    file = tmp_path / "my_digits.py"
+    code, output = invoke("copy", "digits", file)
+    assert code == 0
+    assert str(file) in output
+    code, _ = invoke(
+        "recipe", file, "--out", tmp_path, "--wandb", "off", "--device", "cpu",
+        "--set", "schedule.0.epochs=1",
+    )  # fmt: skip
+    assert code == 0
+    assert (tmp_path / "my_digits").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["copy", "digit", "mine.py"], "no recipe is called 'digit'. Did you mean 'digits'?"),
+        (["copy", "digits", "mine.txt"], "must end in .py"),
+        (["copy", "digits", "my-own.py"], "must be a Python name"),
+        (["copy", "digits", "nowhere/mine.py"], "a folder that exists"),
+        (["copy", "digits", "taken.py"], "must not overwrite a file"),
+        (["recipe", "digits", "--set", "sead=1"], "Did you mean 'seed'?"),
+        (["recipe", "digits", "--wandb", "maybe"], "--wandb must be one of"),
+        (["recipe", "mnist_cnn", "--data", "nowhere"], "nowhere"),
+        (["resume", "nowhere"], "a run directory must hold recipe.json"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken.py").write_text("mine\n")
+    code, output = invoke(*arguments)
+    assert code == 2
+    assert message in output
+    assert [file.name for file in tmp_path.iterdir()] == ["taken.py"]
+    assert (tmp_path / "taken.py").read_text() == "mine\n"
+
+
+def test_resume_goes_on_with_a_stopped_run(tmp_path):
+    invoke(
+        "recipe", "digits", "--out", tmp_path, "--wandb", "off", "--device", "cpu",
+        "--set", "schedule.0.epochs=2",
+    )  # fmt: skip
+    (run,) = (tmp_path / "digits").iterdir()
+    (run / "summary.json").unlink()
+    code, _ = invoke("resume", run)
+    assert code == 0
+    assert (run / "summary.json").is_file()
