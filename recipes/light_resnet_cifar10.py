@@ -53,7 +53,7 @@ recipe = Recipe(
 variants = named(
     one_cycle=replace(
         recipe,
-        data=replace(recipe.data, augment=(RandomCrop(padding=4), Flip())),
+        data=replace(recipe.data, augment=(RandomCrop(padding=4, padding_mode="reflect"), Flip())),
         optimizer=SGD(momentum=0.9, weight_decay=5e-4, nesterov=True),
         loss=CrossEntropy(label_smoothing=0.1),
         schedule=(OneCycle(epochs=16, lr=0.2, momenta=None),),

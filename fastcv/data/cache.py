@@ -10,15 +10,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import PIL
-from PIL import Image
 
-from fastcv.data.formats import read_image
+from fastcv.data.decoding import Decoding
 
 # Pixels that come as arrays, as the original CIFAR files give them, are not written to a file
 # below this many bytes: reading it back would take longer than putting them together anew.
@@ -29,49 +28,6 @@ CHUNK = 64  # images a thread decodes before it asks for more
 BAR_WIDTH = 24  # characters
 REDRAW_SECONDS = 0.1
 ABANDONED_SECONDS = 24 * 3600  # an unfinished file as old as this has lost its writer
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decoding:
-    """How an image of any kind and size becomes a square of pixels.
-
-    The shorter side is resized to `side`, bilinear with antialiasing, and the centre square is cut
-    out: torchvision's `Resize(side)` and `CenterCrop(side)` on the image.
-
-    Args:
-        side: pixels.
-        channels: 3 for RGB, 1 for grey.
-    """
-
-    side: int
-    channels: int
-
-    def __call__(self, image: Path | np.ndarray) -> np.ndarray:
-        """Decode one image.
-
-        Returns:
-            (side, side, channels), uint8.
-
-        Raises:
-            ValueError: it cannot be read; its name is in the sentence.
-        """
-        picture = square(read_image(image, self.channels), self.side)
-        return np.asarray(picture).reshape(self.side, self.side, self.channels)
-
-
-def square(picture: Image.Image, side: int) -> Image.Image:
-    """Resize the shorter side to `side` pixels and cut the centre square out."""
-    width, height = picture.size
-    if min(width, height) != side:
-        if width <= height:
-            width, height = side, int(side * height / width)
-        else:
-            width, height = int(side * width / height), side
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    if width == height:
-        return picture
-    left, top = round((width - side) / 2), round((height - side) / 2)
-    return picture.crop((left, top, left + side, top + side))
 
 
 class Pixels(NamedTuple):
@@ -121,8 +77,9 @@ def cached(
     names = _identities(images, root)
     sources = dict(zip(names, images, strict=True))
     order = sorted(sources)  # so that other splits of the same files find the same cache
-    key = hashlib.sha256("\n".join([f"{LAYOUT} {PIL.__version__} {decoding}", *order]).encode())
-    name = f"{decoding.side}px-{decoding.channels}ch-{key.hexdigest()[:20]}.npy"
+    made_from = "\n".join([f"{LAYOUT} {PIL.__version__} {decoding}", *order])
+    key = hashlib.sha256(os.fsencode(made_from)).hexdigest()
+    name = f"{decoding.side}px-{decoding.channels}ch-{key[:20]}.npy"
     decoded, faults = _opened_or_made(
         name, [sources[each] for each in order], decoding, root, skip_bad
     )
@@ -168,43 +125,44 @@ def _opened_or_made(
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Map the cache's file, which is made if there is none; with what is wrong with which row."""
     shape = _shape(len(images), decoding)
-    for folder in _folders(root):
-        decoded = _mapped(folder / name, shape)
-        if decoded is not None:
-            faults = _read_faults(folder / name)
-            if faults and not skip_bad:
-                raise ValueError(next(iter(faults.values())))
-            return decoded, faults
-    folder = _writable_folder(root)
-    faults = _make(folder / name, images, decoding, skip_bad)
-    _remove_unused(folder, name)
+    folder = _folder(root, name)
     decoded = _mapped(folder / name, shape)
-    assert decoded is not None
+    if decoded is None:
+        faults = _make(folder / name, images, decoding, skip_bad)
+        _remove_unused(folder, name)
+        decoded = _mapped(folder / name, shape)
+        assert decoded is not None
+        return decoded, faults
+    faults = _read_faults(folder / name)
+    if faults and not skip_bad:
+        raise ValueError(next(iter(faults.values())))
     return decoded, faults
 
 
-def _folders(root: Path | None) -> Iterator[Path]:
-    """Where the cache's file may lie, the best place first."""
+def _folder(root: Path | None, name: str) -> Path:
+    """Where the cache's file is, or else where it can be written."""
     if root is not None:
-        yield root / ".fastcv"
-    # Here, because this import takes seconds; whoever builds DataLoaders has made it already.
+        folder = root / ".fastcv"
+        if (folder / name).is_file() or _can_write(folder):
+            return folder
+    # Here, because this import takes seconds and is seldom needed.
     from fastai.data.external import fastai_path
 
-    yield Path(fastai_path("data")) / "fastcv"
+    folder = Path(fastai_path("data")) / "fastcv"
+    if not _can_write(folder):
+        raise ValueError(
+            f"the image cache needs a folder that can be written, but '{folder}' cannot: "
+            "make it writable, or set cache='off'"
+        )
+    return folder
 
 
-def _writable_folder(root: Path | None) -> Path:
-    for folder in _folders(root):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(folder, os.W_OK):
-            return folder
-    raise ValueError(
-        f"the image cache needs a folder that can be written, but '{folder}' cannot: "
-        "make it writable, or set cache='off'"
-    )
+def _can_write(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -219,9 +177,10 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
                 return None
             # Copy-on-write, because torch warns of memory that must not be written.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        os.utime(path)
     except (OSError, ValueError):
         return None
+    with suppress(OSError):  # the time of its last use, by which old files are removed
+        os.utime(path)
     if hasattr(mapped, "madvise"):
         # A file that fits is read ahead whole; of a larger one only what is asked for.
         fits = size < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
@@ -327,17 +286,13 @@ def _remove_unused(folder: Path, name: str) -> None:
     settings = name.rpartition("-")[0]
     last_use = {}
     for path in folder.glob("*"):
-        try:
+        with suppress(FileNotFoundError):  # another process may have removed it
             last_use[path] = path.stat().st_mtime
-        except FileNotFoundError:  # another process has removed it
-            continue
     same = [path for path in last_use if path.match(f"{settings}-*.npy")]
     unused = sorted(same, key=last_use.__getitem__, reverse=True)[KEPT:]
     unfinished = [path for path in last_use if path.suffix == ".partial"]
     abandoned = [path for path in unfinished if last_use[path] < time.time() - ABANDONED_SECONDS]
     for path in [*unused, *abandoned]:
         for file in (path, _faults_file(path)):
-            try:
+            with suppress(OSError):  # on Windows another process may have it open
                 file.unlink(missing_ok=True)
-            except OSError:  # Windows: another process has it open
-                continue

@@ -15,8 +15,9 @@ from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
 
 from fastcv.data.augment import Flip, RandomCrop, compose
-from fastcv.data.cache import Decoding, Pixels, cached
-from fastcv.data.check import without
+from fastcv.data.cache import Pixels, cached
+from fastcv.data.check import readable, without
+from fastcv.data.decoding import Decoding
 from fastcv.data.loader import (
     AugmentBatch,
     CentreSquare,
@@ -128,10 +129,12 @@ class Images:
         device = default_device() if device is None else torch.device(device)
         path = None if self.path is None else Path(self.path)
         side = self.resize or self.size
-        off = self.cache == "off"
-        samples = self.source(path, skip_bad=self.skip_bad and off)
+        # Bad images are found here: a source that skips them decodes everything at every start.
+        samples = self.source(path)
         pixels = None
-        if not off:
+        if self.cache == "off":
+            samples = readable(samples) if self.skip_bad else samples
+        else:
             decoding = Decoding(side=side, channels=self.channels)
             images = [sample.image for sample in chain(*samples[:3])]
             pixels = cached(images, decoding, samples.root, skip_bad=self.skip_bad)

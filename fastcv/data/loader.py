@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fastcv.data.augment.crop import CentreCrop
 from fastcv.data.augment.pixels import Normalise
-from fastcv.data.cache import square
+from fastcv.data.decoding import square
 from fastcv.data.formats import read_image
 from fastcv.data.statistics import Statistics
 

@@ -2,13 +2,16 @@
 
 from collections import namedtuple
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from fastai import learner as fastai_learner
 from fastai.callback.core import CancelEpochException
 from fastai.callback.schedule import SuggestionMethod
 from fastcore.basics import tuplify
+from torch import Tensor
 
 from fastcv.learning.lr_finder import Rates, find_rates
+from fastcv.learning.precision import Precision
 
 
 class Learner(fastai_learner.Learner):
@@ -30,9 +33,24 @@ class Learner(fastai_learner.Learner):
             error.args = (str(error.args[0]).rpartition("`:\n\t")[2],)
             raise
 
+    def _do_one_batch(self) -> None:
+        # fastai's, with the forward pass in the scope of `Precision`, where there is one.
+        precision = self._grab_cbs(Precision)
+        with precision[0].scope(self.xb[0].device) if precision else nullcontext():
+            pred = self.model(*self.xb)
+        self.pred = pred.float() if isinstance(pred, Tensor) else pred
+        self("after_pred")
+        if len(self.yb):
+            self.loss_grad = self.loss_func(self.pred, *self.yb)
+            self.loss = self.loss_grad.clone()
+        self("after_loss")
+        if self.training and len(self.yb):
+            self._do_grad_opt()
+
     def _do_fit(self) -> None:
         start, self.first_epoch = self.first_epoch, 0
-        for self.epoch in range(start, self.n_epoch):
+        for epoch in range(start, self.n_epoch):
+            self.epoch = epoch
             self._with_events(self._do_epoch, "epoch", CancelEpochException)
 
     def lr_find(

@@ -1,5 +1,7 @@
 """In which number format a net computes, and how its images lie in memory."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from fastai.callback.core import Callback
 
@@ -40,6 +42,8 @@ def cpu_has_bf16() -> bool:
 class Precision(Callback):
     """Run the net channels-last and, in bf16, under autocast; loss and optimizer stay fp32.
 
+    `Learner` runs every forward pass inside `scope`, so that it is left however the pass ends.
+
     Args:
         precision: "fp32" or "bf16", as `resolve` gives it.
     """
@@ -49,33 +53,20 @@ class Precision(Callback):
 
     def __init__(self, precision: str):
         self.precision = precision
-        self._autocast: torch.autocast | None = None
 
     def before_fit(self) -> None:
         """Lay the weights out channels-last, in place."""
         self.learn.model.to(memory_format=torch.channels_last)
 
     def before_batch(self) -> None:
-        """Lay the images out channels-last and start autocast."""
+        """Lay the images out channels-last."""
         self.learn.xb = tuple(
             x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
             for x in self.learn.xb
         )
-        self._leave()
-        if self.precision == "bf16":
-            self._autocast = torch.autocast(self.learn.xb[0].device.type, dtype=torch.bfloat16)
-            self._autocast.__enter__()
 
-    def after_pred(self) -> None:
-        """End autocast: the loss is computed in fp32."""
-        self._leave()
-        self.learn.pred = self.learn.pred.float()
-
-    def after_cancel_batch(self) -> None:
-        """End autocast where a batch was given up."""
-        self._leave()
-
-    def _leave(self) -> None:
-        if self._autocast is not None:
-            self._autocast.__exit__(None, None, None)
-            self._autocast = None
+    def scope(self, device: torch.device) -> AbstractContextManager:
+        """Give the context of a forward pass on `device`."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(device.type, dtype=torch.bfloat16)

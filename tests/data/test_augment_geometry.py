@@ -192,6 +192,20 @@ def test_random_erasing_erases_as_often_and_as_much_as_torchvisions(p):
         assert rows[0] == pytest.approx(rows[-1].item(), rel=0.3)
 
 
+def test_random_erasing_counts_height_by_width_and_skips_what_does_not_fit():
+    torch.manual_seed(0)
+    x = torch.ones(200, 1, 30, 30)
+    erased = RandomErasing(p=1.0, scale=(0.1, 0.1), ratio=(0.2, 0.25))(x)[:, 0] == 0
+    height, width = erased.any(2).sum(1), erased.any(1).sum(1)
+    # Sides of an area of 90: sqrt(90 r) and sqrt(90 / r).
+    assert set(height.tolist()) == {4, 5}
+    assert set(width.tolist()) == {19, 20, 21}
+    flat = RandomErasing(p=1.0, scale=(0.5, 0.5), ratio=(0.1, 0.1))  # 7 x 67
+    tall = RandomErasing(p=1.0, scale=(0.5, 0.5), ratio=(10.0, 10.0))
+    assert torch.equal(flat(x), x)
+    assert torch.equal(tall(x), x)
+
+
 def test_random_erasing_fills_with_its_value():
     x = torch.full((50, 3, 16, 16), 2.0)
     y = RandomErasing(p=1.0, value=(0.1, 0.2, 0.3))(x)

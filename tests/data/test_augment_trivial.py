@@ -15,6 +15,7 @@ def images(channels=3, layout=FORMATS[0], count=2 * BINS):
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(count, channels, 24, 40, generator=generator)
     x[:, :, :12] = x[:, :, :12, :1] ** 3 * 0.6 + 0.1
+    x[3] = 0.4  # one level, for which AutoContrast and Equalize have nothing to spread
     return (x * 255).to(torch.uint8).to(memory_format=layout)
 
 

@@ -1,0 +1,262 @@
+import os
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.transforms import functional as T
+
+from fastcv.data import cache, decoding
+from fastcv.data.cache import cached
+from fastcv.data.decoding import Decoding, square
+
+DECODING = Decoding(side=8, channels=3)
+
+
+@pytest.fixture
+def files(tmp_path):
+    random = np.random.default_rng(0)
+    root = tmp_path / "data"
+    paths = []
+    for number in range(5):
+        path = root / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (10 + number, 14 - number, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        paths.append(path)
+    return paths
+
+
+def _root(files):
+    return files[0].parents[1]
+
+
+def _kept(files):
+    return sorted(path.name for path in (_root(files) / ".fastcv").glob("*"))
+
+
+def _no_decoding(monkeypatch):
+    def decode(*_):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(decoding, "read_image", decode)
+
+
+@pytest.mark.parametrize("size", [(40, 30), (30, 41), (33, 33), (16, 90), (16, 16), (5, 7)])
+def test_square_equals_torchvisions_resize_and_centre_crop(size):
+    picture = Image.effect_noise(size, 80).convert("RGB")
+    expected = T.center_crop(T.resize(picture, 16), 16)
+    assert np.array_equal(np.asarray(square(picture, 16)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (8, 8), (9, 8, 3)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_given_as_an_array_are_decoded_as_those_of_a_file(shape, channels, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    decode = Decoding(side=8, channels=channels)
+    assert decode(pixels).shape == (8, 8, channels)
+    assert np.array_equal(decode(pixels), decode(tmp_path / "image.png"))
+
+
+def test_file_names_may_be_any_bytes(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    Image.new("RGB", (8, 8), "red").save(path)
+    assert (cached([path], DECODING, tmp_path).images == [255, 0, 0]).all()
+
+
+def test_cached_images_equal_decoded_ones_bit_for_bit(files):
+    pixels = cached(files, DECODING, _root(files))
+    for row, path in zip(pixels.rows, files, strict=True):
+        assert np.array_equal(pixels.images[row], DECODING(path))
+    assert pixels.images.dtype == np.uint8
+    assert not pixels.bad
+
+
+def test_cached_images_are_not_decoded_a_second_time(files, monkeypatch):
+    first = cached(files, DECODING, _root(files))
+    _no_decoding(monkeypatch)
+    again = cached(files, DECODING, _root(files))
+    assert np.array_equal(first.images, again.images)
+    assert len(_kept(files)) == 1
+
+
+def test_cache_serves_the_same_files_in_another_order(files, monkeypatch):
+    cached(files, DECODING, _root(files))
+    expected = [DECODING(path) for path in reversed(files)]
+    _no_decoding(monkeypatch)
+    pixels = cached(files[::-1], DECODING, _root(files))
+    assert np.array_equal(pixels.images[pixels.rows], expected)
+
+
+def test_cache_serves_a_folder_that_was_moved(files, monkeypatch, tmp_path):
+    before = cached(files, DECODING, _root(files))
+    moved = tmp_path / "elsewhere"
+    shutil.move(_root(files), moved)
+    _no_decoding(monkeypatch)
+    after = cached([moved / path.relative_to(_root(files)) for path in files], DECODING, moved)
+    assert np.array_equal(before.images, after.images)
+
+
+@pytest.mark.parametrize("change", ["content", "time", "name", "more"])
+def test_cache_is_made_anew_when_a_file_has_changed(files, change):
+    cached(files, DECODING, _root(files))
+    path = files[2]
+    status = path.stat()
+    if change == "content":
+        Image.new("RGB", (9, 9), "red").save(path)
+    elif change == "time":
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    elif change == "name":
+        files[2] = path.rename(path.with_name("other.png"))
+    else:
+        files.append(path.with_name("more.png"))
+        Image.new("RGB", (9, 9), "blue").save(files[-1])
+    pixels = cached(files, DECODING, _root(files))
+    assert len(_kept(files)) == 2
+    assert np.array_equal(pixels.images[pixels.rows], [DECODING(each) for each in files])
+
+
+@pytest.mark.parametrize("other", [Decoding(side=9, channels=3), Decoding(side=8, channels=1)])
+def test_cache_is_another_one_for_other_settings(files, other):
+    cached(files, DECODING, _root(files))
+    pixels = cached(files, other, _root(files))
+    assert pixels.images.shape == (5, other.side, other.side, other.channels)
+    assert len(_kept(files)) == 2
+
+
+def test_cache_is_another_one_for_another_pillow(files, monkeypatch):
+    cached(files, DECODING, _root(files))
+    monkeypatch.setattr("PIL.__version__", "0.0")
+    cached(files, DECODING, _root(files))
+    assert len(_kept(files)) == 2
+
+
+def test_cache_file_that_is_not_whole_is_made_anew(files):
+    expected = cached(files, DECODING, _root(files)).images.copy()
+    (path,) = (_root(files) / ".fastcv").glob("*.npy")
+    path.write_bytes(path.read_bytes()[:-5])
+    assert np.array_equal(cached(files, DECODING, _root(files)).images, expected)
+
+
+def test_bad_image_is_named_and_nothing_is_left(files):
+    files[3].write_bytes(files[3].read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"3\.png"):
+        cached(files, DECODING, _root(files))
+    assert _kept(files) == []
+
+
+def test_missing_image_is_named(files):
+    files[3].unlink()
+    with pytest.raises(ValueError, match=r"3\.png' cannot be read: No such file"):
+        cached(files, DECODING, _root(files))
+
+
+def test_bad_images_are_told_where_they_may_be_skipped(files, monkeypatch):
+    files[3].write_bytes(b"nothing")
+    for _ in range(2):  # decoded, then from the file
+        pixels = cached(files, DECODING, _root(files), skip_bad=True)
+        assert list(pixels.bad) == [3]
+        assert "3.png" in pixels.bad[3]
+        _no_decoding(monkeypatch)
+    with pytest.raises(ValueError, match=r"3\.png"):
+        cached(files, DECODING, _root(files))
+
+
+def test_cache_made_by_two_at_once_is_whole(files, monkeypatch):
+    both_decode = threading.Barrier(2, timeout=20)
+    real = cache._decode_into
+
+    def decode(*arguments):
+        both_decode.wait()
+        faults = real(*arguments)
+        both_decode.wait()
+        return faults
+
+    monkeypatch.setattr(cache, "_decode_into", decode)
+    results = {}
+
+    def make(number):
+        results[number] = cached(files, DECODING, _root(files)).images
+
+    makers = [threading.Thread(target=make, args=(number,)) for number in range(2)]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join()
+    order = sorted(range(5), key=lambda place: str(files[place]))
+    expected = [DECODING(files[place]) for place in order]
+    assert np.array_equal(results[0], expected)
+    assert np.array_equal(results[1], expected)
+    assert len(_kept(files)) == 1
+
+
+def test_cache_goes_to_fastais_data_folder_where_the_data_cannot_be_written(
+    files, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("fastai.data.external.fastai_path", lambda name: tmp_path / name)
+    (_root(files) / ".fastcv").write_text("a file: no folder of that name can be made")
+    pixels = cached(files, DECODING, _root(files))
+    assert len(list((tmp_path / "data" / "fastcv").glob("*.npy"))) == 1
+    _no_decoding(monkeypatch)
+    again = cached(files, DECODING, _root(files))
+    assert np.array_equal(pixels.images, again.images)
+
+
+def test_arrays_stay_in_memory(monkeypatch, tmp_path):
+    monkeypatch.setattr("fastai.data.external.fastai_path", lambda name: tmp_path / name)
+    arrays = [np.full((6, 6), value, np.uint8) for value in (1, 2, 3)]
+    pixels = cached(arrays, Decoding(side=6, channels=1))
+    assert pixels.images[..., 0].tolist() == [each.tolist() for each in arrays]
+    assert not list(tmp_path.iterdir())
+
+
+def test_arrays_that_take_much_memory_go_to_a_file_keyed_by_their_pixels(monkeypatch, tmp_path):
+    monkeypatch.setattr("fastai.data.external.fastai_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(cache, "HELD_IN_MEMORY", 0)
+    arrays = [np.full((6, 6), value, np.uint8) for value in (3, 1, 2)]
+    grey = Decoding(side=6, channels=1)
+    for _ in range(2):
+        pixels = cached(arrays, grey)
+        assert pixels.images[pixels.rows][:, 0, 0, 0].tolist() == [3, 1, 2]
+    cached([*arrays[:2], np.full((6, 6), 9, np.uint8)], grey)
+    assert len(list((tmp_path / "data" / "fastcv").glob("*.npy"))) == 2
+
+
+def test_full_disk_is_said_before_anything_is_written(files, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(ValueError, match=r"image cache needs .* GB is free"):
+        cached(files, DECODING, _root(files))
+    assert _kept(files) == []
+
+
+def test_files_longest_not_used_are_removed(files, monkeypatch):
+    def use(number):
+        os.utime(files[0], ns=(0, number))
+        cached(files, DECODING, _root(files))
+
+    for number in range(cache.KEPT + 2):
+        use(0)
+        use(number)
+    assert len(_kept(files)) == cache.KEPT
+    _no_decoding(monkeypatch)
+    use(0)
+    with pytest.raises(AssertionError, match="decoded again"):
+        use(1)
+
+
+def test_making_a_cache_is_said_once_on_stderr(files, capsys):
+    cached(files, DECODING, _root(files))
+    said = capsys.readouterr()
+    assert "5 images" in said.err
+    assert said.out == ""
+    cached(files, DECODING, _root(files))
+    assert capsys.readouterr().err == ""
+
+
+def test_mapped_images_cannot_change_the_file(files):
+    pixels = cached(files, DECODING, _root(files))
+    before = pixels.images.copy()
+    pixels.images[:] = 0
+    assert np.array_equal(cached(files, DECODING, _root(files)).images, before)

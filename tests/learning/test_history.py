@@ -1,0 +1,147 @@
+import io
+
+import pytest
+import torch
+from fastai.callback.progress import ProgressCallback
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
+from fastai.torch_core import set_seed
+from torch import nn
+
+from fastcv.learning.history import History
+from fastcv.learning.learner import Learner
+from fastcv.learning.losses import CrossEntropy, CrossEntropyLoss
+from fastcv.learning.optimizers import SGD
+from fastcv.learning.progress import Progress, epoch_line
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def make_learner(*cbs, n=20):
+    set_seed(0)
+    x = torch.randn(n, 4)
+    items = list(zip(x, (x.sum(1) > 0).long(), strict=True))
+    loaders = DataLoaders(DataLoader(items, bs=8, shuffle=True), DataLoader(items[:10], bs=8))
+    learn = Learner(
+        loaders,
+        nn.Linear(4, 2),
+        loss_func=CrossEntropyLoss(),
+        opt_func=SGD(momentum=0.5),
+        lr=0.1,
+        cbs=[History(), *cbs],
+    )
+    return learn.remove_cb(ProgressCallback)
+
+
+def test_rows_are_the_means_over_images_not_over_batches():
+    """Batches of 8, 8 and 4: the last must not count as much as the others."""
+    learn = make_learner()
+    learn.fit(1, lr=0.0)  # the weights stay: the whole set can be measured afterwards
+    with torch.no_grad():
+        for split, loader in (("train", learn.dls.train), ("valid", learn.dls.valid)):
+            x, y = (torch.stack(each) for each in zip(*loader.dataset, strict=True))
+            logits = learn.model(x)
+            loss = nn.functional.cross_entropy(logits, y).item()
+            right = (logits.argmax(1) == y).float().mean().item()
+            assert learn.history.row[f"{split}_loss"] == pytest.approx(loss, rel=1e-5)
+            assert learn.history.row[f"{split}_accuracy"] == pytest.approx(right)
+
+
+def test_steps_and_epochs_run_on_over_fits():
+    learn = make_learner()
+    learn.fit(2)
+    learn.fit(1, lr=0.01)
+    assert [row["epoch"] for row in learn.history.rows] == [1, 2, 3]
+    assert [step["step"] for step in learn.history.steps] == list(range(1, 10))
+    assert [step["lr"] for step in learn.history.steps] == [0.1] * 6 + [0.01] * 3
+    assert {step["momentum"] for step in learn.history.steps} == {0.5}
+
+
+def test_listener_gets_each_epoch_with_its_own_steps():
+    heard = []
+    learn = make_learner()
+    learn.history.on_epoch = lambda row, steps: heard.append((row["epoch"], len(steps)))
+    learn.fit(2)
+    assert heard == [(1, 3), (2, 3)]
+
+
+@pytest.mark.parametrize("batches", [2, 100])
+def test_loss_that_is_not_finite_names_epoch_and_batch(batches):
+    learn = make_learner(n=8 * batches)
+    learn.fit(1)
+
+    def spoil(callback):
+        if learn.training and learn.iter == batches - 1:
+            learn.loss_grad = learn.loss_grad * float("nan")
+            learn.loss = learn.loss_grad.clone()
+
+    from fastai.callback.core import Callback
+
+    learn.add_cb(Callback(after_loss=spoil))
+    with pytest.raises(FloatingPointError) as error:
+        learn.fit(1)
+    assert f"got nan in epoch 2, batch {batches}: lower" in str(error.value)
+    assert "Exception occured" not in str(error.value)
+
+
+def test_soft_targets_count_as_their_largest_share():
+    learn = make_learner()
+    one_hot = [(x, nn.functional.one_hot(y, 2).float()) for x, y in learn.dls.train.dataset]
+    hard = make_learner()
+    learn.dls = DataLoaders(DataLoader(one_hot, bs=8), DataLoader(one_hot, bs=8))
+    hard.dls = DataLoaders(
+        DataLoader(hard.dls.train.dataset, bs=8), DataLoader(hard.dls.train.dataset, bs=8)
+    )
+    learn.fit(1)
+    hard.fit(1)
+    assert learn.history.row["train_accuracy"] == hard.history.row["train_accuracy"]
+    assert learn.history.row["train_loss"] == pytest.approx(hard.history.row["train_loss"])
+
+
+def test_smoothed_loss_equals_torchs():
+    logits, targets = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    expected = nn.functional.cross_entropy(logits, targets, label_smoothing=0.1)
+    assert CrossEntropy(label_smoothing=0.1)()(logits, targets) == expected
+
+
+def test_progress_is_one_line_an_epoch_where_there_is_no_terminal():
+    out = io.StringIO()
+    make_learner(Progress(out, total_epochs=2)).fit(2)
+    lines = out.getvalue().splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    for word in ("train loss", "valid loss", "accuracy", " s  ", "images/s"):
+        assert all(word in line for line in lines)
+
+
+def test_progress_moves_a_bar_on_a_terminal(monkeypatch):
+    monkeypatch.setattr("fastcv.learning.progress.REDRAW_SECONDS", 0)
+    out = Terminal()
+    make_learner(Progress(out, total_epochs=1)).fit(1)
+    text = out.getvalue()
+    assert "epoch 1/1  train ████████░░░░░░░░░░░░░░░░  33%" in text
+    assert "valid ████████████████████████ 100%" in text
+    assert text.splitlines()[-1].rpartition("\x1b[2K")[2].startswith("epoch 1/1  train loss")
+
+
+def test_predictions_are_not_shown_as_training():
+    out = Terminal()
+    learn = make_learner(Progress(out))
+    learn.fit(1)
+    before = out.getvalue()
+    learn.get_preds()
+    learn.lr_find(num_it=30, show_plot=False, suggest_funcs=None)
+    assert out.getvalue() == before
+
+
+def test_epoch_line_without_validation():
+    row = {
+        "epoch": 3,
+        "train_loss": 0.5,
+        "train_accuracy": 0.25,
+        "seconds": 1.5,
+        "images_per_second": 1234.4,
+    }
+    assert epoch_line(row) == "epoch 3  train loss 0.5000 accuracy  25.00%  1.5 s  1,234 images/s"
