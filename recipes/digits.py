@@ -16,9 +16,7 @@ from fastcv.nets import MnistCNN
 from fastcv.recipe import Recipe
 
 recipe = Recipe(
-    data=Images(
-        source=digits, size=8, channels=1, batch_size=32, holdout=0.2, augment=(), normalise=None
-    ),
+    data=Images(source=digits, size=8, channels=1, batch_size=32, holdout=0.2),
     model=FromScratch(net=MnistCNN, settings={"dropout": 0.2}),
     optimizer=AdamW(weight_decay=0.01),
     loss=CrossEntropy(),

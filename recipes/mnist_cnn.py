@@ -30,7 +30,6 @@ recipe = Recipe(
         channels=1,
         batch_size=64,
         holdout=500,
-        augment=(),
         normalise=MNIST_STATISTICS,
     ),
     model=FromScratch(net=MnistCNN),

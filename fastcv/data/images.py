@@ -14,7 +14,7 @@ from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
 
-from fastcv.data.augment import Flip, RandomCrop, compose
+from fastcv.data.augment import compose
 from fastcv.data.cache import Pixels, cached
 from fastcv.data.check import readable, without
 from fastcv.data.decoding import Decoding
@@ -27,9 +27,8 @@ from fastcv.data.loader import (
     ReadImage,
 )
 from fastcv.data.samples import Sample, Samples
-from fastcv.data.sources import cifar10
-from fastcv.data.splits import stratified
-from fastcv.data.statistics import CIFAR10_STATISTICS, Statistics
+from fastcv.data.splits import kept, stratified
+from fastcv.data.statistics import Statistics
 from fastcv.data.toy import Toy
 
 PLACES = ("auto", "cpu", "cuda", "off")
@@ -91,12 +90,12 @@ class Images:
             at every use.
     """
 
-    source: Callable[..., Samples] = cifar10
-    size: int = 32
-    batch_size: int = 128
+    source: Callable[..., Samples]
+    size: int
+    batch_size: int
     valid_batch_size: int | None = None
-    augment: tuple[Callable, ...] = (RandomCrop(padding=4), Flip())
-    normalise: Statistics | None = CIFAR10_STATISTICS
+    augment: tuple[Callable, ...] = ()
+    normalise: Statistics | None = None
     holdout: int | float = 0
     split_seed: int = 42
     train_per_class: int | None = None
@@ -205,15 +204,7 @@ class Images:
             valid, train = stratified(labels, self.holdout, self.split_seed)
         if self.train_per_class is not None:
             left = [labels[place] for place in train]
-            fewest, label = min((left.count(each), each) for each in samples.classes)
-            if fewest < self.train_per_class:
-                raise ValueError(
-                    f"train_per_class must be at most the {fewest} training images of class "
-                    f"'{label}', got {self.train_per_class}"
-                )
-            if any(left.count(each) > self.train_per_class for each in samples.classes):
-                kept, _ = stratified(left, self.train_per_class, self.split_seed)
-                train = [train[place] for place in kept]
+            train = [train[place] for place in kept(left, self.train_per_class, self.split_seed)]
         if len(train) < 2:
             raise ValueError(f"training needs at least 2 images, got {len(train)}: add more")
         if valid:

@@ -32,12 +32,8 @@ def stratified(
             "holdout must be a number of images per class (0, 1, 2, ...) or a fraction "
             f"(0 <= fraction < 1), got {holdout!r}"
         )
-    places: dict[str, list[int]] = {}
-    for index, label in enumerate(labels):
-        places.setdefault(label, []).append(index)
-
     held: list[int] = []
-    for label, indices in places.items():
+    for label, indices in _ranked(labels, seed).items():
         if counted:
             share = holdout
         else:
@@ -49,8 +45,7 @@ def stratified(
                 f"holding {share} images of each class out must leave some to train on, but class "
                 f"'{label}' has {len(indices)}: hold fewer out, or add images"
             )
-        ranked = sorted(range(len(indices)), key=lambda place: _rank(seed, label, place))
-        held.extend(indices[place] for place in ranked[:share])
+        held.extend(indices[:share])
     if holdout > 0 and not held:
         raise ValueError(
             "a split needs a class with at least two images, but every class has one: "
@@ -59,6 +54,47 @@ def stratified(
     held.sort()
     chosen = set(held)
     return held, [index for index in range(len(labels)) if index not in chosen]
+
+
+def kept(labels: Sequence[str], per_class: int, seed: int) -> list[int]:
+    """Choose the same number of images of each class.
+
+    Args:
+        labels: the class of each image.
+        per_class: images to keep of each class.
+        seed: any integer.
+
+    Returns:
+        ascending indices.
+
+    Raises:
+        ValueError: a class has fewer images.
+    """
+    chosen: list[int] = []
+    for label, indices in _ranked(labels, seed).items():
+        if len(indices) < per_class:
+            raise ValueError(
+                f"{per_class} images of each class must be there to keep, but class '{label}' has "
+                f"{len(indices)}: keep fewer"
+            )
+        chosen.extend(indices[:per_class])
+    return sorted(chosen)
+
+
+def _ranked(labels: Sequence[str], seed: int) -> dict[str, list[int]]:
+    """The images of each class, in an order that the seed, the class and their places decide."""
+    places: dict[str, list[int]] = {}
+    for index, label in enumerate(labels):
+        places.setdefault(label, []).append(index)
+    return {
+        label: [
+            index
+            for _, index in sorted(
+                (_rank(seed, label, place), index) for place, index in enumerate(indices)
+            )
+        ]
+        for label, indices in places.items()
+    }
 
 
 def _rank(seed: int, label: str, place: int) -> bytes:

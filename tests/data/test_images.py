@@ -209,7 +209,7 @@ def test_left_out_image_does_not_shift_the_others(folder):
         ({"holdout": 1.5}, "holdout must be"),
         ({"source": with_validation, "holdout": 1}, "holdout must be 0 where the data has its own"),
         ({"source": train_only}, "hold some out"),
-        ({"train_per_class": 9}, "train_per_class must be at most the 8 .* of class 'toy0', got 9"),
+        ({"train_per_class": 9}, "9 images of each class must be there .* 'toy0' has 8"),
         ({"holdout": 7, "source": Toy(classes=1, size=10, train=8)}, "at least 2 images, got 1"),
     ],
 )
@@ -252,9 +252,9 @@ def test_collector_runs_again_after_building():
 
 
 def test_value_prints_and_compares():
-    assert Images() == Images()
-    assert Images() != Images(size=33)
-    assert "RandomCrop(padding=4" in repr(Images())
+    assert replace(IMAGES) == IMAGES
+    assert replace(IMAGES, size=9) != IMAGES
+    assert "Toy(classes=3" in repr(IMAGES)
     assert hash(IMAGES) == hash(replace(IMAGES))
 
 

@@ -22,7 +22,7 @@ from torchvision.transforms import functional as T
 from fastcv.data.augment import ColorJitter, Flip, RandomCrop, RandomResizedCrop, Rotation
 from fastcv.data.images import Images
 from fastcv.data.sources import ImageFolders
-from fastcv.data.statistics import Statistics
+from fastcv.data.statistics import CIFAR10_STATISTICS, Statistics
 from fastcv.data.toy import Toy
 
 mpl.use("Agg")
@@ -33,7 +33,14 @@ shows_images = pytest.mark.filterwarnings("ignore:__array__ implementation:Depre
 
 SIZE = 12
 TOY = Toy(classes=4, size=SIZE, train=10, test=5)
-IMAGES = Images(source=TOY, size=SIZE, batch_size=16, holdout=3)
+IMAGES = Images(
+    source=TOY,
+    size=SIZE,
+    batch_size=16,
+    holdout=3,
+    augment=(RandomCrop(padding=4), Flip()),
+    normalise=CIFAR10_STATISTICS,
+)
 
 
 def _batches(dls):

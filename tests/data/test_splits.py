@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from fastcv.data.splits import stratified
+from fastcv.data.splits import kept, stratified
 
 LABELS = ["cat"] * 40 + ["dog"] * 20 + ["owl"] * 10
 
@@ -76,3 +76,17 @@ def test_stratified_names_the_class_that_is_too_small():
 def test_stratified_refuses_when_every_class_has_one_image():
     with pytest.raises(ValueError, match="at least two images"):
         stratified(["a", "b", "c"], 0.2, seed=42)
+
+
+@pytest.mark.parametrize("per_class", [1, 9, 10])
+def test_kept_takes_so_many_of_each_class_and_the_smallest_whole(per_class):
+    chosen = kept(LABELS, per_class, seed=3)
+    assert chosen == sorted(set(chosen))
+    assert Counter(LABELS[i] for i in chosen) == dict.fromkeys(("cat", "dog", "owl"), per_class)
+    assert chosen == kept(LABELS, per_class, seed=3)
+    assert per_class == 10 or chosen != kept(LABELS, per_class, seed=4)
+
+
+def test_kept_refuses_more_than_there_are():
+    with pytest.raises(ValueError, match="class 'owl' has 10: keep fewer"):
+        kept(LABELS, 11, seed=3)
