@@ -561,3 +561,37 @@ def test_another_run_in_this_process_survives(tmp_path):
     theirs.close(0)
     assert "WANDB_SERVICE" not in os.environ
     assert read_back(tmp_path / "theirs", theirs.id).summary["train/loss"] == 1.0
+
+
+def test_a_run_of_train_is_whole_in_the_offline_file(tmp_path):
+    """The lines above test the tracker; this one that `train` hands it everything."""
+    from dataclasses import replace
+
+    from fastcv.recipe import Reported, flat, train
+    from fastcv.recipes.digits import recipe
+
+    short = replace(
+        recipe,
+        schedule=(replace(recipe.schedule[0], epochs=2),),
+        reported=Reported(source="000", valid_accuracy=0.5),
+    )
+    run = train(short, out=tmp_path, wandb="offline", device="cpu", write=lambda line: None)
+    found = read_back(run.path, run.environment["wandb_id"])
+    assert {key: found.config[key] for key in flat(short)} == flat(short)
+    rows = [row for row in found.history if "step/loss" in row]
+    assert [row["step/loss"] for row in rows] == pytest.approx([s["loss"] for s in run.steps])
+    assert [row["step/lr"] for row in rows] == pytest.approx([s["lr"] for s in run.steps])
+    assert [row["step/momentum"] for row in rows] == pytest.approx(
+        [s["momentum"] for s in run.steps]
+    )
+    epochs = [row for row in found.history if "valid/accuracy" in row]
+    measured = [row["valid_accuracy"] for row in run.metrics]
+    assert [row["valid/accuracy"] for row in epochs] == pytest.approx(measured)
+    assert all(row["images_per_second"] > 0 for row in epochs)
+    assert found.summary["reported/valid_accuracy"] == 0.5
+    assert found.summary["measured/valid_accuracy"] == run.summary["valid_accuracy"]
+    media = {item.name for item in found.folder.rglob("*.png")}
+    for figure in run.path.glob("figures/*.png"):
+        assert any(figure.stem in name for name in media), figure.name
+    assert any("predictions" in key for key in found.summary)
+    assert [artifact.type for artifact in found.artifacts if artifact.type == "model"]

@@ -32,7 +32,7 @@ from fastcv.data.statistics import Statistics
 from fastcv.data.toy import Toy
 
 PLACES = ("auto", "cpu", "cuda", "off")
-SMOKE_SIZE = 64  # pixels
+SMOKE_SIZE = 32  # pixels
 
 
 @contextmanager
@@ -74,7 +74,7 @@ class Images:
         size: pixels of the images a net gets, height and width.
         batch_size: of training.
         valid_batch_size: of validation and test; `batch_size` if None.
-        augment: of training batches, in order.
+        augment: of training batches, in order; those that change labels (MixUp, CutMix) last.
         normalise: mean and standard deviation per channel; None leaves pixels in 0-1.
         holdout: validation images taken from the training ones, stratified: an integer is images
             of each class, a float a fraction of each class. With 0 the source's own validation
@@ -113,6 +113,7 @@ class Images:
         - `image_shape`: (C, H, W) of what a net gets.
         - `valid_is_test`: whether the test images validate, for want of others.
         - `skipped`: images left out because they could not be read.
+        - `mixing`: what in `augment` changes labels; the Learner does that, on whole batches.
 
         Args:
             device: where batches go; fastai's default (a GPU if there is one) if None.
@@ -146,6 +147,7 @@ class Images:
         dls.image_shape = (self.channels, self.size, self.size)
         dls.valid_is_test = valid_is_test
         dls.skipped = samples.skipped
+        _, dls.mixing = self._augmentations()
         return dls
 
     def smoke(self) -> "Images":
@@ -165,6 +167,16 @@ class Images:
             path=None,
             cache="auto" if self.cache == "cuda" else self.cache,
         )
+
+    def _augmentations(self) -> tuple[tuple[Callable, ...], tuple[Callable, ...]]:
+        """What is done to the images alone, and what changes their labels as well."""
+        mixing = tuple(each for each in self.augment if getattr(each, "changes_labels", False))
+        if mixing and self.augment[-len(mixing) :] != mixing:
+            raise ValueError(
+                f"augmentations that change labels must come last in augment, got {mixing[0]} "
+                f"before {self.augment[-1]}"
+            )
+        return self.augment[: len(self.augment) - len(mixing)], mixing
 
     def _check(self) -> None:
         for name in ("size", "batch_size", "valid_batch_size", "train_per_class", "resize"):
@@ -224,8 +236,9 @@ class Images:
         device: torch.device,
     ) -> DataLoaders:
         batch_transforms = [NormaliseBatch(self.size, self.normalise)]
-        if self.augment:
-            batch_transforms.append(AugmentBatch(compose(self.augment)))
+        moving, _ = self._augmentations()
+        if moving:
+            batch_transforms.append(AugmentBatch(compose(moving)))
         block = DataBlock(
             blocks=(
                 TransformBlock(type_tfms=ReadImage(self.channels)),

@@ -21,7 +21,8 @@ def find_learning_rate(
 ) -> Rates:
     """Try growing learning rates on the recipe's net, layers frozen as its first stage says.
 
-    Writes lr_find.png and lr_find.csv into `out` and prints the suggestions.
+    Writes lr_find.png and lr_find.csv into `out` (of a smoke run lr_find_smoke.png and .csv) and
+    prints the suggestions.
 
     Args:
         recipe: the experiment; it is not trained.
@@ -40,17 +41,19 @@ def find_learning_rate(
     found = find_rates(learn)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
+    plot = folder / ("lr_find_smoke.png" if smoke else "lr_find.png")
+    table = plot.with_suffix(".csv")
     interpret.save(
         interpret.lr_find(found.rates, found.losses, found.suggestions, smoke=smoke),
-        folder / "lr_find.png",
+        plot,
     )
     rows = [
         {"learning_rate": rate, "loss": loss}
         for rate, loss in zip(found.rates, found.losses, strict=True)
     ]
-    runs.write_csv(folder / "lr_find.csv", rows)
+    runs.write_csv(table, rows)
     for name, (rate, loss) in found.suggestions.items():
         write(f"{name:<8} {rate:.2e}  (loss there {loss:.4f})")
-    write(f"{folder / 'lr_find.png'}")
-    write(f"{folder / 'lr_find.csv'}")
+    write(f"{plot}")
+    write(f"{table}")
     return found

@@ -18,6 +18,7 @@ from fastcv.learning import checkpoint, weights
 from fastcv.learning.checkpoint import Checkpoint
 from fastcv.learning.history import History
 from fastcv.learning.learner import Learner
+from fastcv.learning.mixing import Mixing
 from fastcv.learning.precision import Precision, resolve
 from fastcv.learning.progress import Progress
 from fastcv.recipe.checks import Checks, compare
@@ -46,12 +47,15 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
         )
     set_seed(recipe.seed)
     loaders = recipe.data(device=device)
+    callbacks = [History(), Progress(), Precision(resolve(recipe.precision, device))]
+    if mixing := getattr(loaders, "mixing", ()):
+        callbacks.append(Mixing(mixing, len(loaders.vocab)))
     learn = recipe.model(
         loaders,
         loss_func=recipe.loss(),
         opt_func=recipe.optimizer,
         metrics=accuracy,
-        cbs=[History(), Progress(), Precision(resolve(recipe.precision, device))],
+        cbs=callbacks,
     )
     learn.remove_cb(ProgressCallback)  # Progress shows more, and reads nothing from the device
     learn.logger = noop  # nor does the Recorder print its row

@@ -233,11 +233,11 @@ def test_smoke_is_small_and_quick():
         cache="cuda",
     )
     smoke = big.smoke()
-    assert (smoke.size, smoke.resize, smoke.path) == (64, 73, None)
+    assert (smoke.size, smoke.resize, smoke.path) == (32, 37, None)
     dls = smoke("cpu")
     assert dls.c == 10
-    assert dls.image_shape == (3, 64, 64)
-    assert dls.one_batch()[0].shape == (16, 3, 64, 64)
+    assert dls.image_shape == (3, 32, 32)
+    assert dls.one_batch()[0].shape == (16, 3, 32, 32)
     assert sum(len(dl.dataset) for dl in dls.loaders) < 300
     assert IMAGES.smoke().size == 10
 
