@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -73,6 +74,15 @@ class Run:
     def steps(self) -> list[dict[str, Any]]:
         """A row a step."""
         return read_csv(self.path / "steps.csv")
+
+    def remove(self) -> None:
+        """Remove the directory, and those above it that hold nothing else."""
+        shutil.rmtree(self.path)
+        for folder in self.path.parents[:2]:  # of this recipe, of all runs
+            try:
+                folder.rmdir()
+            except OSError:  # it holds other runs
+                break
 
     def _json(self, name: str) -> Any:
         file = self.path / name

@@ -77,7 +77,7 @@ def _verdict(metric: str, number: float, measured: float | None, reported: Repor
     if metric == "parameters":
         tolerance = 0.0
     elif metric.endswith("loss"):
-        tolerance = reported.loss_tolerance * number
+        tolerance = max(reported.loss_tolerance * number, 0.01)  # 0.01: a reported 0 is rounded
     else:
         tolerance = reported.tolerance
     difference = measured - number

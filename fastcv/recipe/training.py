@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from fastai.callback.progress import ProgressCallback
@@ -13,8 +12,8 @@ from fastai.metrics import accuracy
 from fastai.torch_core import default_device, set_seed
 from fastcore.basics import noop
 
-from fastcv import interpret, runs, tracking
-from fastcv.learning import checkpoint, weights
+from fastcv import runs, tracking
+from fastcv.learning import checkpoint
 from fastcv.learning.checkpoint import Checkpoint
 from fastcv.learning.history import History
 from fastcv.learning.learner import Learner
@@ -23,10 +22,10 @@ from fastcv.learning.precision import Precision, resolve
 from fastcv.learning.progress import Progress
 from fastcv.recipe.checks import Checks, compare
 from fastcv.recipe.flat import flat
+from fastcv.recipe.results import Results
 from fastcv.recipe.values import Recipe
 
 SMOKE_NOTE = "SMOKE RUN: toy images, random weights, one epoch a stage; its numbers mean nothing"
-TABLE_ROWS = 64  # predictions that W&B's table shows
 
 
 def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Learner:
@@ -148,13 +147,19 @@ def train(
                 learn.history.stage = number
                 stage(learn)
         seconds = time.perf_counter() - start
-        summary = _finish(ran, learn, run, tracker, smoke, seconds, parameters)
-    except BaseException:
+        results = Results(recipe=ran, learn=learn, run=run, smoke=smoke)
+        summary = results.write(seconds, parameters)
+        tracker.finish(
+            summary, summary["reported"], results.figures, results.table(), results.model
+        )
+    except BaseException as error:
         tracker.close()
-        write(f"stopped; go on with: fastcv resume {run.path}")
-        raise
-    finally:
         runs.write_csv(run.path / "steps.csv", learn.history.steps)
+        if (run.path / "last.ckpt").exists():
+            write(f"stopped; go on with: fastcv resume {run.path}")
+        elif isinstance(error, ValueError):  # a mistake in the recipe: nothing was trained
+            run.remove()
+        raise
     _conclude(run, compare(recipe.reported, summary), tracker, smoke, write)
     return run
 
@@ -189,122 +194,6 @@ def _writer(
         tracker.epoch(row, steps)
 
     return write_epoch
-
-
-def _finish(
-    recipe: Recipe,
-    learn: Learner,
-    run: runs.Run,
-    tracker: tracking.Tracker,
-    smoke: bool,
-    seconds: float,
-    parameters: int,
-) -> dict[str, Any]:
-    """Measure the final weights, draw the figures, write what the run leaves behind."""
-    rows = learn.history.rows
-    has_test = len(learn.dls.loaders) > 2
-    predicted = interpret.predictions(learn, ds_idx=2 if has_test else 1)
-    measured = _measure(learn, rows, predicted, has_test)
-    measured["parameters"] = parameters
-
-    weights.save(learn.model, run.path / "model.safetensors")
-    runs.write_json(run.path / "classes.json", list(learn.dls.vocab))
-    figures = _draw(recipe, learn, predicted, run.path / "figures", smoke)
-
-    checks = compare(recipe.reported, measured)
-    summary = {
-        "recipe": recipe.name,
-        "seed": recipe.seed,
-        "smoke": smoke,
-        **measured,
-        "epochs": len(rows),
-        "seconds": seconds,
-        "images_per_second": _median([row["images_per_second"] for row in rows]),
-        "device": str(learn.dls.device),
-        "precision": learn.precision.precision,
-        "images": [len(loader.dataset) for loader in learn.dls.loaders],
-        "skipped_images": getattr(learn.dls, "skipped", 0),
-        "source": recipe.reported.source if recipe.reported else None,
-        "reported": recipe.reported.numbers() if recipe.reported else {},
-        "verdicts": {} if smoke else {row.metric: row.verdict for row in checks},
-    }
-    tracker.finish(
-        summary,
-        summary["reported"],
-        figures,
-        _table(predicted),
-        [run.path / "model.safetensors", run.path / "classes.json"],
-    )
-    runs.write_json(run.path / "summary.json", summary)
-    return summary
-
-
-def _measure(
-    learn: Learner, rows: list[dict], predicted: interpret.Predictions, has_test: bool
-) -> dict[str, Any]:
-    """The final weights on every split, and the best epoch's validation accuracy."""
-    right = float((predicted.probabilities.argmax(axis=1) == predicted.targets).mean())
-    evaluated = {"accuracy": right, "loss": float(predicted.losses.mean())}
-    last = rows[-1] if rows else {}
-    measured = {f"train_{name}": last.get(f"train_{name}") for name in ("loss", "accuracy")}
-    if has_test:
-        loss, accuracy = learn.validate(ds_idx=1)
-        measured |= {"valid_loss": float(loss), "valid_accuracy": float(accuracy)}
-        measured |= {f"test_{name}": value for name, value in evaluated.items()}
-    else:
-        measured |= {f"valid_{name}": value for name, value in evaluated.items()}
-    validated = [row["valid_accuracy"] for row in rows if "valid_accuracy" in row]
-    measured["best_valid_accuracy"] = max(validated, default=None)
-    if getattr(learn.dls, "valid_is_test", False):
-        measured |= {f"test_{name}": value for name, value in evaluated.items()}
-        measured["best_test_accuracy"] = measured["best_valid_accuracy"]
-    return measured
-
-
-def _draw(
-    recipe: Recipe,
-    learn: Learner,
-    predicted: interpret.Predictions,
-    folder: Path,
-    smoke: bool,
-) -> dict[str, Path]:
-    """Draw every figure of a run into `folder`."""
-    folder.mkdir(exist_ok=True)
-    numbers = recipe.reported.numbers() if recipe.reported and not smoke else {}
-    history = learn.history
-    drawn = {
-        "curves": interpret.curves(history.rows, numbers, title=recipe.name, smoke=smoke),
-        "schedule": interpret.schedule(history.steps, smoke=smoke),
-        "confusion_matrix": interpret.confusion_matrix(predicted, smoke=smoke),
-        "predictions": interpret.prediction_grid(predicted, seed=recipe.seed, smoke=smoke),
-        "top_losses": interpret.top_losses(predicted, smoke=smoke),
-    }
-    for number, found in enumerate(history.found, 1):
-        name = "lr_find" if number == 1 else f"lr_find_{number}"
-        drawn[name] = interpret.lr_find(found.rates, found.losses, found.suggestions, smoke=smoke)
-    paths = {name: folder / f"{name}.png" for name in drawn}
-    for name, figure in drawn.items():
-        interpret.save(figure, paths[name])
-    return paths
-
-
-def _table(predicted: interpret.Predictions) -> list[dict[str, Any]]:
-    chosen = range(min(TABLE_ROWS, len(predicted.targets)))
-    best = predicted.probabilities.argmax(axis=1)
-    return [
-        {
-            "image": predicted.image(index),
-            "predicted": predicted.vocab[best[index]],
-            "true": predicted.vocab[predicted.targets[index]],
-            "confidence": float(predicted.probabilities[index, best[index]]),
-            "loss": float(predicted.losses[index]),
-        }
-        for index in chosen
-    ]
-
-
-def _median(values: list[float]) -> float | None:
-    return sorted(values)[len(values) // 2] if values else None
 
 
 def _conclude(

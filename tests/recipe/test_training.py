@@ -138,6 +138,13 @@ def test_loss_that_is_not_finite_stops_with_epoch_and_batch(tmp_path):
         run_quick(tmp_path, broken)
 
 
+def test_mistake_in_a_stage_leaves_nothing_behind(tmp_path):
+    broken = replace(QUICK, schedule=(replace(QUICK.schedule[0], frozen=True),))
+    with pytest.raises(ValueError, match="more than one parameter group"):
+        run_quick(tmp_path, broken)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_smoke_run_says_so_everywhere(tmp_path, capsys):
     run = run_quick(tmp_path, smoke=True)
     assert run.path.parent.name == "digits-smoke"
