@@ -129,7 +129,11 @@ class Results:
     def _draw(self) -> None:
         history, found = self.learn.history, self._predicted
         reported = self.recipe.reported.numbers() if self.recipe.reported else {}
-        accuracies = {name: n for name, n in reported.items() if name.endswith("accuracy")}
+        accuracies = {
+            name.replace("_", " "): number
+            for name, number in reported.items()
+            if name.endswith("accuracy")
+        }
         smoke = {"smoke": self.smoke}
         drawn = {
             "curves": interpret.curves(

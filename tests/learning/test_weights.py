@@ -4,6 +4,7 @@ import io
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -172,11 +173,12 @@ def test_save_interrupted_leaves_the_old_file_whole(tmp_path, monkeypatch):
     path, first = tmp_path / "model.safetensors", net()
     weights.save(first, path)
 
-    def broken(state, partial_path):
-        partial_path.write_bytes(b"half")
+    def broken(partial, content):
+        with partial.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(weights, "save_file", broken)
+    monkeypatch.setattr(Path, "write_bytes", broken)
     with pytest.raises(KeyboardInterrupt):
         weights.save(net(), path)
     monkeypatch.undo()
