@@ -4,9 +4,10 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ class Entry:
 
     Args:
         name: "NAME" or "NAME/VARIANT".
-        summary: the first line of the file's docstring.
+        summary: the first line of the file's docstring; of a variant, the line "NAME: ..." there.
         reported: the numbers its report gives, as written in the file.
     """
 
@@ -46,7 +47,8 @@ def entries() -> list[Entry]:
 def read(file: Path) -> list[Entry]:
     """Read the recipe and the variants that a file binds, without running it."""
     tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
-    summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+    docstring = ast.get_docstring(tree) or ""
+    summary = docstring.partition("\n")[0]
     bound = {
         target.id: statement.value
         for statement in tree.body
@@ -57,15 +59,21 @@ def read(file: Path) -> list[Entry]:
     found = [Entry(name=file.stem, summary=summary, reported=_reported(bound.get("recipe"), bound))]
     for variant, value in _variants(bound.get("variants")):
         name = f"{file.stem}/{variant}"
-        found.append(Entry(name=name, summary=summary, reported=_reported(value, bound)))
+        own = re.search(rf"^(?:Variants)? +{re.escape(variant)}: (.+)$", docstring, re.MULTILINE)
+        line = own[1] if own else summary
+        found.append(Entry(name=name, summary=line, reported=_reported(value, bound)))
     return found
 
 
 def _variants(node: ast.expr | None) -> Iterator[tuple[str, ast.expr]]:
-    if isinstance(node, ast.Call):
+    if isinstance(node, ast.Call):  # named(one_cycle=...)
         for keyword in node.keywords:
             if keyword.arg:
                 yield keyword.arg, keyword.value
+    elif isinstance(node, ast.Dict):
+        for key, value in zip(node.keys, node.values, strict=True):
+            if isinstance(key, ast.Constant):
+                yield str(key.value), value
 
 
 def _reported(node: ast.expr | None, bound: dict[str, ast.expr]) -> dict[str, Any]:
@@ -89,12 +97,18 @@ def _reported(node: ast.expr | None, bound: dict[str, ast.expr]) -> dict[str, An
     return _reported(node.args[0], bound) if node.args else {}  # replace(base, ...)
 
 
-def headline(reported: dict[str, Any]) -> str:
-    """The one number that stands for an experiment in a list: `test accuracy 91.47 % (003 ...)`."""
+def headline(entry: Entry) -> str:
+    """The one number that stands for an experiment in a list: `test 91.47 % (Report 003 ...)`.
+
+    A `one_cycle` variant is fastcv's own: its number is the report's, to be beaten.
+    """
+    reported = entry.reported
+    bar = "to beat: " if entry.name.endswith("/one_cycle") else ""
     for metric in ("test", "best_test", "valid", "best_valid", "train"):
         number = reported.get(f"{metric}_accuracy")
         if number is not None:
-            return f"{metric.replace('_', ' ')} {number * 100:.2f} % (Report {reported['source']})"
+            name = metric.replace("_", " ")
+            return f"{bar}{name} {number * 100:.2f} % (Report {reported['source']})"
     return f"no number (Report {reported['source']})" if "source" in reported else ""
 
 
@@ -105,8 +119,7 @@ def source_file(name: str) -> Path:
         ValueError: no such recipe; names the nearest.
     """
     if name not in names():
-        nearest = difflib.get_close_matches(name, names(), n=1, cutoff=0)
-        raise ValueError(f"no recipe is called {name!r}. Did you mean {nearest[0]!r}?")
+        raise ValueError(f"no recipe is called {name!r}.{_hint(name, names())}")
     return folder() / f"{name}.py"
 
 
@@ -123,8 +136,20 @@ def split(reference: str) -> tuple[Path, str]:
     return source_file(name), variant
 
 
+def _hint(name: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if nearest:
+        return f" Did you mean {nearest[0]!r}?"
+    return f" There are: {', '.join(known)}." if known else " It has none."
+
+
+def _no_variant(file: Path, variant: str, known: list[str]) -> ValueError:
+    hint = _hint(variant, known)
+    return ValueError(f"no variant of {file.stem!r} is called {variant!r}.{hint}")
+
+
 def find(reference: str) -> tuple[Path, str]:
-    """Like `split`, and make sure that the variant is there, without importing the file.
+    """Like `split`, and make sure that a variant of ours is there, without importing the file.
 
     Raises:
         ValueError: no such recipe, file or variant; names the nearest.
@@ -132,10 +157,8 @@ def find(reference: str) -> tuple[Path, str]:
     file, variant = split(reference)
     if variant:
         known = [entry.name.partition("/")[2] for entry in read(file)[1:]]
-        if variant not in known:
-            nearest = difflib.get_close_matches(variant, known, n=1, cutoff=0)
-            hint = f" Did you mean {nearest[0]!r}?" if nearest else " It has none."
-            raise ValueError(f"no variant of {file.stem!r} is called {variant!r}.{hint}")
+        if variant not in known and _is_ours(file):
+            raise _no_variant(file, variant, known)
     return file, variant
 
 
@@ -148,32 +171,50 @@ def load(reference: str) -> Any:
     Raises:
         ValueError: no such recipe, file or variant, or the file binds no recipe.
     """
+    from fastcv.recipe import Recipe
+
     file, variant = find(reference)
     module = load_file(file)
-    if not hasattr(module, "recipe"):
-        raise ValueError(f"a recipe file must bind the name recipe, {str(file)!r} does not")
-    return module.variants[variant] if variant else module.recipe
+    variants = getattr(module, "variants", {})
+    if variant and variant not in variants:
+        raise _no_variant(file, variant, list(variants))
+    recipe = variants[variant] if variant else getattr(module, "recipe", None)
+    if not isinstance(recipe, Recipe):
+        what = f"variants[{variant!r}]" if variant else "the name recipe"
+        raise ValueError(f"a recipe file must bind {what} to a Recipe, {str(file)!r} does not")
+    return replace(recipe, name=f"{file.stem}/{variant}" if variant else file.stem)
+
+
+def module_name(stem: str) -> str:
+    """The name that a file of one's own is imported under: it hides no other module."""
+    return "fastcv_recipe_" + re.sub(r"\W", "_", stem)
+
+
+def _is_ours(file: Path) -> bool:
+    return file.resolve().parent == folder().resolve()
 
 
 def load_file(file: Path) -> ModuleType:
-    """Import a recipe file: one of fastcv's by its name, one's own under its file's name."""
-    if file.resolve().parent == folder().resolve():
+    """Import a recipe file.
+
+    Raises:
+        ValueError: it is not Python, or imports what is not there.
+    """
+    if _is_ours(file):
         return importlib.import_module(f"fastcv.recipes.{file.stem}")
-    taken = sys.modules.get(file.stem)
-    if (
-        taken is not None
-        and Path(getattr(taken, "__file__", None) or "").resolve() != file.resolve()
-    ):
-        raise ValueError(
-            f"a recipe file must not have the name of an imported module, {file.stem!r} is one: "
-            f"rename {str(file)!r}"
-        )
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    name = module_name(file.stem)
+    spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module  # so that what it defines can be found by its address
+    sys.modules[name] = module  # so that what it defines can be found by its address
     try:
         spec.loader.exec_module(module)
+    except (SyntaxError, ImportError) as error:
+        del sys.modules[name]
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise ValueError(
+            f"a recipe file must be importable, {str(file)!r}{line}: {error}"
+        ) from error
     except BaseException:
-        del sys.modules[file.stem]
+        del sys.modules[name]
         raise
     return module

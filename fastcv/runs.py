@@ -46,9 +46,13 @@ class Run:
     @cached_property
     def recipe(self) -> Any:
         """The `Recipe` that was run, built again from recipe.json."""
+        from fastcv import catalogue
         from fastcv.recipe import unflat  # not above: fastcv.recipe writes runs
 
-        return unflat(self._json("recipe.json")["flat"])
+        started = self.started
+        if started["settings"]["file"]:  # one's own recipe may name what it defines itself
+            catalogue.load_file(Path(started["settings"]["file"]))
+        return unflat(started["flat"])
 
     @property
     def started(self) -> dict[str, Any]:
@@ -108,10 +112,16 @@ def create(
     for attempt in range(1, 1000):
         path = folder / (stamp if attempt == 1 else f"{stamp}-{attempt}")
         try:
-            path.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
             break
         except FileExistsError:  # another run of this second
-            continue
+            if not folder.is_dir():
+                raise ValueError(f"runs must go into a folder, {str(out)!r} is none") from None
+        except OSError as error:
+            raise ValueError(
+                f"the folder of runs must be writable, {str(out)!r} is not: {error.strerror}"
+            ) from error
     write_json(
         path / "recipe.json",
         {

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["auto", "online", "offline", "off"]
 
+MODES = ("auto", "online", "offline", "off")
 PROJECT = "fastcv"  # where neither WANDB_PROJECT nor W&B's settings name one
 INIT_TIMEOUT = 20.0  # seconds until a server that does not answer is given up at the start
 FINISH_TIMEOUT = 180.0  # seconds for what is still to be uploaded at the end

@@ -1,7 +1,7 @@
 """Handwritten digits, 8x8 pixels: the data comes with scikit-learn, the run takes seconds.
 
 Report    none: this is fastcv's own first run; 97 % is what it sets out to pass
-Data      1,797 digits of the UCI set; 360 of them, drawn by class, validate
+Data      1,797 digits of the UCI set; 359 of them, drawn by class, validate
 
     fastcv recipe digits
 """

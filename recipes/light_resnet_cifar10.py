@@ -5,9 +5,7 @@ Data      CIFAR-10: 50,000 train, 10,000 test
 Readings  the learning rate swings with a period of 400 batches (cosine annealing with T_max 200,
           stepped every batch), as the authors' public notebook does; the report says "after each
           step". Its best epoch was chosen by test accuracy, so the test set validates here.
-
-`/one_cycle` is the same net and data in 16 epochs: one cycle of SGD with Nesterov momentum, label
-smoothing, crops and flips.
+Variants  one_cycle: one cycle of Nesterov SGD in 16 epochs, label smoothing, crops and flips
 
     fastcv recipe light_resnet_cifar10/one_cycle
 """

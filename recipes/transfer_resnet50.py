@@ -7,8 +7,8 @@ Readings  batch sizes follow from the printed losses: 128 for the whole network,
           extractor, whose learning rate is not legible: 0.001. The scheduler's patience is part
           1's: 3, on accuracy. Augmentation is not stated: a horizontal flip. No validation set
           was kept apart, so the test set validates.
-
-`/one_cycle` trains the head, then the whole net with rates that grow towards the head.
+Variants  fixed_extractor: only the last layer is trained, 50 epochs
+          one_cycle: the head for 2 epochs, then the whole net for 6, rates growing towards the head
 
     fastcv recipe transfer_resnet50
 """

@@ -52,6 +52,7 @@ def test_load_gives_recipe_and_variant():
         ("transfer_resnet5", "no recipe is called 'transfer_resnet5'. Did you mean 'transfer_"),
         ("transfer_resnet50/onecycle", "is called 'onecycle'. Did you mean 'one_cycle'?"),
         ("digits/one_cycle", "no variant of 'digits' is called 'one_cycle'. It has none."),
+        ("/tmp", "no recipe is called ''. There are: digits, "),
         ("missing.py", "a recipe file must exist, 'missing.py' does not"),
     ],
 )
@@ -71,10 +72,45 @@ def test_own_file_is_loaded_under_its_name(tmp_path):
     assert variant.name == "my_own_net/one_cycle"
 
 
-def test_own_file_must_not_hide_a_module(tmp_path):
-    (tmp_path / "json.py").write_text("recipe = 1\n")
-    with pytest.raises(ValueError, match="must not have the name of an imported module, 'json'"):
-        catalogue.load(str(tmp_path / "json.py"))
+@pytest.mark.parametrize("name", ["json", "torch", "my-own"])
+def test_own_file_hides_no_module(tmp_path, name):
+    import json
+
+    (tmp_path / f"{name}.py").write_text(catalogue.source_file("digits").read_text())
+    assert catalogue.load(f"{tmp_path}/{name}.py").name == name
+    assert sys.modules["json"] is json
+
+
+def test_own_variants_may_be_any_mapping(tmp_path):
+    source = catalogue.source_file("digits").read_text()
+    source += "\nvariants = {}\nvariants['longer'] = recipe\n"
+    (tmp_path / "mine.py").write_text(source)
+    assert catalogue.load(f"{tmp_path}/mine.py/longer").name == "mine/longer"
+    with pytest.raises(ValueError, match=r"is called 'long'\. Did you mean 'longer'"):
+        catalogue.load(f"{tmp_path}/mine.py/long")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("recipe = 3\n", "must bind the name recipe to a Recipe"),
+        ("recipe = (\n", "must be importable, .*line 1"),
+        ("import no_such_module\n", "must be importable, .*No module named 'no_such_module'"),
+    ],
+)
+def test_broken_own_file_is_one_sentence(tmp_path, source, message):
+    (tmp_path / "broken.py").write_text(source)
+    with pytest.raises(ValueError, match=message):
+        catalogue.load(f"{tmp_path}/broken.py")
+
+
+def test_every_variant_has_a_line_of_its_own():
+    lines = {}
+    for entry in catalogue.entries():
+        recipe, _, variant = entry.name.partition("/")
+        if variant:
+            assert entry.summary != lines[recipe], f"{entry.name}: add it under Variants"
+        lines[entry.name] = entry.summary
 
 
 def test_file_without_a_recipe_is_named(tmp_path):

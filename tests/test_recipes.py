@@ -9,7 +9,7 @@ import pytest
 
 from fastcv import catalogue
 from fastcv.recipe import flat, learner, train, unflat
-from fastcv.recipe.training import smoke
+from fastcv.recipe.training import smoked
 
 EVERY = [entry.name for entry in catalogue.entries()]
 
@@ -60,7 +60,7 @@ def test_net_has_the_reported_number_of_parameters(name):
     recipe = catalogue.load(name)
     if recipe.reported is None or recipe.reported.parameters is None:
         pytest.skip("its report gives no number of parameters")
-    learn = learner(smoke(recipe), device="cpu")
+    learn = learner(smoked(recipe), device="cpu")
     assert sum(p.numel() for p in learn.model.parameters()) == recipe.reported.parameters
 
 

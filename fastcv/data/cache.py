@@ -1,5 +1,6 @@
 """Decoded images as one uint8 array: made once, kept in a file, mapped into memory."""
 
+import contextlib
 import hashlib
 import json
 import mmap
@@ -224,6 +225,8 @@ def _make(
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it holds something
+            path.parent.rmdir()
     return faults
 
 

@@ -51,14 +51,17 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def image_of(sample: Sample) -> Path | np.ndarray:
+def image_of(sample: Sample | Path) -> Path | np.ndarray:
     """The `get_x` of the DataBlock."""
-    return sample.image
+    return sample[0] if isinstance(sample, tuple) else sample
 
 
-def label_of(sample: Sample) -> str:
-    """The `get_y` of the DataBlock."""
-    return sample.label
+def label_of(sample: Sample | Path) -> str:
+    """The `get_y` of the DataBlock; a bare path, as `test_dl` takes it, lies in its class's folder.
+
+    So `dls.test_dl(paths, with_labels=True)` works, and so do pairs of image and label.
+    """
+    return sample[1] if isinstance(sample, tuple) else Path(sample).parent.name
 
 
 @dataclass(frozen=True, kw_only=True)

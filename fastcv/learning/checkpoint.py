@@ -10,6 +10,8 @@ import torch
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 
+from fastcv.learning.lr_finder import Rates
+
 
 class Checkpoint(Callback):
     """Write `path` after every epoch; start the fit it was written in behind its last epoch.
@@ -32,7 +34,7 @@ class Checkpoint(Callback):
         learn, found = self.learn, self.resume
         if found is None or found["stage"] != learn.history.stage:
             return
-        self.resume = None
+        self.resume, learn.history.resuming = None, False
         learn.model.load_state_dict(found["model"])
         learn.opt.load_state_dict(found["optimizer"])
         learn.history.rows[:], learn.history.steps[:] = found["rows"], found["steps"]
@@ -44,7 +46,7 @@ class Checkpoint(Callback):
     def after_epoch(self) -> None:
         """Write the state the next epoch starts from."""
         learn = self.learn
-        if hasattr(learn, "lr_finder"):
+        if learn.borrowed:
             return
         state = {
             "stage": learn.history.stage,
@@ -53,10 +55,11 @@ class Checkpoint(Callback):
             "optimizer": learn.opt.state_dict(),
             "rows": learn.history.rows,
             "steps": learn.history.steps,
+            "found": [(stage, tuple(rates)) for stage, rates in learn.history.found],
             "callbacks": [callback.state() for callback in _remembering(learn)],
             "random": random_state(learn),
         }
-        part = self.path.with_suffix(".part")
+        part = self.path.with_name(f".{self.path.name}.part")
         torch.save(state, part)
         os.replace(part, self.path)
 
@@ -70,6 +73,12 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"a run to resume must hold a checkpoint, {str(path)!r} does not exist")
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def prepare(learn: Learner, found: dict[str, Any]) -> None:
+    """Tell a new Learner what its stopped run knew before the stage it stopped in."""
+    learn.history.found[:] = [(stage, Rates(*rates)) for stage, rates in found["found"]]
+    learn.history.resuming = True
 
 
 def _remembering(learn: Learner) -> list[Any]:

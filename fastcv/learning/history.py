@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from fastai.callback.core import Callback
 
+from fastcv.learning.lr_finder import Rates
+
 CHECK_EVERY = 64  # steps between two looks at the losses; each look waits for the device
 
 
@@ -26,19 +28,15 @@ class History(Callback):
     def __init__(self, on_epoch: Callable[[dict, list[dict]], None] | None = None):
         self.rows: list[dict[str, Any]] = []
         self.steps: list[dict[str, Any]] = []
-        self.found: list[Any] = []  # what the LR finder found for a stage, in order
+        self.found: list[tuple[int, Rates]] = []  # what the LR finder found, with the stage
         self.stage = 0
+        self.resuming = False  # from the start of a resumed run to the first fit
         self.on_epoch = on_epoch
 
     @property
     def row(self) -> dict[str, Any]:
         """The row of the last epoch."""
         return self.rows[-1]
-
-    @property
-    def _recording(self) -> bool:
-        # Neither a look for learning rates nor a validation of its own is part of the training.
-        return not hasattr(self.learn, "lr_finder") and not hasattr(self.learn, "gather_preds")
 
     def before_epoch(self) -> None:
         """Start the clock and the sums."""
@@ -55,7 +53,7 @@ class History(Callback):
 
     def after_batch(self) -> None:
         """Add this batch to the sums, on the device."""
-        if not self._recording or not len(self.learn.yb) or not hasattr(self, "_sums"):
+        if self.learn.borrowed or not len(self.learn.yb) or not hasattr(self, "_sums"):
             return
         learn = self.learn
         loss = learn.loss.detach()
@@ -92,13 +90,13 @@ class History(Callback):
 
     def after_train(self) -> None:
         """Stop the clock of the training part, once the device has done its work."""
-        if self._recording and self._losses:
+        if self._losses:
             self._check_finite()
             self._train_seconds = time.perf_counter() - self._train_start
 
     def after_epoch(self) -> None:
         """Read the sums and add the epoch's row."""
-        if not self._recording or True not in self._sums:
+        if True not in self._sums:  # a validation of its own
             return
         row: dict[str, Any] = {"stage": self.stage, "epoch": self._epochs_before() + 1}
         for split, training in (("train", True), ("valid", False)):

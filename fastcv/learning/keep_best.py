@@ -10,32 +10,27 @@ class KeepBest(Callback):
 
     Args:
         monitor: a column of `history`; one that ends in "loss" should fall, any other rise.
-        patience: epochs without improvement before the fit is stopped; None never stops it.
     """
 
     order, run_valid = 66, False
 
-    def __init__(self, monitor: str = "valid_loss", patience: int | None = None):
-        self.monitor, self.patience = monitor, patience
+    def __init__(self, monitor: str = "valid_loss"):
+        self.monitor = monitor
         self.sign = 1 if monitor.endswith("loss") else -1
 
     def before_fit(self) -> None:
         """Forget what an earlier fit found."""
-        self.best, self.waited, self.weights = float("inf"), 0, None
+        self.best, self.best_epoch, self.waited, self.weights = float("inf"), 0, 0, None
 
     def after_epoch(self) -> None:
-        """Keep these weights if they are the best so far; stop after too many that are not."""
-        value = self.sign * self.learn.history.row[self.monitor]
-        if value < self.best:
-            self.best, self.waited = value, 0
-            self.weights = {
-                name: tensor.detach().clone()
-                for name, tensor in self.learn.model.state_dict().items()
-            }
-            return
+        """Keep these weights if they are the best so far."""
+        row = self.learn.history.row
+        value = self.sign * row[self.monitor]
         self.waited += 1
-        if self.patience is not None and self.waited >= self.patience:
-            raise CancelFitException
+        if value < self.best:
+            self.best, self.best_epoch, self.waited = value, row["epoch"], 0
+            weights = self.learn.model.state_dict()
+            self.weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
 
     def after_fit(self) -> None:
         """Put the best weights back."""
@@ -44,8 +39,44 @@ class KeepBest(Callback):
 
     def state(self) -> dict[str, Any]:
         """What a resumed fit needs."""
-        return {"best": self.best, "waited": self.waited, "weights": self.weights}
+        names = ("best", "best_epoch", "waited", "weights")
+        return {name: getattr(self, name) for name in names}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
-        self.best, self.waited, self.weights = state["best"], state["waited"], state["weights"]
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+class StopEarly(Callback):
+    """End the fit when the best epoch lies `patience` epochs back.
+
+    Comes after every other callback has had the epoch, the checkpoint among them.
+
+    Args:
+        keep: what knows how long ago the best epoch was.
+        patience: epochs without improvement; None never stops.
+    """
+
+    order, run_valid = 110, False
+
+    def __init__(self, keep: KeepBest, patience: int | None):
+        self.keep, self.patience = keep, patience
+
+    def before_epoch(self) -> None:
+        """Stop a resumed fit that had come to its end."""
+        self._stop_if_due()
+
+    def after_epoch(self) -> None:
+        """Stop, and say so."""
+        self._stop_if_due()
+
+    def _stop_if_due(self) -> None:
+        if self.patience is None or self.keep.waited < self.patience:
+            return
+        if hasattr(self.learn, "epoch_lines"):
+            self.learn.epoch_lines.line(
+                f"stopped early: {self.keep.monitor} has not improved for {self.keep.waited} "
+                f"epochs; the weights are those of epoch {self.keep.best_epoch}"
+            )
+        raise CancelFitException

@@ -24,6 +24,11 @@ class Learner(fastai_learner.Learner):
 
     first_epoch = 0
 
+    @property
+    def borrowed(self) -> bool:
+        """Whether the LR finder or a prediction uses the loop: nothing of it is training."""
+        return hasattr(self, "lr_finder") or hasattr(self, "gather_preds")
+
     def __call__(self, event_name: str) -> None:
         """Let the callbacks handle an event; what they raise for the user keeps its sentence."""
         try:

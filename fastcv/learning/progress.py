@@ -28,7 +28,7 @@ class Progress(Callback):
     def after_batch(self) -> None:
         """Move the bar."""
         now = time.perf_counter()
-        if not self.live or now - self.drawn < REDRAW_SECONDS or not self._in_training:
+        if not self.live or now - self.drawn < REDRAW_SECONDS or self.learn.borrowed:
             return
         self.drawn = now
         done = (self.learn.iter + 1) / self.learn.n_iter
@@ -36,18 +36,20 @@ class Progress(Callback):
         part = "train" if self.learn.training else "valid"
         self._write_over(f"{self._epoch:>9}  {part} {filled:░<{BAR_WIDTH}} {done:4.0%}")
 
+    def before_epoch(self) -> None:
+        """Take down how many epochs there are."""
+        self.known = len(self.learn.history.rows)
+
     def after_epoch(self) -> None:
-        """Write the epoch's line."""
-        if not self._in_training or not self.learn.history.rows:
-            return
-        self._write_over(epoch_line(self.learn.history.row, self.total_epochs))
+        """Write the epoch's line, if one was trained: this may be a validation of its own."""
+        if len(self.learn.history.rows) > self.known:
+            self.line(epoch_line(self.learn.history.row, self.total_epochs))
+
+    def line(self, text: str) -> None:
+        """Write a line of its own, over the bar."""
+        self._write_over(text)
         self.stream.write("\n")
         self.stream.flush()
-
-    @property
-    def _in_training(self) -> bool:
-        # Not while the LR finder or a prediction borrows the Learner's loop.
-        return not hasattr(self.learn, "lr_finder") and not hasattr(self.learn, "gather_preds")
 
     @property
     def _epoch(self) -> str:

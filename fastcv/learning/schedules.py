@@ -14,10 +14,11 @@ from fastai.callback.core import Callback
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner
 
-from fastcv.learning.keep_best import KeepBest
+from fastcv.learning.keep_best import KeepBest, StopEarly
 from fastcv.learning.lr_finder import find_rates
 from fastcv.learning.models import last_children
 
+MONITORS = ("valid_loss", "valid_accuracy", "train_loss", "train_accuracy")
 SUGGESTIONS = ("valley", "steep", "slide", "minimum")  # names of fastai's suggestion methods
 
 # A curve takes the step, the epoch, the steps of an epoch and the epochs of the stage, all counted
@@ -136,6 +137,9 @@ class EarlyStop:
     patience: int | None = None
     monitor: str = "valid_loss"
 
+    def __post_init__(self):
+        _check_monitor(self.monitor)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
@@ -156,6 +160,10 @@ class Constant:
     clip: float | None = None
     early_stop: EarlyStop | None = None
 
+    def __post_init__(self):
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+
     def __call__(self, learn: Learner) -> None:
         """Train `learn` for this stage."""
         learn.create_opt()
@@ -172,7 +180,8 @@ class Constant:
         if self.clip is not None:
             callbacks.append(GradientClip(max_norm=self.clip))
         if self.early_stop is not None:
-            callbacks.append(KeepBest(self.early_stop.monitor, self.early_stop.patience))
+            keep = KeepBest(self.early_stop.monitor)
+            callbacks += [keep, StopEarly(keep, self.early_stop.patience)]
         return callbacks
 
     def smoke(self) -> "Constant":
@@ -240,9 +249,18 @@ class Plateau(Constant):
     factor: float = 0.1
     monitor: str = "valid_loss"
 
+    def __post_init__(self):
+        super().__post_init__()
+        _check_monitor(self.monitor)
+
     def callbacks(self) -> list[Callback]:
         """Cut the rate on a plateau."""
         return [ReduceOnPlateau(self.monitor, self.factor, self.patience)]
+
+
+def _check_monitor(monitor: str) -> None:
+    if monitor not in MONITORS:
+        raise ValueError(f"monitor must be one of {', '.join(MONITORS)}, got {monitor!r}")
 
 
 def freeze(learn: Learner, frozen: bool | int) -> None:
@@ -274,7 +292,11 @@ def learning_rate(learn: Learner, lr: float | tuple[float, float] | str) -> floa
         raise ValueError(
             f"lr must be a number, a pair or one of {', '.join(SUGGESTIONS)}, got {lr!r}"
         )
-    rates = find_rates(learn)
-    if hasattr(learn, "history"):
-        learn.history.found.append(rates)
+    history = getattr(learn, "history", None)
+    if history is not None and history.resuming:  # found before the run was stopped
+        rates = next(rates for stage, rates in history.found if stage == history.stage)
+    else:
+        rates = find_rates(learn)
+        if history is not None:
+            history.found.append((history.stage, rates))
     return rates.suggestions[lr][0]

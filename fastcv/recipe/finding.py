@@ -6,8 +6,7 @@ from pathlib import Path
 from fastcv import interpret, runs
 from fastcv.learning.lr_finder import Rates, find_rates
 from fastcv.learning.schedules import freeze
-from fastcv.recipe.training import SMOKE_NOTE, learner
-from fastcv.recipe.training import smoke as smoke_recipe
+from fastcv.recipe.training import SMOKE_NOTE, learner, smoked
 from fastcv.recipe.values import Recipe
 
 
@@ -32,7 +31,7 @@ def find_learning_rate(
         write: takes each line that is said.
     """
     if smoke:
-        recipe = smoke_recipe(recipe)
+        recipe = smoked(recipe)
         write(SMOKE_NOTE)
     learn = learner(recipe, device=device)
     learn.create_opt()

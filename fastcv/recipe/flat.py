@@ -161,7 +161,11 @@ def _children(value: Any) -> dict[str, Any]:
 def _read(text: str, old: Any, owner: Any, part: str, key: str) -> Any:
     """Read `text` as the type of `old`, or as one that the annotation of `owner.part` allows."""
     if _is_address(text):
-        return _at_address(text)() if text.endswith("()") else _at_address(text)
+        named = _at_address(text)
+        try:
+            return named() if text.endswith("()") else named
+        except TypeError as error:
+            raise ValueError(f"{key} must be a value that needs no settings, {error}") from error
     try:
         literal = {"true": True, "false": False, "none": None}.get(text.lower())
         new = ast.literal_eval(text) if literal is None and text.lower() != "none" else literal

@@ -33,11 +33,10 @@ class Results:
     run: runs.Run
     smoke: bool
 
-    def write(self, seconds: float, parameters: int) -> dict[str, Any]:
+    def write(self, parameters: int) -> dict[str, Any]:
         """Write weights, figures, steps.csv and summary.json, and return the summary.
 
         Args:
-            seconds: the training took.
             parameters: of the net.
         """
         history, loaders = self.learn.history, self.learn.dls
@@ -55,7 +54,7 @@ class Results:
             "smoke": self.smoke,
             **measured,
             "epochs": len(history.rows),
-            "seconds": seconds,
+            "seconds": sum(row["seconds"] for row in history.rows),
             "images_per_second": statistics.median(speeds) if speeds else None,
             "device": str(loaders.device),
             "precision": self.learn.precision.precision,
@@ -144,7 +143,7 @@ class Results:
             "predictions": interpret.prediction_grid(found, seed=self.recipe.seed, **smoke),
             "top_losses": interpret.top_losses(found, **smoke),
         }
-        for number, rates in enumerate(history.found, 1):
+        for number, (_, rates) in enumerate(history.found, 1):
             name = "lr_find" if number == 1 else f"lr_find_{number}"
             drawn[name] = interpret.lr_find(rates.rates, rates.losses, rates.suggestions, **smoke)
         for name, figure in drawn.items():

@@ -1,7 +1,7 @@
 """From a recipe to a Learner, and from a Learner to a run directory."""
 
+import shlex
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from fastai.metrics import accuracy
 from fastai.torch_core import default_device, set_seed
 from fastcore.basics import noop
 
-from fastcv import runs, tracking
+from fastcv import catalogue, runs, tracking
 from fastcv.learning import checkpoint
 from fastcv.learning.checkpoint import Checkpoint
 from fastcv.learning.history import History
@@ -38,12 +38,7 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
         recipe: what to build.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
     """
-    device = torch.device(device) if device is not None else default_device()
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device {str(device)!r} needs a CUDA build of torch and a GPU, and there is none: "
-            f"use 'cpu'"
-        )
+    device = _device(device)
     set_seed(recipe.seed)
     loaders = recipe.data(device=device)
     callbacks = [History(), Progress(), Precision(resolve(recipe.precision, device))]
@@ -62,17 +57,33 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
     return learn
 
 
-def smoke(recipe: Recipe) -> Recipe:
+def _device(name: str | torch.device | None) -> torch.device:
+    if name is None:
+        return default_device()
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device must be cpu, cuda, cuda:N or mps, got {str(name)!r}") from error
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type, device.type == "cpu"):
+        raise ValueError(
+            f"device {str(device)!r} needs a GPU and a build of torch for it, and there is none: "
+            f"use 'cpu'"
+        )
+    return device
+
+
+def smoked(recipe: Recipe) -> Recipe:
     """Make of a recipe one that runs in seconds: toy images, random weights, one epoch a stage."""
     return replace(
         recipe,
-        data=_smoked(recipe.data),
-        model=_smoked(recipe.model),
-        schedule=tuple(_smoked(stage) for stage in recipe.schedule),
+        data=_smoked_slot(recipe.data),
+        model=_smoked_slot(recipe.model),
+        schedule=tuple(_smoked_slot(stage) for stage in recipe.schedule),
     )
 
 
-def _smoked(slot: Callable) -> Callable:
+def _smoked_slot(slot: Callable) -> Callable:
     return slot.smoke() if hasattr(slot, "smoke") else slot
 
 
@@ -104,7 +115,13 @@ def train(
         ValueError: something a user can mend, in one sentence.
         FloatingPointError: the loss was not finite; says in which epoch and batch.
     """
-    ran = _smoke_recipe(recipe) if smoke else recipe
+    if wandb not in tracking.MODES:
+        raise ValueError(f"wandb must be one of {', '.join(tracking.MODES)}, got {wandb!r}")
+    if not recipe.schedule:
+        raise ValueError("a recipe must have at least one stage to be trained, got schedule=()")
+    if resume is not None and runs.Run(Path(resume)).summary:
+        raise ValueError(f"a run to resume must have been stopped, {str(resume)!r} is finished")
+    ran = smoked(recipe) if smoke else recipe
     found = checkpoint.read(Path(resume) / "last.ckpt") if resume is not None else None
     if smoke:
         write(SMOKE_NOTE)
@@ -113,16 +130,17 @@ def train(
     place = str(learn.dls.device)
 
     if resume is None:
-        settings = {"device": device, "wandb": wandb, "file": _defining_file(recipe)}
+        settings = {"device": device, "wandb": wandb, "file": defining_file(recipe)}
         run = runs.create(recipe.name, flat(recipe), Path(out), smoke=smoke, settings=settings)
         tracked = None
     else:
         run = runs.Run(Path(resume))
         tracked = run.environment.get("wandb_id")
+        checkpoint.prepare(learn, found)
     parameters = sum(p.numel() for p in learn.model.parameters())
     _introduce(ran, learn, run, parameters, write)
     if getattr(learn.dls, "skipped", 0):
-        write(f"{learn.dls.skipped} unreadable images were left out")
+        write(f"unreadable images left out: {learn.dls.skipped}")
 
     tracker = tracking.start(
         wandb,
@@ -132,13 +150,13 @@ def train(
         smoke=smoke,
         resume_id=tracked,
     )
-    runs.write_json(
-        run.path / "environment.json",
-        runs.environment(place, kind) | {"wandb_id": tracker.id},
-    )
+    here = runs.environment(place, kind) | {"wandb_id": tracker.id}
+    if resume is not None:  # what began the run stays in the first place
+        before = run.environment
+        here = before | {"resumed": [*before.get("resumed", []), here]}
+    runs.write_json(run.path / "environment.json", here)
     learn.history.on_epoch = _writer(run, learn.history, tracker)
     learn.epoch_lines.total_epochs = sum(getattr(stage, "epochs", 0) for stage in ran.schedule)
-    start = time.perf_counter()
     try:
         with learn.added_cbs(Checkpoint(run.path / "last.ckpt", found)):
             for number, stage in enumerate(ran.schedule):
@@ -146,32 +164,33 @@ def train(
                     continue
                 learn.history.stage = number
                 stage(learn)
-        seconds = time.perf_counter() - start
         results = Results(recipe=ran, learn=learn, run=run, smoke=smoke)
-        summary = results.write(seconds, parameters)
+        summary = results.write(parameters)
         tracker.finish(
             summary, summary["reported"], results.figures, results.table(), results.model
         )
     except BaseException as error:
         tracker.close()
-        runs.write_csv(run.path / "steps.csv", learn.history.steps)
         if (run.path / "last.ckpt").exists():
-            write(f"stopped; go on with: fastcv resume {run.path}")
-        elif isinstance(error, ValueError):  # a mistake in the recipe: nothing was trained
+            runs.write_csv(run.path / "steps.csv", learn.history.steps)
+            learn.epoch_lines.line(f"stopped; go on with: {shlex.join(resume_command(run))}")
+        elif isinstance(error, ValueError | KeyboardInterrupt):
+            learn.epoch_lines.line("stopped before the first epoch was done: nothing was kept")
             run.remove()
         raise
     _conclude(run, compare(recipe.reported, summary), tracker, smoke, write)
     return run
 
 
-_smoke_recipe = smoke  # `train` has an argument of that name
+def resume_command(run: runs.Run) -> list[str]:
+    """The words of the command that goes on with a stopped run."""
+    return ["fastcv", "resume", str(run.path)]
 
 
-def _defining_file(recipe: Recipe) -> str | None:
+def defining_file(recipe: Recipe) -> str | None:
     """The file of one's own that made the recipe, needed to build it again; None for fastcv's."""
-    module = sys.modules.get(recipe.name.partition("/")[0])
-    file = getattr(module, "__file__", None)
-    return str(Path(file).resolve()) if file and hasattr(module, "recipe") else None
+    module = sys.modules.get(catalogue.module_name(recipe.name.partition("/")[0]))
+    return str(Path(module.__file__).resolve()) if module else None
 
 
 def _introduce(

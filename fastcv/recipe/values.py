@@ -55,9 +55,6 @@ class Reported:
 def _name_of_defining_file() -> str:
     """Name a recipe after the file that makes it, as enum and namedtuple find their module."""
     scope = sys._getframe(2).f_globals  # 0: here, 1: Recipe.__init__, 2: its caller
-    module = scope.get("__name__", "__main__")
-    if module != "__main__":
-        return module.rpartition(".")[2]
     return Path(scope.get("__file__", "notebook")).stem
 
 
@@ -91,6 +88,10 @@ class Recipe:
     seed: int = 0
     reported: Reported | None = None
     name: str = field(default_factory=_name_of_defining_file)
+
+    def __post_init__(self):
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}")
 
 
 def named(**variants: Recipe) -> dict[str, Recipe]:

@@ -105,13 +105,13 @@ def test_plateau_cuts_the_rate_as_torch_does():
 
 def test_plateau_really_cuts():
     learn = make_learner()
-    Plateau(epochs=8, lr=1e-3, patience=1, monitor="stuck")(_with_stuck_column(learn))
+    Plateau(epochs=8, lr=1e-3, patience=1)(_with_stuck_loss(learn))
     seen = [row["lr"] for row in learn.history.rows]
     assert seen == pytest.approx([1e-3] * 3 + [1e-4] * 2 + [1e-5] * 2 + [1e-6])
 
 
-def _with_stuck_column(learn):
-    learn.history.on_epoch = lambda row, steps: row.update(stuck=0.5)
+def _with_stuck_loss(learn):
+    learn.history.on_epoch = lambda row, steps: row.update(valid_loss=0.5)
     return learn
 
 
@@ -141,7 +141,7 @@ def test_pair_of_rates_is_spread_over_the_groups():
 def test_named_rate_is_what_the_finder_suggests():
     learn = make_learner(batches=30)
     Constant(epochs=1, lr="valley")(learn)
-    suggested = learn.history.found[0].suggestions["valley"][0]
+    suggested = learn.history.found[0][1].suggestions["valley"][0]
     assert rates(learn) == [suggested] * 30
 
 
@@ -156,10 +156,10 @@ def test_early_stop_ends_after_patience_and_keeps_the_best_weights():
 
     def remember(row, steps):
         kept[row["epoch"]] = learn.model.state_dict()["0.weight"].clone()
-        row["score"] = {1: 0.3, 2: 0.9}.get(row["epoch"], 0.5)
+        row["valid_accuracy"] = {1: 0.3, 2: 0.9}.get(row["epoch"], 0.5)
 
     learn.history.on_epoch = remember
-    Constant(epochs=20, lr=0.1, early_stop=EarlyStop(patience=3, monitor="score"))(learn)
+    Constant(epochs=20, lr=0.1, early_stop=EarlyStop(patience=3, monitor="valid_accuracy"))(learn)
     assert len(learn.history.rows) == 5
     assert torch.equal(learn.model.state_dict()["0.weight"], kept[2])
     assert not torch.equal(kept[5], kept[2])
@@ -207,3 +207,16 @@ def test_stages_start_with_a_fresh_optimizer():
     first = learn.opt
     Constant(epochs=1, lr=0.1)(learn)
     assert learn.opt is not first
+
+
+@pytest.mark.parametrize(
+    "make", [EarlyStop, lambda monitor: Plateau(epochs=1, lr=1, monitor=monitor)]
+)
+def test_unknown_monitor_is_refused_before_anything_runs(make):
+    with pytest.raises(ValueError, match=r"one of valid_loss, .*, got 'val_loss'"):
+        make(monitor="val_loss")
+
+
+def test_a_stage_has_at_least_one_epoch():
+    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+        Constant(epochs=0, lr=0.1)

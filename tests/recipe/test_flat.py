@@ -73,7 +73,7 @@ def test_flat_refuses_what_cannot_be_written_down():
     with pytest.raises(ValueError, match="named function or class of a module, got <function"):
         flat(replace(make_recipe(), loss=lambda: None))
     with pytest.raises(ValueError, match="a dataclass or a named callable, got complex"):
-        flat(replace(make_recipe(), seed=1j))
+        flat(replace(make_recipe(), precision=1j))
 
 
 def test_unflat_says_what_cannot_be_imported():

@@ -95,10 +95,14 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("stages", [1, 2])
-def test_resumed_run_equals_one_never_stopped(tmp_path, monkeypatch, stages):
-    stage = replace(digits.schedule[0], epochs=3)
-    recipe = replace(digits, schedule=(stage,) * stages)
+@pytest.mark.parametrize(
+    "rates", [(3e-3,), (3e-3, 1e-3), (3e-3, "valley")], ids=["one", "two", "found"]
+)
+def test_resumed_run_equals_one_never_stopped(tmp_path, monkeypatch, rates):
+    stages = len(rates)
+    recipe = replace(
+        digits, schedule=tuple(replace(digits.schedule[0], epochs=3, lr=rate) for rate in rates)
+    )
     whole = run_quick(tmp_path, recipe)
 
     from fastcv.learning.checkpoint import Checkpoint
@@ -108,6 +112,8 @@ def test_resumed_run_equals_one_never_stopped(tmp_path, monkeypatch, stages):
 
     def stop_late(self):
         after_epoch(self)
+        if self.learn.borrowed:
+            return
         written.append(self.path.parent)
         if len(written) == 3 * stages - 1:
             raise Stop("after an epoch")
@@ -125,6 +131,37 @@ def test_resumed_run_equals_one_never_stopped(tmp_path, monkeypatch, stages):
     assert numbers(resumed) == numbers(whole)
     assert resumed.steps == whole.steps
     assert same_weights(resumed, whole)
+    assert ("valley" in rates) == (resumed.path / "figures" / "lr_find.png").is_file()
+    assert resumed.environment["command"] == stopped.environment["command"]
+    assert len(resumed.environment["resumed"]) == 1
+    with pytest.raises(ValueError, match="is finished"):
+        train(recipe, wandb="off", device="cpu", resume=resumed.path)
+
+
+def test_early_stop_keeps_its_last_epoch_and_says_so(tmp_path, capsys):
+    from fastcv.learning.schedules import Constant, EarlyStop
+
+    stage = Constant(epochs=30, lr=1e-12, early_stop=EarlyStop(patience=2, monitor="train_loss"))
+    run = run_quick(tmp_path, replace(QUICK, schedule=(stage,)))
+    printed = capsys.readouterr().out
+    epochs = len(run.metrics)
+    assert epochs < 30
+    assert f"epoch {epochs:>2}/30" in printed
+    assert "stopped early: train_loss has not improved for 2 epochs" in printed
+
+
+def test_epoch_lines_are_printed_once_beside_a_test_set(tmp_path, capsys):
+    from fastcv.data.images import Images
+    from fastcv.data.toy import Toy
+
+    toy = Images(source=Toy(size=8, channels=1, valid=4), size=8, channels=1, batch_size=16)
+    run = run_quick(tmp_path, replace(QUICK, data=toy))
+    assert run.summary["images"] == [160, 40, 80]
+    printed = capsys.readouterr().out
+    assert [line[:9] for line in printed.splitlines() if line.startswith("epoch")] == [
+        "epoch 1/2",
+        "epoch 2/2",
+    ]
 
 
 def test_resuming_without_a_checkpoint_is_refused(tmp_path):
@@ -187,8 +224,58 @@ def test_learner_is_a_whole_fastai_learner():
     assert len(learn.history.rows) == 1  # neither prediction nor tta counted as training
 
 
+def test_interrupt_in_the_first_epoch_keeps_nothing(tmp_path, monkeypatch, capsys):
+    from fastcv.learning.history import History
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(History, "after_train", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_quick(tmp_path)
+    assert "nothing was kept" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"seed": -1}, {}, "seed must be 0 or more, got -1"),
+        ({"schedule": ()}, {}, "at least one stage"),
+        ({}, {"wandb": "maybe"}, "wandb must be one of auto, online, offline, off, got 'maybe'"),
+        ({}, {"device": "bogus"}, "device must be cpu, cuda, cuda:N or mps, got 'bogus'"),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_written(tmp_path, changes, options, message):
+    with pytest.raises(ValueError, match=message):
+        train(replace(QUICK, **changes), out=tmp_path / "runs", **{"wandb": "off"} | options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_must_go_into_a_folder(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(ValueError, match=r"must be writable|must go into a folder"):
+        run_quick(tmp_path)
+
+
+def test_own_file_with_a_callable_of_its_own_can_be_rebuilt(tmp_path):
+    from fastcv import catalogue
+
+    own_loss = "def my_loss():\n    return CrossEntropy()()\n\n\n"
+    file = tmp_path / "my-own.py"
+    source = catalogue.source_file("digits").read_text()
+    file.write_text(
+        source.replace("loss=CrossEntropy()", "loss=my_loss")
+        .replace("epochs=10", "epochs=1")
+        .replace("recipe = Recipe(", f"{own_loss}recipe = Recipe(")
+    )
+    run = run_quick(tmp_path, catalogue.load(str(file)))
+    assert run.path.parent.name == "my-own"
+    assert Run(run.path).recipe.loss.__name__ == "my_loss"
+
+
 def test_device_without_hardware_is_refused():
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    with pytest.raises(ValueError, match="needs a CUDA build of torch and a GPU"):
+    with pytest.raises(ValueError, match="needs a GPU and a build of torch for it"):
         learner(QUICK, device="cuda")

@@ -1,0 +1,183 @@
+"""How fast this machine trains a recipe: by hand, with stock fastai, with fastcv and its parts.
+
+    fastcv bench light_resnet_cifar10 --json bench.json
+
+Every contender trains the same net on the same images with augmentation of the same kinds, in one
+process, in interleaved rounds; see `plain_pytorch`, `stock_fastai`, `parts` and `ceiling` for what
+each one is.
+"""
+
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from fastai.losses import CrossEntropyLossFlat
+from fastai.torch_core import default_device
+from torch import nn
+
+from fastcv.bench import equivalents, memory, tiny_step
+from fastcv.bench.ceiling import BareTraining
+from fastcv.bench.machine import describe
+from fastcv.bench.parts import FastTraining, without
+from fastcv.bench.plain_pytorch import Pictures, PlainLoader, PlainTraining
+from fastcv.bench.rounds import Clock, drained, interleaved, median, quartiles, timed
+from fastcv.bench.stock_fastai import RATE, StockTraining, stock_loaders
+from fastcv.bench.synthetic import Synthetic
+from fastcv.bench.table import lines
+from fastcv.learning.learner import Learner
+from fastcv.learning.losses import CrossEntropy
+from fastcv.recipe.training import learner
+from fastcv.recipe.values import Recipe
+
+__all__ = ["bench"]
+
+Contenders = dict[str, Callable[[], float]]
+
+
+def bench(
+    recipe: Recipe,
+    *,
+    device: str | torch.device | None = None,
+    rounds: int = 5,
+    seconds_per_round: float = 3.0,
+    images: int | None = None,
+    peak_memory: bool = False,
+    write: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Measure loaders, trainings, the cost of a step and the start, and print a table.
+
+    All layers train, at a low constant or one-cycle rate: neither changes the speed. Validation is
+    left out, and so are warm-up and the start of worker processes.
+
+    Args:
+        recipe: its data are `Images` with augmentation that torchvision and fastai have too.
+        device: as in `fastcv.recipe.learner`.
+        rounds: each lets every contender measure once.
+        seconds_per_round: of each contender, without its warm-up.
+        images: train on so many, about the same number of each class; None for all.
+        peak_memory: also compare the memory of two processes; takes the time of an epoch's loading.
+        write: takes each line of the table.
+
+    Returns:
+        "loader" and "training": images per second by contender; "step": microseconds; "start":
+        seconds; "brings": fastcv's speed by that without a part; "spread": the quartiles of the
+        first four; "memory": megabytes, where asked for; "machine" and what was measured. Medians.
+
+    Raises:
+        ValueError: the recipe has something that cannot be compared, or a number is too small.
+    """
+    if rounds < 1 or seconds_per_round <= 0:
+        raise ValueError(
+            f"rounds must be at least 1 and seconds_per_round above 0, got {rounds} and "
+            f"{seconds_per_round}"
+        )
+    equivalents.check(recipe.data, recipe.optimizer)
+    device = torch.device(device) if device is not None else default_device()
+    learn = learner(recipe, device=device)
+    if images is not None:
+        if images < 2 * learn.dls.c:
+            raise ValueError(f"images must be at least two of each class, got {images}")
+        few = replace(recipe.data, train_per_class=images // learn.dls.c)
+        recipe = replace(recipe, data=few)
+        learn = learner(recipe, device=device)
+
+    loading, training = _contenders(recipe, learn, device, seconds_per_round)
+    asked = {
+        "loader": loading,
+        "training": training,
+        "step": tiny_step.contenders(device, seconds_per_round / 3),
+        "start": {"fastcv": lambda: _start(recipe, device)},
+    }
+    measured = {}
+    for kind, contenders in asked.items():
+        write(f"measuring {kind}, {rounds} rounds of {', '.join(contenders)}")
+        measured[kind] = interleaved(contenders, rounds)
+    result: dict[str, Any] = {
+        "recipe": recipe.name,
+        "rounds": rounds,
+        "seconds_per_round": seconds_per_round,
+        "images": len(learn.dls.train_ds),
+        "batch_size": recipe.data.batch_size,
+        "image_shape": list(learn.dls.image_shape),
+    }
+    for kind, found in measured.items():
+        result[kind] = {name: median(values) for name, values in found.items()}
+    speeds = result["training"]
+    result["brings"] = {
+        name.removeprefix("without_"): speeds["fastcv"] / speed
+        for name, speed in speeds.items()
+        if name.startswith("without_")
+    }
+    result["spread"] = {
+        kind: {name: quartiles(values) for name, values in found.items()}
+        for kind, found in measured.items()
+    }
+    if peak_memory:
+        result["memory"] = memory.peaks(recipe, device, learn.dls.image_shape, learn.dls.c)
+    result["machine"] = describe(device, learn.precision.precision)
+    write("")
+    for line in lines(result):
+        write(line)
+    return result
+
+
+def _contenders(
+    recipe: Recipe, learn: Learner, device: torch.device, seconds: float
+) -> tuple[Contenders, Contenders]:
+    """Build all that load and all that train; the trainings use the loaders."""
+    data, samples = recipe.data, list(learn.dls.train_ds.items)
+    decoded = learn.dls.train.decoded
+    pixels = decoded and decoded.images[decoded.rows].numpy(force=True)
+    pictures = Pictures(samples, learn.dls.vocab, data, pixels)
+    plain = PlainLoader(pictures, data.batch_size, device)
+    stock = stock_loaders(samples, learn.dls.vocab, data, device)
+    loaders = {"plain_pytorch": plain, "stock_fastai": stock.train, "fastcv": learn.dls.train}
+
+    synthetic = Synthetic(
+        shape=learn.dls.image_shape, classes=learn.dls.c, batch_size=data.batch_size
+    )
+    ceiling = learner(replace(recipe, data=synthetic), device=device)
+    plain_net, stock_net = (deepcopy(learn.model) for _ in range(2))
+    plain_loss, stock_loss = _losses(recipe)
+    trainings = {
+        "plain_pytorch": PlainTraining(
+            plain,
+            plain_net,
+            plain_loss,
+            equivalents.torch_optimizer(recipe.optimizer)(plain_net.parameters(), lr=RATE),
+        ),
+        "stock_fastai": StockTraining(
+            stock, stock_net, stock_loss, equivalents.fastai_optimizer(recipe.optimizer)
+        ),
+        "fastcv": FastTraining(learn),
+        "ceiling": BareTraining(ceiling, recipe.loss()),
+    }
+    for name, lesser in without(recipe, learn, device).items():
+        trainings[name] = FastTraining(lesser)
+    loading = {
+        name: timed(lambda clock, loader=loader: drained(loader, clock), Clock(device, seconds))
+        for name, loader in loaders.items()
+    }
+    training = {name: timed(run, Clock(device, seconds)) for name, run in trainings.items()}
+    return loading, training
+
+
+def _losses(recipe: Recipe) -> tuple[Callable, Callable]:
+    """Give torch's and fastai's loss where the recipe has cross-entropy; else the recipe's own."""
+    if not isinstance(recipe.loss, CrossEntropy):
+        return recipe.loss(), recipe.loss()
+    smoothing = recipe.loss.label_smoothing
+    return (
+        nn.CrossEntropyLoss(label_smoothing=smoothing),
+        CrossEntropyLossFlat(label_smoothing=smoothing),
+    )
+
+
+def _start(recipe: Recipe, device: torch.device) -> float:
+    """Seconds from asking for the Learner to its first batch, with the images cached."""
+    began = time.perf_counter()
+    next(iter(learner(recipe, device=device).dls.train))
+    return time.perf_counter() - began

@@ -1,0 +1,42 @@
+"""What the hardware gives: fastcv's step alone, bare, on batches that are there already."""
+
+from torch import nn
+
+from fastcv.bench.rounds import Clock
+from fastcv.bench.stock_fastai import RATE
+from fastcv.learning.learner import Learner
+
+
+class BareTraining:
+    """Forward, loss, backward, step, and nothing else.
+
+    Net, loss, optimizer, precision and memory layout are those of a recipe's Learner.
+
+    Args:
+        learn: its data are `Synthetic`; its net is trained in place.
+        loss: of logits and class numbers.
+    """
+
+    def __init__(self, learn: Learner, loss: nn.Module):
+        learn.create_opt()
+        learn("before_fit")  # lays out and places the net as a fit does
+        self.net, self.loss = learn.model, loss
+        self.optimizer = learn.opt.opt
+        for group in self.optimizer.param_groups:
+            group["lr"] = RATE
+        self.batches = learn.dls.train.dataset
+        self.precision = learn.precision
+
+    def __call__(self, clock: Clock) -> None:
+        """Train until the clock says stop."""
+        self.net.train()
+        while True:
+            for x, y in self.batches:
+                with self.precision.scope(x.device):
+                    logits = self.net(x)
+                loss = self.loss(logits.float(), y)
+                loss.backward()
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                if clock.tick(len(x)):
+                    return

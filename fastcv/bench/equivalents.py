@@ -1,0 +1,169 @@
+"""What a recipe's images, augmentation and optimizer are called in torchvision, torch and fastai.
+
+The others are not made to draw the same random numbers, but to do the same work: the same kinds of
+augmentation at the same strength, the same normalisation, the same rule of the optimizer.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from fastai import optimizer as fastai_optimizers
+from fastai.vision import augment as fastai_augment
+from fastai.vision.augment import PadMode
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
+
+from fastcv.data.augment import ColorJitter, Flip, RandomCrop, RandomResizedCrop, Rotation
+from fastcv.data.augment.draws import interval, pair
+from fastcv.data.images import Images
+from fastcv.learning.optimizers import SGD, Adam, AdamW
+
+KNOWN = (RandomCrop, Flip, Rotation, ColorJitter, RandomResizedCrop)
+BILINEAR = InterpolationMode.BILINEAR
+
+
+def check(data: Callable, optimizer: Callable) -> None:
+    """Make sure that the others can do what the recipe does.
+
+    Raises:
+        ValueError: they can't; says what stands in the way.
+    """
+    if not isinstance(data, Images):
+        raise ValueError(f"bench measures recipes whose data are Images, got {data!r}")
+    for each in data.augment:
+        if type(each) not in KNOWN:
+            names = ", ".join(kind.__name__ for kind in KNOWN)
+            raise ValueError(
+                f"bench compares augmentations that torchvision and fastai have too ({names}), got "
+                f"{type(each).__name__}: take another recipe or leave it out of data.augment"
+            )
+    if not isinstance(optimizer, SGD | Adam | AdamW):
+        raise ValueError(f"bench compares SGD, Adam and AdamW, got {optimizer!r}")
+
+
+def torchvision_transform(data: Images, *, resized: bool) -> transforms.Compose:
+    """From a picture of Pillow's to a normalised tensor, as torchvision's examples have it.
+
+    Args:
+        data: of the recipe.
+        resized: whether pictures are squares of the right size already.
+    """
+    side = size = data.resize or data.size
+    steps = [] if resized else [transforms.Resize(side), transforms.CenterCrop(side)]
+    for each in data.augment:
+        steps.append(_of_torchvision(each, size))
+        if isinstance(each, RandomResizedCrop) or getattr(each, "size", None) is not None:
+            size = pair("size", each.size)[0]
+    if size != data.size:
+        steps.append(transforms.CenterCrop(data.size))
+    steps.append(transforms.ToTensor())
+    if data.normalise is not None:
+        steps.append(transforms.Normalize(data.normalise.mean, data.normalise.std))
+    return transforms.Compose(steps)
+
+
+def _of_torchvision(each: Callable, size: int) -> Callable:
+    if isinstance(each, RandomCrop):
+        mode = "constant" if each.padding_mode == "zeros" else each.padding_mode
+        window = size if each.size is None else each.size
+        return transforms.RandomCrop(window, padding=each.padding, padding_mode=mode)
+    if isinstance(each, Flip):
+        return transforms.RandomHorizontalFlip(each.p)
+    if isinstance(each, Rotation):
+        mode = BILINEAR if each.interpolation == "bilinear" else InterpolationMode.NEAREST
+        return transforms.RandomRotation(interval("degrees", each.degrees), mode)
+    if isinstance(each, ColorJitter):
+        return transforms.ColorJitter(each.brightness, each.contrast, each.saturation, each.hue)
+    return transforms.RandomResizedCrop(each.size, each.scale, each.ratio, BILINEAR)
+
+
+def fastai_transforms(data: Images, *, resized: bool) -> tuple[list, list]:
+    """Transforms of items and of batches, as fastai's users choose them.
+
+    Crops are done on pictures, as fastai has padded crops there alone; rotations and colours on
+    batches, composed as `aug_transforms` does it. A flip of a picture is cheaper than one of a
+    batch, unless a rotation resamples the batch anyway and takes it along.
+
+    Args:
+        data: of the recipe.
+        resized: whether pictures are squares of the right size already.
+    """
+    side = size = data.resize or data.size
+    turns = any(isinstance(each, Rotation) for each in data.augment)
+    items = [] if resized else [fastai_augment.Resize(side)]
+    batches = []
+    for each in data.augment:
+        if isinstance(each, RandomCrop):
+            mode = PadMode.Zeros if each.padding_mode == "zeros" else PadMode.Reflection
+            if each.padding:
+                items.append(fastai_augment.CropPad(size + 2 * each.padding, pad_mode=mode))
+            size = size if each.size is None else pair("size", each.size)[0]
+            items.append(fastai_augment.RandomCrop(size))
+        elif isinstance(each, RandomResizedCrop):
+            size = pair("size", each.size)[0]
+            low, high = each.scale
+            items.append(
+                fastai_augment.RandomResizedCrop(
+                    size, min_scale=low, max_scale=high, ratio=each.ratio
+                )
+            )
+        elif isinstance(each, Flip):
+            (batches if turns else items).append(
+                fastai_augment.Flip(p=each.p) if turns else fastai_augment.FlipItem(p=each.p)
+            )
+        elif isinstance(each, Rotation):
+            most = max(abs(end) for end in interval("degrees", each.degrees))
+            turn = fastai_augment.Rotate(max_deg=most, p=1.0, pad_mode=PadMode.Zeros)
+            batches.append(turn)
+        else:
+            batches += _lighting(each)
+    if size != data.size:
+        items.append(fastai_augment.CropPad(data.size))
+    for place, item in enumerate(items):
+        item.order = 1 + place / 100  # fastai sorts by it: the order of the recipe
+    batches = fastai_augment.setup_aug_tfms(batches)
+    if data.normalise is not None:
+        statistics = data.normalise.mean, data.normalise.std
+        batches.append(fastai_augment.Normalize.from_stats(*statistics, cuda=False))
+    return items, batches
+
+
+def _lighting(jitter: ColorJitter) -> list:
+    found = []
+    for name, kind in (
+        ("brightness", fastai_augment.Brightness),
+        ("contrast", fastai_augment.Contrast),
+        ("saturation", fastai_augment.Saturation),
+    ):
+        most = max(abs(end - 1) for end in interval(name, getattr(jitter, name), centre=1.0))
+        if most:
+            found.append(kind(max_lighting=min(most, 0.99), p=1.0))
+    turn = max(abs(end) for end in interval("hue", jitter.hue))
+    return [*found, fastai_augment.Hue(max_hue=turn, p=1.0)] if turn else found
+
+
+def torch_optimizer(optimizer: Callable) -> Callable[..., torch.optim.Optimizer]:
+    """Give the one of torch by that name, as it comes: neither fused nor told to be."""
+    return partial(getattr(torch.optim, type(optimizer).__name__), **dataclasses.asdict(optimizer))
+
+
+def fastai_optimizer(optimizer: Callable) -> Callable:
+    """Give the one of fastai by that rule, with plain momentum for Nesterov, which it lacks."""
+    if isinstance(optimizer, SGD):
+        return partial(
+            fastai_optimizers.SGD,
+            mom=optimizer.momentum,
+            wd=optimizer.weight_decay,
+            decouple_wd=False,
+        )
+    first, second = optimizer.betas
+    return partial(
+        fastai_optimizers.Adam,
+        mom=first,
+        sqr_mom=second,
+        eps=optimizer.eps,
+        wd=optimizer.weight_decay,
+        decouple_wd=isinstance(optimizer, AdamW),
+    )

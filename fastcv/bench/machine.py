@@ -1,0 +1,33 @@
+"""What was measured on: figures of another machine say nothing about this one."""
+
+from typing import Any
+
+import torch
+
+from fastcv import runs
+from fastcv.learning.precision import cpu_has_bf16
+
+
+def describe(device: torch.device, precision: str) -> dict[str, Any]:
+    """Describe processor, GPU and versions.
+
+    Args:
+        device: what trains.
+        precision: what fastcv trains in there.
+    """
+    found = runs.environment(str(device), precision)
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    bf16 = cpu_has_bf16()
+    return {"processor": runs.device_name("cpu"), "gpu": gpu, "cpu_bf16": bf16} | found
+
+
+def headline(found: dict[str, Any]) -> str:
+    """Say it in one line."""
+    bf16 = "with" if found["cpu_bf16"] else "without"
+    parts = [
+        f"{found['processor']} ({found['cpu_cores']} cores, {bf16} bf16 instructions)",
+        f"{found['threads']} threads",
+        f"torch {found['packages']['torch']}",
+        f"training in {found['precision']} on {found['gpu'] or found['device']}",
+    ]
+    return ", ".join(parts)

@@ -1,0 +1,108 @@
+"""How much memory the images cost: two processes that train the same net, one without images."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from fastcv import catalogue
+from fastcv.bench.ceiling import BareTraining
+from fastcv.bench.parts import FastTraining
+from fastcv.bench.rounds import Clock
+from fastcv.bench.synthetic import Synthetic
+from fastcv.recipe.flat import flat, unflat
+from fastcv.recipe.training import defining_file, learner
+from fastcv.recipe.values import Recipe
+
+SECONDS = 5.0  # of training; all that is ever allocated is, after a few steps
+MEGABYTE = 1e6
+
+
+def peaks(
+    recipe: Recipe,
+    device: torch.device,
+    shape: tuple[int, int, int],
+    classes: int,
+    seconds: float = SECONDS,
+) -> dict[str, float]:
+    """Train in processes of their own and compare the most memory they had, in megabytes.
+
+    Both import the same and have the same net, loss, optimizer and precision. "synthetic" is the
+    bare loop on two random batches; "fastcv" is the recipe's Learner, once it has seen every image,
+    so that a mapped cache lies in memory as a whole. It counts the processor's memory, not a GPU's.
+
+    Args:
+        recipe: its images are decoded and cached already, else decoding counts too.
+        device: where they train.
+        shape: (C, H, W) of what the net gets.
+        classes: their number.
+        seconds: of training.
+
+    Returns:
+        "synthetic", "fastcv", and "above": by how much fastcv has more.
+    """
+    bare = replace(
+        recipe,
+        data=Synthetic(shape=shape, classes=classes, batch_size=recipe.data.batch_size, batches=2),
+    )
+    found = {}
+    for kind, trained in (("synthetic", bare), ("fastcv", recipe)):
+        asked = {
+            "recipe": flat(trained),
+            "file": defining_file(recipe),
+            "device": str(device),
+            "seconds": seconds,
+        }
+        process = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "fastcv.bench.memory"],
+            input=json.dumps(asked),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if process.returncode:
+            last = process.stderr.strip().rpartition("\n")[2]
+            raise ValueError(f"the process that measures memory must end well, it said: {last}")
+        found[kind] = float(process.stdout.strip().rpartition("\n")[2])
+    return found | {"above": found["fastcv"] - found["synthetic"]}
+
+
+def peak() -> float:
+    """The most memory that this process ever had, in megabytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Linux's getrusage would not do: there a new process starts with the size of its parent.
+        lines = status.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if "VmHWM" in line) * 1024 / MEGABYTE
+    import resource  # not above: Windows has none
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most * (1 if sys.platform == "darwin" else 1024) / MEGABYTE  # bytes there, KiB elsewhere
+
+
+def train(recipe: Recipe, device: torch.device, seconds: float) -> None:
+    """Train for some seconds: bare where the data are synthetic, else through the Learner."""
+    learn = learner(recipe, device=device)
+    clock = Clock(device, seconds)
+    if isinstance(recipe.data, Synthetic):
+        BareTraining(learn, recipe.loss())(clock)
+        return
+    for loader in learn.dls.loaders:
+        for _ in loader:
+            pass
+    FastTraining(learn)(clock)
+
+
+def _main() -> None:
+    asked = json.loads(sys.stdin.read())
+    if asked["file"]:
+        catalogue.load_file(Path(asked["file"]))
+    train(unflat(asked["recipe"]), torch.device(asked["device"]), asked["seconds"])
+    print(peak())
+
+
+if __name__ == "__main__":
+    _main()

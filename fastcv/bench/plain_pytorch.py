@@ -1,0 +1,126 @@
+"""The first contender: PyTorch and torchvision, as their tutorials and their users write it."""
+
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from fastcv.bench.equivalents import torchvision_transform
+from fastcv.bench.rounds import Clock
+from fastcv.data.decoding import Decoding
+from fastcv.data.images import Images
+from fastcv.data.samples import Sample
+
+HELD = 64  # pixels; up to here torchvision's own data sets (CIFAR, MNIST) hold decoded images
+MOST_WORKERS = 16  # as many as fastai takes at most
+
+
+def workers() -> int:
+    """One process for each core that this program may use: what fastai's loaders take too."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    return min(os.cpu_count() or 1, MOST_WORKERS)
+
+
+class Pictures(Dataset):
+    """A data set as torchvision's `CIFAR10` (small images) or `ImageFolder` (larger ones) is.
+
+    Small images are decoded in advance and held in memory, which favours this contender; larger
+    ones are opened, resized and cut at each use. Transforms are torchvision's on Pillow's pictures.
+
+    Args:
+        samples: images and labels.
+        classes: their names, in the order of their numbers.
+        data: of the recipe.
+        pixels: (N, side, side, C), uint8: all images decoded, if that was done before.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        classes: Sequence[str],
+        data: Images,
+        pixels: np.ndarray | None = None,
+    ):
+        number = {name: index for index, name in enumerate(classes)}
+        self.labels = [number[sample.label] for sample in samples]
+        self.mode = "RGB" if data.channels == 3 else "L"
+        side = data.resize or data.size
+        self.images = [sample.image for sample in samples]
+        held = side <= HELD
+        if held and pixels is None:
+            decode = Decoding(side=side, channels=data.channels)
+            pixels = np.stack([decode(image) for image in self.images])
+        if held:
+            self.images = pixels if data.channels == 3 else pixels[..., 0]
+        self.transform = torchvision_transform(data, resized=held)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        image = self.images[place]
+        if isinstance(image, np.ndarray):
+            picture = Image.fromarray(image)
+        else:
+            with Image.open(image) as file:
+                picture = file.convert(self.mode)
+        return self.transform(picture), self.labels[place]
+
+
+class PlainLoader:
+    """torch's DataLoader with processes that stay, and batches brought to the device.
+
+    Shape:
+        yields: (B, C, H, W) float32, contiguous, and (B,) int64.
+    """
+
+    def __init__(self, pictures: Pictures, batch_size: int, device: torch.device):
+        self.device = device
+        self.loader = DataLoader(
+            pictures,
+            batch_size=batch_size,
+            shuffle=True,
+            drop_last=len(pictures) >= batch_size,
+            num_workers=workers(),
+            persistent_workers=True,  # starting them every epoch would only slow this contender
+            pin_memory=device.type == "cuda",
+        )
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for x, y in self.loader:
+            yield x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+
+
+class PlainTraining:
+    """The loop everybody writes: fp32, channels first, torch's optimizer as it comes.
+
+    Args:
+        loader: yields images and class numbers on the device of the net.
+        net: trained in place.
+        loss: of logits and class numbers.
+        optimizer: over the net's parameters.
+    """
+
+    def __init__(
+        self, loader: PlainLoader, net: nn.Module, loss: nn.Module, optimizer: torch.optim.Optimizer
+    ):
+        self.loader, self.net, self.loss, self.optimizer = loader, net, loss, optimizer
+
+    def __call__(self, clock: Clock) -> None:
+        """Train until the clock says stop."""
+        self.net.train()
+        running = torch.zeros((), device=next(self.net.parameters()).device)
+        while True:
+            for x, y in self.loader:
+                loss = self.loss(self.net(x), y)
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+                running += loss.detach()  # `loss.item()` would wait for a GPU at every batch
+                if clock.tick(len(x)):
+                    return

@@ -1,0 +1,80 @@
+"""The second contender: fastai as its documentation teaches it, with all of its defaults."""
+
+import contextlib
+import io
+from collections.abc import Callable, Sequence
+
+import torch
+from fastai.data.block import CategoryBlock, DataBlock
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.metrics import accuracy
+from fastai.vision.core import PILImage, PILImageBW
+from fastai.vision.data import ImageBlock
+from torch import nn
+
+from fastcv.bench.equivalents import fastai_transforms
+from fastcv.bench.rounds import Clock, Stopwatch
+from fastcv.data.images import Images, image_of, label_of
+from fastcv.data.samples import Sample
+
+RATE = 1e-4  # low, so that no contender's loss runs away over many rounds
+EPOCHS = 10_000  # far more than a round has
+LOOKED_AT = 32  # images, to see whether they need resizing
+
+
+class TrainingOnly:
+    """A splitter: the first image validates, as fastai wants a validation set; all of them train.
+
+    A named class, as functions made on the spot can't travel to worker processes everywhere.
+    """
+
+    def __call__(self, items: Sequence[Sample]) -> tuple[list[int], list[int]]:
+        """Places of the training and validation images."""
+        return list(range(len(items))), [0]
+
+
+def stock_loaders(
+    samples: Sequence[Sample], classes: Sequence[str], data: Images, device: torch.device
+) -> DataLoaders:
+    """Build a DataBlock's loaders on the same image files or arrays.
+
+    Images are resized only if they need it. The number of worker processes is fastai's default.
+
+    Args:
+        samples: training images and labels.
+        classes: their names, in the order of their numbers.
+        data: of the recipe.
+        device: where batches go.
+    """
+    kind = PILImage if data.channels == 3 else PILImageBW
+    side = data.resize or data.size
+    step = max(1, len(samples) // LOOKED_AT)
+    sizes = {kind.create(sample.image).size for sample in samples[::step]}
+    items, batches = fastai_transforms(data, resized=sizes == {(side, side)})
+    block = DataBlock(
+        blocks=(ImageBlock(cls=kind), CategoryBlock(vocab=list(classes), sort=False)),
+        get_x=image_of,
+        get_y=label_of,
+        splitter=TrainingOnly(),
+        item_tfms=items,
+        batch_tfms=batches,
+    )
+    bs = min(data.batch_size, len(samples))  # fastai drops the last, smaller batch
+    return block.dataloaders(list(samples), bs=bs, device=device)
+
+
+class StockTraining:
+    """fastai's Learner with fastai's optimizer, its default callbacks, its `fit_one_cycle`.
+
+    It runs in fp32 on contiguous tensors, as a Learner does that is not told otherwise.
+    """
+
+    def __init__(self, dls: DataLoaders, net: nn.Module, loss: Callable, opt_func: Callable):
+        self.learn = Learner(dls, net, loss_func=loss, opt_func=opt_func, metrics=accuracy)
+
+    def __call__(self, clock: Clock) -> None:
+        """Train until the clock says stop."""
+        # The bar's work counts, what it writes would run through the table.
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.learn.fit_one_cycle(EPOCHS, RATE, cbs=Stopwatch(clock))
