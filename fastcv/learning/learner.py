@@ -4,8 +4,11 @@ from collections import namedtuple
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
+# Imported for what they add: `summary` to a Learner; `show_results`, `plot_top_losses` to images.
+import fastai.callback.hook
+import fastai.vision.learner  # noqa: F401
 from fastai import learner as fastai_learner
-from fastai.callback.core import CancelEpochException
+from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.schedule import SuggestionMethod
 from fastcore.basics import tuplify
 from torch import Tensor
@@ -29,14 +32,38 @@ class Learner(fastai_learner.Learner):
         """Whether the LR finder or a prediction uses the loop: nothing of it is training."""
         return hasattr(self, "lr_finder") or hasattr(self, "gather_preds")
 
-    def __call__(self, event_name: str) -> None:
+    def _call_one(self, event_name: str) -> None:
         """Let the callbacks handle an event; what they raise for the user keeps its sentence."""
         try:
-            super().__call__(event_name)
+            for callback in self._handlers(event_name):
+                callback(event_name)
         except (ValueError, FloatingPointError) as error:
             # fastai puts "Exception occured in `History` when calling event ..." in front.
             error.args = (str(error.args[0]).rpartition("`:\n\t")[2],)
             raise
+
+    def _handlers(self, event_name: str) -> list[Callback]:
+        """The callbacks that do something at an event, in order.
+
+        fastai asks every callback at every event, and each that has no method for it looks through
+        the whole Learner and its net for one: more than a small net's step takes itself.
+        """
+        if getattr(self, "_handled_by", None) != list(self.cbs):
+            self._handled_by, self._by_event = list(self.cbs), {}
+        if event_name not in self._by_event:
+            self._by_event[event_name] = [
+                callback
+                for callback in self.cbs.sorted("order")
+                if event_name in vars(callback)
+                or hasattr(type(callback), event_name)
+                or type(callback).__call__ is not Callback.__call__
+                or event_name == "after_fit"  # it also switches callbacks on again
+            ]
+        return self._by_event[event_name]
+
+    def __getstate__(self) -> dict:
+        known = ("_handled_by", "_by_event")
+        return {key: value for key, value in super().__getstate__().items() if key not in known}
 
     def _do_one_batch(self) -> None:
         # fastai's, with the forward pass in the scope of `Precision`, where there is one.
