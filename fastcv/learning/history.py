@@ -29,6 +29,7 @@ class History(Callback):
         self.rows: list[dict[str, Any]] = []
         self.steps: list[dict[str, Any]] = []
         self.found: list[tuple[int, Rates]] = []  # what the LR finder found, with the stage
+        self.also: dict[str, float] = {}  # what else was measured in this epoch, for its row
         self.stage = 0
         self.resuming = False  # from the start of a resumed run to the first fit
         self.on_epoch = on_epoch
@@ -107,6 +108,8 @@ class History(Callback):
                     row["images_per_second"] = count / self._train_seconds
         row["lr"], row["momentum"] = self._rates[-1]
         row["seconds"] = time.perf_counter() - self._start
+        row |= self.also
+        self.also = {}
         first = len(self.steps) + 1
         steps = [
             {"step": step, "loss": loss, "lr": lr, "momentum": momentum}

@@ -70,6 +70,8 @@ def epoch_line(row: dict, total_epochs: int | None = None) -> str:
         if f"{split}_loss" in row:
             loss, accuracy = row[f"{split}_loss"], row[f"{split}_accuracy"]
             parts.append(f"{split} loss {loss:.4f} accuracy {accuracy:7.2%}")
+    if "views_accuracy" in row:
+        parts.append(f"through views {row['views_accuracy']:7.2%}")
     parts.append(f"{row['seconds']:.1f} s")
     parts.append(f"{row['images_per_second']:,.0f} images/s")
     return "  ".join(parts)

@@ -8,6 +8,15 @@ from fastcv.nets.light_resnet import LightResNet
 from fastcv.nets.mnist_cnn import MnistCNN
 from fastcv.nets.residual_basenet import ResidualBaseNet
 from fastcv.nets.scaled_resnet import ScaledResNet
+from fastcv.nets.speedrun import SpeedrunNet
 from fastcv.nets.vgg import VGG
 
-__all__ = ["VGG", "BaseNet", "LightResNet", "MnistCNN", "ResidualBaseNet", "ScaledResNet"]
+__all__ = [
+    "VGG",
+    "BaseNet",
+    "LightResNet",
+    "MnistCNN",
+    "ResidualBaseNet",
+    "ScaledResNet",
+    "SpeedrunNet",
+]

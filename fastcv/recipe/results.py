@@ -123,6 +123,8 @@ class Results:
         elif getattr(self.learn.dls, "valid_is_test", False):
             measured |= {f"test_{name}": value for name, value in evaluated.items()}
             measured["best_test_accuracy"] = best
+        if "views_accuracy" in last:
+            measured["views_accuracy"] = last["views_accuracy"]
         return measured
 
     def _draw(self) -> None:

@@ -14,6 +14,7 @@ from fastcore.basics import noop
 
 from fastcv import catalogue, runs, tracking
 from fastcv.learning import checkpoint
+from fastcv.learning.alternation import Alternation
 from fastcv.learning.checkpoint import Checkpoint
 from fastcv.learning.history import History
 from fastcv.learning.learner import Learner
@@ -41,7 +42,8 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
     device = _device(device)
     set_seed(recipe.seed)
     loaders = recipe.data(device=device)
-    callbacks = [History(), Progress(), Precision(resolve(recipe.precision, device))]
+    precision = Precision(resolve(recipe.precision, device))
+    callbacks = [History(), Progress(), precision, Alternation()]
     if mixing := getattr(loaders, "mixing", ()):
         callbacks.append(Mixing(mixing, len(loaders.vocab)))
     learn = recipe.model(

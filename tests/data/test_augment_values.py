@@ -9,6 +9,7 @@ from fastcv.data import augment
 
 VALUES = (
     augment.Affine(degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1), shear=5),
+    augment.AlternatingFlip(),
     augment.CentreCrop(size=12),
     augment.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1),
     augment.Flip(),
@@ -25,7 +26,7 @@ VALUES = (
     augment.VerticalFlip(),
 )
 MIXERS = (augment.MixUp(), augment.CutMix())
-FIXED = (augment.CentreCrop, augment.Normalise, augment.Resize)
+FIXED = (augment.AlternatingFlip, augment.CentreCrop, augment.Normalise, augment.Resize)
 FORMATS = (torch.contiguous_format, torch.channels_last)
 
 

@@ -13,6 +13,7 @@ Beside each value stands the function it draws parameters for, one per image (`r
 """
 
 from fastcv.data.augment.affine import Affine, Rotation, affine, affine_matrix, resample, rotate
+from fastcv.data.augment.alternating import AlternatingFlip
 from fastcv.data.augment.colour import (
     ColorJitter,
     Gamma,
@@ -37,6 +38,7 @@ from fastcv.data.augment.trivial import TrivialAugment, trivial_augment
 
 __all__ = [
     "Affine",
+    "AlternatingFlip",
     "CentreCrop",
     "ColorJitter",
     "Composition",

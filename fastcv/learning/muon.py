@@ -1,0 +1,202 @@
+"""Muon: momentum whose update is made orthogonal, filter bank by filter bank."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from fastai.optimizer import OptimWrapper
+from torch import Tensor
+
+# Of the polynomial a s + b s^3 + c s^5. It is steep at 0 and has no limit: iterated, it keeps
+# singular values between 0.68 and 1.14, which serves as well as 1 and takes half the steps.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Move the singular values of each matrix towards 1, and leave its singular vectors.
+
+    With U S V' the singular value decomposition, the result is nearly U V'. Each step of the
+    Newton-Schulz iteration applies an odd polynomial to all singular values at once, by three
+    matrix products. Five steps bring those above a hundredth of the Frobenius norm to 0.68-1.14.
+
+    Args:
+        matrices: (N, rows, columns), float; those of one shape cost hardly more than one.
+        steps: of the iteration.
+
+    Returns:
+        (N, rows, columns), of the type of `matrices`; computed in bfloat16 on a GPU.
+
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/
+    """
+    a, b, c = COEFFICIENTS
+    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    tall = x.shape[1] > x.shape[2]
+    if tall:  # the products are then as small as they can be
+        x = x.transpose(1, 2)
+    # The Frobenius norm is above the largest singular value.
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.transpose(1, 2)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.transpose(1, 2) if tall else x).to(matrices.dtype)
+
+
+class OrthogonalMomentum(torch.optim.Optimizer):
+    """Muon for filters, stochastic gradient descent for all else, in one torch optimizer.
+
+    Every group has the same hyper-parameters, and `orthogonal` says which rule it follows:
+
+    - True: lr * `orthogonalised` momentum, each filter bank as a matrix with a row for each output.
+      With `keep_norm` the mean square of a bank's filters (the norm of its rows) is first set to 1.
+    - False: torch's SGD with Nesterov momentum, on gradients times `scale`.
+
+    Args:
+        groups: dicts with "params" and their own values of the other arguments.
+        lr: of all groups; a group's "lr" may also be a tensor, for a captured graph.
+        momentum: fraction of the last update that is kept.
+        nesterov: look ahead along the momentum.
+        weight_decay: with each step lr * weight_decay of a weight is taken off.
+        steps: of the iteration that makes momentum orthogonal.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict],
+        *,
+        lr: float,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        steps: int = 5,
+    ):
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "weight_decay": weight_decay,
+            "steps": steps,
+            "orthogonal": False,
+            "scale": 1.0,
+            "keep_norm": False,
+        }
+        super().__init__(groups, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            grads = [p.grad for p in params]
+            if group["orthogonal"]:
+                self._step_filters(group, params, self._with_momentum(group, params, grads))
+                continue
+            grads = torch._foreach_mul(grads, group["scale"])
+            torch._foreach_add_(grads, params, alpha=group["weight_decay"])
+            updates = self._with_momentum(group, params, grads)
+            torch._foreach_sub_(params, torch._foreach_mul(updates, group["lr"]))
+
+    def _with_momentum(self, group: dict, params: list, grads: list) -> list[Tensor]:
+        """Add the gradients to the momentum; return where to go."""
+        for p in params:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        buffers = [self.state[p]["momentum_buffer"] for p in params]
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, grads)
+        if not group["nesterov"]:
+            return buffers
+        return list(torch._foreach_add(grads, buffers, alpha=group["momentum"]))
+
+    def _step_filters(self, group: dict, params: list, updates: list) -> None:
+        if group["keep_norm"]:
+            norms = torch._foreach_norm(params)
+            factors = [math.sqrt(len(p)) / n for p, n in zip(params, norms, strict=True)]
+            torch._foreach_mul_(params, factors)
+        elif group["weight_decay"]:
+            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        alike = defaultdict(list)
+        for p, update in zip(params, updates, strict=True):
+            alike[len(p), p[0].numel()].append((p, update))
+        for (rows, columns), pairs in alike.items():
+            # flatten goes by shape, not by memory, so that channels-last filters come right too
+            stacked = torch.stack([update.flatten(1) for _, update in pairs])
+            moves = orthogonalised(stacked, group["steps"])
+            # A tall matrix of orthonormal columns has short rows: as torch.optim.Muon has it.
+            rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
+            for (p, _), move in zip(pairs, moves, strict=True):
+                p.sub_(move.view(p.shape) * rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Muon:
+    """Muon for the filters of convolutions; SGD with Nesterov momentum for biases and the head.
+
+    A net's parameters become three groups, in this order: filters (more than two dimensions),
+    biases (one), and matrices (two: the head). All follow the schedule's one learning rate, which
+    is the filters': as far as a step turns them, in fractions of their norm. Where the others must
+    go faster or slower, their gradients are multiplied.
+
+    Args:
+        momentum: of the filters: fraction of the last update that is kept.
+        nesterov: look ahead along the momentum.
+        steps: of the iteration that makes the momentum orthogonal.
+        keep_norm: before each step give every filter a norm of 1, on average over its layer; for
+            nets whose filters are followed by batch norms, which see no other difference. Without
+            it the filters decay by `weight_decay`.
+        weight_decay: with each step lr * weight_decay of a weight is taken off.
+        other_momentum: of biases and matrices, with Nesterov's look ahead.
+        bias_scale: what gradients of biases are multiplied by.
+        matrix_scale: what gradients of matrices are multiplied by.
+
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/
+    """
+
+    momentum: float = 0.95
+    nesterov: bool = True
+    steps: int = 5
+    keep_norm: bool = False
+    weight_decay: float = 0.0
+    other_momentum: float = 0.9
+    bias_scale: float = 1.0
+    matrix_scale: float = 1.0
+
+    def __call__(self, params: Iterable, lr: float | slice, **_: object) -> OptimWrapper:
+        """Build the optimizer over parameters.
+
+        Raises:
+            ValueError: `params` are groups, or none of them is a filter.
+        """
+        params = list(params)
+        if not all(isinstance(p, Tensor) for p in params):
+            raise ValueError(
+                f"Muon makes its own parameter groups and must be given none, got {len(params)}: "
+                f"use a FromScratch model"
+            )
+        filters = [p for p in params if p.ndim > 2]
+        biases = [p for p in params if p.ndim < 2]
+        matrices = [p for p in params if p.ndim == 2]
+        if not filters:
+            raise ValueError("Muon must have filters to train, got a net without convolutions")
+        other = {"momentum": self.other_momentum, "nesterov": True}
+        groups = [
+            {
+                "params": filters,
+                "momentum": self.momentum,
+                "nesterov": self.nesterov,
+                "orthogonal": True,
+                "keep_norm": self.keep_norm,
+            },
+            {"params": biases, "scale": self.bias_scale, **other},
+            {"params": matrices, "scale": self.matrix_scale, **other},
+        ]
+        optimizer = OrthogonalMomentum(
+            [group for group in groups if group["params"]],
+            lr=lr.stop if isinstance(lr, slice) else lr,
+            weight_decay=self.weight_decay,
+            steps=self.steps,
+        )
+        return OptimWrapper(opt=optimizer)

@@ -1,0 +1,58 @@
+"""A net from scratch whose first layer is whitened by the training images."""
+
+from dataclasses import dataclass
+
+import torch
+from fastai.data.core import DataLoaders
+from torch import Tensor
+
+from fastcv.learning.learner import Learner
+from fastcv.learning.lr_finder import untouched_randomness
+from fastcv.learning.models import FromScratch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whitened(FromScratch):
+    """A net with random weights that is shown some training images before it is trained.
+
+    Attributes:
+        images: how many; the first ones, neither shuffled nor augmented.
+    """
+
+    images: int = 5000
+
+    def __call__(self, dls: DataLoaders, **learner_keywords) -> Learner:
+        """Build the net for the images and classes of `dls`, and call its `whiten`.
+
+        Args:
+            dls: its vocab and image size decide the net's ends.
+            learner_keywords: passed on to the Learner.
+
+        Raises:
+            ValueError: the net has no `whiten`, or what `FromScratch` raises.
+        """
+        learn = super().__call__(dls, **learner_keywords)
+        if not hasattr(learn.model, "whiten"):
+            raise ValueError(
+                f"the net must have a method whiten(images), {self.net.__name__} has none: "
+                f"use FromScratch"
+            )
+        learn.model.whiten(first_images(dls, self.images))
+        return learn
+
+
+def first_images(dls: DataLoaders, count: int) -> Tensor:
+    """Return the first training images as the net gets them, without augmentation.
+
+    Nothing is drawn from any random generator.
+
+    Returns:
+        (N, C, H, W), float, on the device of `dls`; N is `count` or all there are.
+    """
+    found: list[Tensor] = []
+    with untouched_randomness(dls), dls.train.dataset.set_split_idx(1):
+        for batch in dls.train.new(shuffle=False, drop_last=False):
+            found.append(batch[0].as_subclass(Tensor))
+            if sum(map(len, found)) >= count:
+                break
+    return torch.cat(found)[:count]
