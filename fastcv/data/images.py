@@ -59,7 +59,7 @@ def image_of(sample: Sample | Path) -> Path | np.ndarray:
 def label_of(sample: Sample | Path) -> str:
     """The `get_y` of the DataBlock; a bare path, as `test_dl` takes it, lies in its class's folder.
 
-    So `dls.test_dl(paths, with_labels=True)` works, and so do pairs of image and label.
+    So `dls.test_dl(paths, with_labels=True)` works, and so does one of `Sample`s.
     """
     return sample[1] if isinstance(sample, tuple) else Path(sample).parent.name
 

@@ -52,6 +52,11 @@ class ReadImage(Transform):
     def encodes(self, image):
         """Read it as 8-bit RGB or grey."""
         if isinstance(image, Tensor):
+            if image.ndim != 3 or image.shape[0] not in (1, 3):
+                raise ValueError(
+                    f"a tensor must be (C, H, W) with 1 or 3 channels, got {tuple(image.shape)}: "
+                    f"permute it, or give an array (H, W, C)"
+                )
             image = image.permute(1, 2, 0).to(torch.uint8).numpy(force=True)
         if isinstance(image, Image.Image):
             return self.kind(image.convert("RGB" if self.channels == 3 else "L"))

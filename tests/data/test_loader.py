@@ -21,6 +21,7 @@ from torchvision.transforms import functional as T
 
 from fastcv.data.augment import ColorJitter, Flip, RandomCrop, RandomResizedCrop, Rotation
 from fastcv.data.images import Images
+from fastcv.data.samples import Sample
 from fastcv.data.sources import ImageFolders
 from fastcv.data.statistics import CIFAR10_STATISTICS, Statistics
 from fastcv.data.toy import Toy
@@ -350,3 +351,22 @@ def test_bad_image_read_one_by_one_is_named(tmp_path):
     bad.write_bytes(b"")
     with pytest.raises(ValueError, match=f"{bad.name}' cannot be read"):
         list(dls.train)
+
+
+def test_tensor_of_another_order_is_refused(learn):
+    with pytest.raises(ValueError, match=r"a tensor must be \(C, H, W\) .*, got \(40, 40, 3\)"):
+        learn.predict(torch.zeros(40, 40, 3, dtype=torch.uint8))
+
+
+def test_labelled_test_loader_takes_paths_and_samples(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(4):
+            image = Image.new("RGB", (8, 8), (number * 60, 0, 0))
+            image.save(tmp_path / name / f"{number}.png")
+    source = ImageFolders(path=tmp_path, valid=1)
+    dls = Images(source=source, size=8, batch_size=2)("cpu")
+    files = sorted(tmp_path.glob("dog/*.png"))
+    for items in (files, [Sample(file, "dog") for file in files]):
+        labels = torch.cat([y for _, y in dls.test_dl(items, with_labels=True)])
+        assert labels.tolist() == [1, 1, 1, 1]
