@@ -17,6 +17,7 @@ class Alternation(Callback):
     def before_train(self) -> None:
         """Tell the epoch, before its first batch is made."""
         epoch = len(self.learn.history.rows)
-        for step in getattr(self.learn.dls.train.after_batch, "fs", ()):
+        transforms = getattr(self.learn.dls.train, "after_batch", None)
+        for step in getattr(transforms, "fs", ()):
             if isinstance(step, AugmentBatch):
                 step.plain = at_epoch(step.plain, epoch)
