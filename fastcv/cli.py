@@ -182,9 +182,8 @@ def _chosen(
 
     asked = list(settings or [])
     if data is not None:
-        asked.append(
-            f"data.path={data.expanduser().resolve()}"
-        )  # a resumed run may start elsewhere
+        # Absolute, because a stopped run may be resumed from elsewhere.
+        asked.append(f"data.path={data.expanduser().resolve()}")
     if skip_bad:
         asked.append("data.skip_bad=True")
     if seed is not None:

@@ -175,18 +175,14 @@ def train(
         tracker.close()
         if (run.path / "last.ckpt").exists():
             runs.write_csv(run.path / "steps.csv", learn.history.steps)
-            learn.epoch_lines.line(f"stopped; go on with: {shlex.join(resume_command(run))}")
+            command = shlex.join(["fastcv", "resume", str(run.path)])
+            learn.epoch_lines.line(f"stopped; go on with: {command}")
         elif isinstance(error, ValueError | KeyboardInterrupt):
             learn.epoch_lines.line("stopped before the first epoch was done: nothing was kept")
             run.remove()
         raise
     _conclude(run, compare(recipe.reported, summary), tracker, smoke, write)
     return run
-
-
-def resume_command(run: runs.Run) -> list[str]:
-    """The words of the command that goes on with a stopped run."""
-    return ["fastcv", "resume", str(run.path)]
 
 
 def defining_file(recipe: Recipe) -> str | None:
