@@ -95,6 +95,24 @@ class Run:
         return json.loads(file.read_text(encoding="utf-8"))
 
 
+def finished(out: Path, *, smoke: bool = False) -> list[Run]:
+    """Find the finished runs in the folder of all runs, the one that ended first comes first.
+
+    Args:
+        out: the folder; that there is none yet is no error.
+        smoke: find smoke runs, and only those.
+    """
+    found = []
+    for file in out.glob("*/*/summary.json"):
+        run = Run(file.parent)
+        try:
+            if run.started["smoke"] == smoke:
+                found.append((file.stat().st_mtime, run.path.name, run))
+        except (OSError, ValueError, KeyError):  # what cannot be read is no run of ours
+            continue
+    return [run for _, _, run in sorted(found, key=lambda each: each[:2])]
+
+
 def create(
     name: str, flat: dict[str, Any], out: Path, *, smoke: bool, settings: dict[str, Any]
 ) -> Run:

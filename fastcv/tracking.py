@@ -21,6 +21,7 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ PROJECT = "fastcv"  # where neither WANDB_PROJECT nor W&B's settings name one
 INIT_TIMEOUT = 20.0  # seconds until a server that does not answer is given up at the start
 FINISH_TIMEOUT = 180.0  # seconds for what is still to be uploaded at the end
 TEARDOWN_TIMEOUT = 5.0  # seconds for wandb's service to stop
+PUBLISH_TIMEOUT = 120.0  # seconds for all that `publish` asks of the server
 GRACE = 60.0  # seconds beyond these, or for anything else, until wandb itself counts as hung
 
 # Names starting with x_ are wandb's to change: `_settings` drops those that it no longer has.
@@ -92,6 +94,57 @@ def start(
     return tracker
 
 
+class NoAccount(Exception):
+    """Nobody was asked, because W&B is switched off or has no API key; says which."""
+
+
+def publish(save: Callable[[str, str], str]) -> str:
+    """Let `save(entity, project)` store something on W&B's server, and return what it returns.
+
+    Entity and project are those that runs go to. Nothing is left behind: no file, no process.
+
+    Raises:
+        NoAccount: W&B is switched off, kept offline, or no API key is configured.
+        ValueError: the server cannot be reached, refuses, or does not answer.
+    """
+    if _switched_off():
+        raise NoAccount("W&B is switched off")
+    import wandb
+
+    service = _Service()
+    service.claim()
+    returned: list[str] = []
+
+    def ask() -> None:
+        entity = session.entity or wandb.Api().default_entity
+        if not entity:
+            raise ValueError("WANDB_ENTITY must say whose it is, the API key does not")
+        returned.append(save(entity, session.project or PROJECT))
+
+    with tempfile.TemporaryDirectory() as folder, _environment(Path(folder)):
+        try:
+            try:
+                session = service.session()
+            except Exception as error:  # whatever it is, it came before anybody was asked
+                said = " ".join(str(error).split())
+                raise ValueError(f"W&B's settings must let it start, it says: {said}") from error
+            if _login(session) is None:
+                raise NoAccount("no API key is configured (`wandb login`)")
+            if _session_mode(session) != "online":
+                raise NoAccount(f"W&B is kept {session.mode}")
+            try:
+                _within(PUBLISH_TIMEOUT, ask, give_up=service.kill)
+            except (Exception, SystemExit) as error:  # wandb raises what it likes
+                raise ValueError(
+                    f"W&B's server must take what is published, {session.base_url} did not: "
+                    f"{_reason(error)}"
+                ) from error
+        finally:
+            with contextlib.suppress(Exception, SystemExit):
+                service.end()
+    return returned[0]
+
+
 class Tracker:
     """One run in W&B, or nothing at all; every method is safe to call at any time."""
 
@@ -102,8 +155,7 @@ class Tracker:
         self._run: wandb.Run | None = None  # None: off, failed, or finished
         self._id: str | None = None
         self._files: Path | None = None
-        self._owns_service = False
-        self._service: Popen[bytes] | None = None  # where we own it
+        self._service = _Service()
         self._step: int | None = None  # last step logged; W&B drops what does not increase
         self._said = False
         self._unsent = False  # the server lacks something that the files have
@@ -161,8 +213,7 @@ class Tracker:
         self._close(exit_code)
 
     def _open(self, mode: Mode, config: dict[str, Any], resume_id: str | None) -> None:
-        # Somebody else's session in this process stays as it is, and alive when we end.
-        self._owns_service = "WANDB_SERVICE" not in os.environ
+        self._service.claim()
         hooks = sys.exit, sys.excepthook
         try:
             run = self._init(mode, config, resume_id)
@@ -226,7 +277,7 @@ class Tracker:
 
         # First, because wandb would go elsewhere (and its service log to the console) without it.
         (self._directory / "wandb").mkdir(parents=True, exist_ok=True)
-        session = self._session()
+        session = self._service.session()
         if mode == "auto":
             mode = _session_mode(session)
         if mode == "off":
@@ -255,18 +306,9 @@ class Tracker:
                     why = f"{session.base_url}: {_reason(error)}"
                     self._say(f"{why}; this run is logged offline")
                     with contextlib.suppress(Exception, SystemExit):
-                        self._end_service(None)  # it may still be waiting for the server
-                    self._session()
+                        self._service.end()  # it may still be waiting for the server
+                    self._service.session()
         return start_run(mode="offline", settings=_settings())
-
-    def _session(self) -> wandb.Settings:
-        import wandb
-
-        if not self._owns_service:
-            return wandb.setup().settings
-        session = wandb.setup(_settings())
-        self._service = _child(session)
-        return session.settings
 
     def _title(self, config: dict[str, Any]) -> str:
         seed = f" seed {config['seed']}" if "seed" in config else ""
@@ -287,32 +329,9 @@ class Tracker:
         run, self._run = self._run, None
         if run is not None:
             self._attempt(partial(self._end, run, exit_code), FINISH_TIMEOUT + GRACE, then="")
-        if self._owns_service:
-            self._attempt(partial(self._end_service, run), then="")
-            self._owns_service = False
-
-    def _end_service(self, run: wandb.Run | None) -> None:
-        """Stop wandb's process and thread, unless another run in this process uses them."""
-        setup = sys.modules.get("wandb.sdk.wandb_setup")
-        if setup is None or not self._owns_service:  # None: the import failed
-            return
-        session = setup.singleton()
-        if run is not None:
-            session.remove_active_run(run)  # after a crash of the service it still counts
-        if session.most_recent_active_run is not None:
-            return
-        try:
-            _within(TEARDOWN_TIMEOUT, setup.teardown, give_up=self._kill_service)
-        except (Exception, SystemExit):
-            self._kill_service()
-            raise
-
-    def _kill_service(self) -> None:
-        """End a service that hangs or has crashed; wandb would wait for it when Python exits."""
-        if self._service is not None:
-            self._service.kill()
-            self._service.wait()
-            self._service = None
+        if self._service.ours:
+            self._attempt(partial(self._service.end, run), then="")
+            self._service.ours = False
 
     def _end(self, run: wandb.Run, exit_code: int) -> None:
         run.finish(exit_code=exit_code)
@@ -335,7 +354,7 @@ class Tracker:
         """Turn any failure of W&B, or its silence, into one message and end the tracking."""
         try:
             with _environment(self._directory):
-                _within(seconds or GRACE, action, give_up=self._kill_service)
+                _within(seconds or GRACE, action, give_up=self._service.kill)
         # wandb raises what it likes, and SystemExit when its service has crashed.
         except (Exception, SystemExit) as error:
             self._unsent = self._files is not None
@@ -348,6 +367,51 @@ class Tracker:
         if not self._said:
             self._said = True
             print(f"W&B: {message}", file=sys.stderr, flush=True)
+
+
+class _Service:
+    """wandb's own process, and its session in this one."""
+
+    def __init__(self) -> None:
+        self.ours = False  # else it is not ours to end
+        self._process: Popen[bytes] | None = None
+
+    def claim(self) -> None:
+        """Take it for ours, unless somebody else's session in this process is there already."""
+        self.ours = "WANDB_SERVICE" not in os.environ
+
+    def session(self) -> wandb.Settings:
+        """Begin a session, quietly; somebody else's stays as it is, and alive when we end."""
+        import wandb
+
+        if not self.ours:
+            return wandb.setup().settings
+        session = wandb.setup(_settings())
+        self._process = _child(session)
+        return session.settings
+
+    def end(self, run: wandb.Run | None = None) -> None:
+        """Stop wandb's process and thread, unless another run in this process uses them."""
+        setup = sys.modules.get("wandb.sdk.wandb_setup")
+        if setup is None or not self.ours:  # None: the import failed
+            return
+        session = setup.singleton()
+        if run is not None:
+            session.remove_active_run(run)  # after a crash of the service it still counts
+        if session.most_recent_active_run is not None:
+            return
+        try:
+            _within(TEARDOWN_TIMEOUT, setup.teardown, give_up=self.kill)
+        except (Exception, SystemExit):
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """End a service that hangs or has crashed; wandb would wait for it when Python exits."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
 
 
 def _switched_off() -> bool:

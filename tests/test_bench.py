@@ -1,6 +1,7 @@
 import json
 import subprocess
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from fastcv import bench as package
 from fastcv.bench import bench, equivalents, memory, parts, rounds, tiny_step
 from fastcv.bench.ceiling import BareTraining
-from fastcv.bench.parts import PARTS, FastTraining, Unfused, without
+from fastcv.bench.parts import PARTS, FastTraining, without
 from fastcv.bench.plain_pytorch import Pictures, PlainLoader, PlainTraining
 from fastcv.bench.rounds import Clock
 from fastcv.bench.stock_fastai import StockTraining, stock_loaders
@@ -28,10 +29,11 @@ from fastcv.data.images import Images
 from fastcv.data.sources import digits
 from fastcv.data.statistics import CIFAR10_STATISTICS
 from fastcv.data.toy import Toy
+from fastcv.learning import step
 from fastcv.learning.losses import CrossEntropy
 from fastcv.learning.models import FromScratch
 from fastcv.learning.optimizers import SGD, Adam, AdamW
-from fastcv.recipe import Recipe
+from fastcv.recipe import Recipe, training
 from fastcv.recipe.training import learner
 
 CPU = torch.device("cpu")
@@ -102,12 +104,13 @@ def test_bench_gives_json_and_a_table_that_names_everything(recipe):
     )
     assert json.loads(json.dumps(result)) == result
     three = {"plain_pytorch", "stock_fastai", "fastcv"}
-    lesser = {f"without_{part.name}" for part in PARTS}
-    assert len(lesser) >= 4
+    used = [part for part in PARTS if part.name not in ("compile", "graph")]
+    lesser = {f"without_{part.name}" for part in used}
+    assert len(lesser) == 4
     assert set(result["loader"]) == three
     assert set(result["training"]) == three | {"ceiling"} | lesser
     assert set(result["step"]) == {"bare", "stock_fastai", "fastcv"}
-    assert set(result["brings"]) == {part.name for part in PARTS}
+    assert set(result["brings"]) == {part.name for part in used}
     for kind in ("loader", "training", "step", "start"):
         assert set(result["spread"][kind]) == set(result[kind])
         for name, value in result[kind].items():
@@ -118,7 +121,7 @@ def test_bench_gives_json_and_a_table_that_names_everything(recipe):
     table = "\n".join(said)
     for name in result["training"] | result["step"] | result["loader"]:
         assert f"{name} " in table
-    assert all(part.says in table for part in PARTS)
+    assert all(part.says in table for part in used)
     assert result["recipe"] in table
     assert result["machine"]["processor"] in table
 
@@ -342,12 +345,22 @@ def test_stock_learner_is_fastais_own():
     assert stock.recorder.__class__ is Recorder
 
 
-def test_without_a_part_is_without_that_part_alone():
-    recipe = replace(RECIPE, precision="bf16")
+class NeverCaptures:
+    def warm_up(self, program):
+        raise RuntimeError("no GPU")
+
+
+def test_without_a_part_is_without_that_part_alone(monkeypatch):
+    """Also on a machine with a GPU, and with a compiler: both are stand-ins here."""
+    monkeypatch.setattr(step, "compiled", lambda net: net.__call__)
+    graphs = partial(step.Stepper, backend=NeverCaptures())
+    monkeypatch.setattr(training, "Stepper", graphs)
+    recipe = replace(RECIPE, precision="bf16", step=step.Step(compile=True))
     learn = learner(recipe, device="cpu")
     lesser = without(recipe, learn, CPU)
     assert set(lesser) == {f"without_{part.name}" for part in PARTS}
     whole = _features(learn)
+    assert whole == {part.name for part in PARTS}
     for name, other in lesser.items():
         part = name.removeprefix("without_")
         assert _features(other) == whole - {part}, name
@@ -363,6 +376,8 @@ def _features(learn):
     weight = next(learn.model.parameters())
     has |= {"channels_last"} if weight.is_contiguous(memory_format=torch.channels_last) else set()
     has |= {"fused_optimizer"} if learn.opt.opt.param_groups[0]["fused"] else set()
+    has |= {"compile"} if learn.stepper.net(learn) is not learn.model else set()
+    has |= {"graph"} if "no GPU" in str(learn.stepper.used(learn)["graph_notes"]) else set()
     return has
 
 
@@ -372,20 +387,6 @@ def test_without_bf16_is_not_measured_where_there_is_none():
         "without_channels_last",
         "without_fused_optimizer",
     }
-
-
-def test_unfused_optimizer_steps_as_the_fused_one():
-    steps = []
-    for optimizer in (Adam(), Unfused(Adam())):
-        torch.manual_seed(0)
-        net = nn.Linear(3, 2)
-        stepper = optimizer(list(net.parameters()), 0.1)
-        for _ in range(2):
-            net(torch.randn(4, 3)).square().mean().backward()
-            stepper.step()
-            stepper.zero_grad()
-        steps.append(net.weight.detach())
-    torch.testing.assert_close(*steps)
 
 
 def test_interleaved_takes_turns():

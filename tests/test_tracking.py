@@ -569,6 +569,7 @@ def test_a_run_of_train_is_whole_in_the_offline_file(tmp_path):
 
     from fastcv.recipe import Reported, flat, train
     from fastcv.recipes.digits import recipe
+    from fastcv.report import wandb_report
 
     short = replace(
         recipe,
@@ -593,5 +594,14 @@ def test_a_run_of_train_is_whole_in_the_offline_file(tmp_path):
     media = {item.name for item in found.folder.rglob("*.png")}
     for figure in run.path.glob("figures/*.png"):
         assert any(figure.stem in name for name in media), figure.name
+    # What the W&B Report draws is there, by the names that it draws it by.
+    for _, axis, metrics in wandb_report.LINES:
+        for metric in metrics:
+            assert [row for row in found.history if axis in row and metric in row], metric
+    assert found.config["name"] == "digits"
+    for key in wandb_report.FIGURES:
+        if (run.path / f"{key}.png").is_file():
+            assert f"{key}/path" in found.summary
+    assert {"figures/confusion_matrix", "figures/predictions"} <= {*wandb_report.FIGURES}
     assert any("predictions" in key for key in found.summary)
     assert [artifact.type for artifact in found.artifacts if artifact.type == "model"]

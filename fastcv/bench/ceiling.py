@@ -10,7 +10,8 @@ from fastcv.learning.learner import Learner
 class BareTraining:
     """Forward, loss, backward, step, and nothing else.
 
-    Net, loss, optimizer, precision and memory layout are those of a recipe's Learner.
+    Net, loss, optimizer, precision and memory layout are those of a recipe's Learner, and so is
+    whether the net is compiled. A CUDA graph is not used.
 
     Args:
         learn: its data are `Synthetic`; its net is trained in place.
@@ -21,6 +22,7 @@ class BareTraining:
         learn.create_opt()
         learn("before_fit")  # lays out and places the net as a fit does
         self.net, self.loss = learn.model, loss
+        self.forward = learn.stepper.net(learn)
         self.optimizer = learn.opt.opt
         for group in self.optimizer.param_groups:
             group["lr"] = RATE
@@ -33,7 +35,7 @@ class BareTraining:
         while True:
             for x, y in self.batches:
                 with self.precision.scope(x.device):
-                    logits = self.net(x)
+                    logits = self.forward(x)
                 loss = self.loss(logits.float(), y)
                 loss.backward()
                 self.optimizer.step()

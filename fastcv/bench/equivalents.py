@@ -146,7 +146,9 @@ def _lighting(jitter: ColorJitter) -> list:
 
 def torch_optimizer(optimizer: Callable) -> Callable[..., torch.optim.Optimizer]:
     """Give the one of torch by that name, as it comes: neither fused nor told to be."""
-    return partial(getattr(torch.optim, type(optimizer).__name__), **dataclasses.asdict(optimizer))
+    settings = dataclasses.asdict(optimizer)
+    del settings["fused"]
+    return partial(getattr(torch.optim, type(optimizer).__name__), **settings)
 
 
 def fastai_optimizer(optimizer: Callable) -> Callable:

@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from fastai.data.core import DataLoaders
-from fastai.optimizer import OptimWrapper
 
 from fastcv.bench.rounds import Clock, Stopwatch
 from fastcv.bench.stock_fastai import EPOCHS, RATE
 from fastcv.learning.learner import Learner
-from fastcv.learning.precision import Precision
 from fastcv.learning.schedules import OneCycle
 from fastcv.recipe.training import learner
 from fastcv.recipe.values import Recipe
@@ -51,56 +49,17 @@ class Part:
         name: the contender is called "without_NAME".
         says: what the part does, for the table.
         used: whether the recipe's Learner has it on this machine.
-        recipe: gives the recipe without it.
-        learner: takes it off the Learner.
+        off: gives the recipe without it.
     """
 
     name: str
     says: str
     used: Callable[[Recipe, Learner], bool]
-    recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe
-    learner: Callable[[Learner], None] = lambda learn: None
+    off: Callable[[Recipe], Recipe]
 
 
-@dataclass(frozen=True)
-class Unfused:
-    """A recipe's optimizer as torch has it by default.
-
-    That is parameter by parameter on a CPU, and in lists of parameters on a GPU.
-
-    Args:
-        optimizer: fused.
-    """
-
-    optimizer: Callable[..., OptimWrapper]
-
-    def __call__(self, params: Iterable, lr: float | slice, **settings: object) -> OptimWrapper:
-        """Build the optimizer."""
-        built = self.optimizer(params, lr, **settings)
-        built.opt.defaults["fused"] = None
-        for group in built.opt.param_groups:
-            group["fused"] = None
-        return built
-
-
-class ChannelsFirst(Precision):
-    """`Precision` with images and weights channels first, torch's default."""
-
-    name = "precision"  # as on every Learner of a recipe
-
-    def before_fit(self) -> None:
-        """Lay the weights out channels first, in place."""
-        self.learn.model.to(memory_format=torch.contiguous_format)
-
-    def before_batch(self) -> None:
-        """Lay the images out channels first: the loader's copy is paid for in either layout."""
-        self.learn.xb = tuple(x.contiguous() for x in self.learn.xb)
-
-
-def _channels_first(learn: Learner) -> None:
-    precision = learn.precision.precision
-    learn.remove_cb(Precision)
-    learn.add_cb(ChannelsFirst(precision))
+def _stepping(recipe: Recipe, **settings: object) -> Recipe:
+    return replace(recipe, step=replace(recipe.step, **settings))
 
 
 PARTS = (
@@ -108,25 +67,37 @@ PARTS = (
         name="cache",
         says="images decoded once, batches gathered whole",
         used=lambda recipe, learn: recipe.data.cache != "off",
-        recipe=lambda recipe: replace(recipe, data=replace(recipe.data, cache="off")),
+        off=lambda recipe: replace(recipe, data=replace(recipe.data, cache="off")),
     ),
     Part(
         name="bf16",
         says="bf16 autocast, else fp32",
         used=lambda recipe, learn: learn.precision.precision == "bf16",
-        recipe=lambda recipe: replace(recipe, precision="fp32"),
+        off=lambda recipe: replace(recipe, precision="fp32"),
     ),
     Part(
         name="channels_last",
         says="channels-last images and weights, else channels first",
-        used=lambda recipe, learn: True,
-        learner=_channels_first,
+        used=lambda recipe, learn: recipe.step.channels_last,
+        off=lambda recipe: _stepping(recipe, channels_last=False),
     ),
     Part(
         name="fused_optimizer",
         says="one fused optimizer step, else torch's default",
-        used=lambda recipe, learn: True,
-        recipe=lambda recipe: replace(recipe, optimizer=Unfused(recipe.optimizer)),
+        used=lambda recipe, learn: recipe.optimizer.fused,
+        off=lambda recipe: replace(recipe, optimizer=replace(recipe.optimizer, fused=False)),
+    ),
+    Part(
+        name="compile",
+        says="net compiled, else its layers one by one",
+        used=lambda recipe, learn: recipe.step.compile,
+        off=lambda recipe: _stepping(recipe, compile=False),
+    ),
+    Part(
+        name="graph",
+        says="steps replayed from a CUDA graph, else launched by Python",
+        used=lambda recipe, learn: learn.stepper.graph is not None,
+        off=lambda recipe: _stepping(recipe, graph="off"),
     ),
 )
 
@@ -161,10 +132,8 @@ def without(
     for part in parts:
         if not part.used(recipe, learn):
             continue
-        lesser = part.recipe(recipe)
+        lesser = part.off(recipe)
         if lesser.data == recipe.data:
             lesser = replace(lesser, data=Given(learn.dls))
-        built = learner(lesser, device=device)
-        part.learner(built)
-        learners[f"without_{part.name}"] = built
+        learners[f"without_{part.name}"] = learner(lesser, device=device)
     return learners

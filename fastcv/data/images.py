@@ -81,7 +81,9 @@ class Images:
         normalise: mean and standard deviation per channel; None leaves pixels in 0-1.
         holdout: validation images taken from the training ones, stratified: an integer is images
             of each class, a float a fraction of each class. With 0 the source's own validation
-            part counts; where it has none, the test part validates.
+            part counts.
+        test_validates: without a validation part, whether the test part validates every epoch;
+            False: nothing validates, and the test part is read once, at the end.
         split_seed: which images are held out, and which are kept by `train_per_class`.
         train_per_class: training images of each class; None for all.
         channels: 3 for RGB, 1 for grey.
@@ -100,6 +102,7 @@ class Images:
     augment: tuple[Callable, ...] = ()
     normalise: Statistics | None = None
     holdout: int | float = 0
+    test_validates: bool = True
     split_seed: int = 42
     train_per_class: int | None = None
     channels: int = 3
@@ -111,7 +114,8 @@ class Images:
     def __call__(self, device: torch.device | str | None = None) -> DataLoaders:
         """Build the DataLoaders, decoding the images if that was not done before.
 
-        Beside fastai's own, they have these attributes:
+        They are training, validation and, where there is one, test; the validation loader is
+        empty where nothing validates. Beside fastai's own, they have these attributes:
 
         - `image_shape`: (C, H, W) of what a net gets.
         - `valid_is_test`: whether the test images validate, for want of others.
@@ -159,14 +163,14 @@ class Images:
         resize = self.resize and round(self.resize * size / self.size)
         return replace(
             self,
-            source=Toy(size=resize or size, channels=self.channels),
+            source=Toy(size=resize or size, channels=self.channels, train=8, test=4),
             size=size,
             resize=resize,
-            batch_size=min(self.batch_size, 16),
-            valid_batch_size=self.valid_batch_size and min(self.valid_batch_size, 16),
+            batch_size=min(self.batch_size, 8),
+            valid_batch_size=self.valid_batch_size and min(self.valid_batch_size, 8),
             augment=tuple(_resized(each, size) for each in self.augment),
-            holdout=min(self.holdout, 4) if isinstance(self.holdout, int) else self.holdout,
-            train_per_class=self.train_per_class and min(self.train_per_class, 8),
+            holdout=min(self.holdout, 2) if isinstance(self.holdout, int) else self.holdout,
+            train_per_class=self.train_per_class and min(self.train_per_class, 4),
             path=None,
             cache="auto" if self.cache == "cuda" else self.cache,
         )
@@ -225,7 +229,7 @@ class Images:
         if valid:
             return [train, valid, test] if test else [train, valid], False
         if test:
-            return [train, test], True
+            return ([train, test], True) if self.test_validates else ([train, [], test], False)
         raise ValueError(
             "there must be images to validate on, but the data has a training part alone: "
             "hold some out, as by holdout=0.2"
@@ -247,6 +251,8 @@ class Images:
                 TransformBlock(type_tfms=ReadImage(self.channels)),
                 CategoryBlock(vocab=list(classes), sort=False),
             ),
+            # Not given as the source: fastai writes that into a message, every pixel of it.
+            get_items=lambda _: items,
             get_x=image_of,
             get_y=label_of,
             splitter=lambda _: parts,
@@ -255,7 +261,7 @@ class Images:
             dl_type=ImageDL,
         )
         return block.dataloaders(
-            items,
+            None,
             bs=self.batch_size,
             val_bs=self.valid_batch_size or self.batch_size,
             # fastai drops the last, smaller batch of training: not if it is the only one.
@@ -279,7 +285,7 @@ class Images:
         labels = torch.tensor([number[sample.label] for sample in items])
         images = self._placed(torch.from_numpy(pixels.images), device)
         for dl, part in zip(dls, parts, strict=True):
-            places = torch.tensor(part)
+            places = torch.tensor(part, dtype=torch.int64)  # also where there are none
             here = (each[places].to(images.device) for each in (rows, labels))
             dl.decoded = Decoded(images, *here)
 

@@ -220,17 +220,46 @@ class ImageDL(TfmdDL):
         if not self._gathers:
             yield from super().__iter__()
             return
+        count = None
+        for places in self.places():
+            count = count or (1 if self._is_light else torch.get_num_threads())
+            with threads(count):
+                batch = self._batch(places)
+            yield batch
+
+    def places(self) -> Iterator[Tensor]:
+        """Go through an epoch as by iterating, but make no batches: give where their images are.
+
+        `decoded.batch` gathers them and `finished` does the rest; only of use where
+        `makes_plain_batches`.
+
+        Shape:
+            yields: (B,), int64, on the device of the decoded images.
+        """
         self.randomize()
         self.before_iter()
         # torch's loader draws a seed for its processes here. One drawn in vain makes the random
         # numbers that follow the same ones, whether images are decoded already or one by one.
         torch.empty((), dtype=torch.int64).random_()
-        count = 1 if self._is_light else torch.get_num_threads()
-        for places in self._batches(self.get_idxs()):
-            with threads(count):
-                batch = self._batch(places)
-            yield batch
+        yield from self._batches(self.get_idxs())
         self.after_iter()
+
+    def finished(self, x: Tensor) -> Tensor:
+        """Augment, if this is training, and normalise plain images on their device.
+
+        Shape:
+            x: (B, C, H, W), uint8.
+            returns: (B, C, size, size), float32.
+        """
+        for step in self.after_batch.fs:
+            if step.split_idx in (None, self.after_batch.split_idx):
+                x = step.plain(x)
+        return x
+
+    @property
+    def makes_plain_batches(self) -> bool:
+        """Whether batches are gathered, and nothing but our own steps makes them."""
+        return self._gathers and self._is_ours
 
     def _batch(self, places: Tensor) -> tuple:
         """Gather a batch and apply the transforms of batches.
@@ -244,10 +273,7 @@ class ImageDL(TfmdDL):
         image_type = TensorImage if x.shape[1] == 3 else TensorImageBW
         if not self._is_ours:
             return self.after_batch((image_type(x), TensorCategory(y)))
-        for step in self.after_batch.fs:
-            if step.split_idx in (None, self.after_batch.split_idx):
-                x = step.plain(x)
-        return x.as_subclass(image_type), y.as_subclass(TensorCategory)
+        return self.finished(x).as_subclass(image_type), y.as_subclass(TensorCategory)
 
     @property
     def _is_ours(self) -> bool:

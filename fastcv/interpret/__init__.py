@@ -1,5 +1,6 @@
 """Figures of a training and of a trained net: functions of plain data, drawn without pyplot."""
 
+from fastcv.interpret.activations import FeatureMaps, activations, feature_maps
 from fastcv.interpret.confusion import confusion_matrix
 from fastcv.interpret.images import prediction_grid, top_losses
 from fastcv.interpret.predicted import Predictions, predictions
@@ -7,9 +8,12 @@ from fastcv.interpret.style import save
 from fastcv.interpret.training import curves, lr_find, schedule
 
 __all__ = [
+    "FeatureMaps",
     "Predictions",
+    "activations",
     "confusion_matrix",
     "curves",
+    "feature_maps",
     "lr_find",
     "prediction_grid",
     "predictions",

@@ -3,6 +3,20 @@
 from typing import Any
 
 from fastai.callback.core import Callback, CancelFitException
+from fastai.learner import Learner
+
+
+def check_measured(learn: Learner, monitor: str) -> None:
+    """See that a fit of `learn` will measure what is to be monitored.
+
+    Raises:
+        ValueError: it is of the validation images, and there are none.
+    """
+    if monitor.startswith("valid") and not len(learn.dls.valid):
+        raise ValueError(
+            f"a stage that monitors {monitor} must have images to validate on, got none: hold some "
+            f"out, as by holdout=0.1, or monitor {monitor.replace('valid', 'train')}"
+        )
 
 
 class KeepBest(Callback):
@@ -20,6 +34,7 @@ class KeepBest(Callback):
 
     def before_fit(self) -> None:
         """Forget what an earlier fit found."""
+        check_measured(self.learn, self.monitor)
         self.best, self.best_epoch, self.waited, self.weights = float("inf"), 0, 0, None
 
     def after_epoch(self) -> None:

@@ -3,74 +3,179 @@
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 # Imported for what they add: `summary` to a Learner; `show_results`, `plot_top_losses` to images.
 import fastai.callback.hook
 import fastai.vision.learner  # noqa: F401
+import torch
 from fastai import learner as fastai_learner
-from fastai.callback.core import Callback, CancelEpochException
+from fastai.callback.core import (
+    Callback,
+    CancelBackwardException,
+    CancelBatchException,
+    CancelEpochException,
+    CancelStepException,
+    TrainEvalCallback,
+    _inner_loop,
+    event,
+)
 from fastai.callback.schedule import SuggestionMethod
+from fastai.optimizer import OptimWrapper
 from fastcore.basics import tuplify
 from torch import Tensor
 
+from fastcv.learning import recorder
 from fastcv.learning.lr_finder import Rates, find_rates
-from fastcv.learning.precision import Precision
+
+if TYPE_CHECKING:
+    from fastcv.learning.step import Stepper
+
+# What stands in for callbacks that fastai adds to every Learner: the same to a user.
+LEAN = {
+    fastai_learner.Recorder: recorder.Recorder,
+    TrainEvalCallback: recorder.TrainEvalCallback,
+}
 
 
 class Learner(fastai_learner.Learner):
     """fastai's Learner; a seeded fit after `lr_find` is the fit without it, and a fit can resume.
 
+    Events, exceptions and attributes are fastai's; callbacks get batches as plain tensors. A step
+    does little beside the net's own work, and does not wait for the device.
+
     Attributes:
         first_epoch: epochs of the running fit that a stopped run has done; set while a fit begins,
             which fastai's own `start_epoch` cannot do without breaking callbacks.
+        stepper: computes training steps in another way, as compiled or by a captured graph; None:
+            one after the other, as fastai does.
     """
 
     first_epoch = 0
+    stepper: "Stepper | None" = None
+    # Found out once for all batches of a loader; None between loaders.
+    _net_device: torch.device | None = None
+    _inputs: tuple[int, int] | None = None  # elements of a batch, and how many of them are inputs
+    _handled_by: list[Callback] | None = None
 
     @property
     def borrowed(self) -> bool:
         """Whether the LR finder or a prediction uses the loop: nothing of it is training."""
-        return hasattr(self, "lr_finder") or hasattr(self, "gather_preds")
+        own = vars(self)  # `hasattr` would also look through the net
+        return "lr_finder" in own or "gather_preds" in own
 
-    def _call_one(self, event_name: str) -> None:
-        """Let the callbacks handle an event; what they raise for the user keeps its sentence."""
+    def __getattr__(self, name: str) -> Any:
+        # fastai's Recorder sets it at every step, and waits for the device to know it.
+        if name == "smooth_loss" and "recorder" in vars(self):
+            return self.recorder.smooth_loss.value
+        return super().__getattr__(name)
+
+    def add_cb(self, cb: Callback | type[Callback]) -> "Learner":
+        """Add a callback or one of a class; for a class of fastai's own, what stands in for it."""
+        if cb is fastai_learner.CastToTensor:
+            return self  # batches are plain tensors before a callback sees them
+        return super().add_cb(LEAN.get(cb, cb) if isinstance(cb, type) else cb)
+
+    def __call__(self, event_name: str | Sequence[str]) -> None:
+        """Let the callbacks handle an event, or several in turn."""
+        if isinstance(event_name, str):
+            self._call_one(event_name)
+        else:
+            for name in event_name:
+                self._call_one(name)
+
+    def _call_one(self, event_name: str, aside: tuple[type, ...] = ()) -> None:
+        """Let the callbacks handle an event; what they raise for the user keeps its sentence.
+
+        Args:
+            event_name: of fastai's events.
+            aside: kinds of callbacks that are not asked.
+        """
         try:
-            for callback in self._handlers(event_name):
-                callback(event_name)
+            for callback, directly in self._handlers(event_name):
+                if aside and isinstance(callback, aside):
+                    continue
+                if not directly:
+                    callback(event_name)
+                elif callback.run and (callback.run_train if self.training else callback.run_valid):
+                    getattr(callback, event_name)()
         except (ValueError, FloatingPointError) as error:
             # fastai puts "Exception occured in `History` when calling event ..." in front.
-            error.args = (str(error.args[0]).rpartition("`:\n\t")[2],)
+            if error.args:
+                error.args = (str(error.args[0]).rpartition("`:\n\t")[2], *error.args[1:])
             raise
 
-    def _handlers(self, event_name: str) -> list[Callback]:
+    def _handlers(self, event_name: str) -> list[tuple[Callback, bool]]:
         """The callbacks that do something at an event, in order.
 
         fastai asks every callback at every event, and each that has no method for it looks through
         the whole Learner and its net for one: more than a small net's step takes itself.
+
+        Returns:
+            With each, whether all that fastai's `Callback.__call__` does is to call its method, if
+            it is not switched off for training or validation: so it is for events of a batch.
         """
-        if getattr(self, "_handled_by", None) != list(self.cbs):
+        if self._handled_by != self.cbs.items:
             self._handled_by, self._by_event = list(self.cbs), {}
         if event_name not in self._by_event:
+            if not hasattr(event, event_name):
+                raise ValueError(f"an event must be one of fastai's, got {event_name!r}")
+            in_batch = event_name in _inner_loop
+            inherits = {cb: type(cb).__call__ is Callback.__call__ for cb in self.cbs}
             self._by_event[event_name] = [
-                callback
+                (callback, in_batch and inherits[callback])
                 for callback in self.cbs.sorted("order")
                 if event_name in vars(callback)
                 or hasattr(type(callback), event_name)
-                or type(callback).__call__ is not Callback.__call__
+                or not inherits[callback]
                 or event_name == "after_fit"  # it also switches callbacks on again
             ]
         return self._by_event[event_name]
 
     def __getstate__(self) -> dict:
-        known = ("_handled_by", "_by_event")
-        return {key: value for key, value in super().__getstate__().items() if key not in known}
+        passing = ("_handled_by", "_by_event", "stepper", "_net_device", "_inputs")
+        return {key: value for key, value in super().__getstate__().items() if key not in passing}
+
+    def all_batches(self) -> None:
+        """Train or evaluate on all batches of `self.dl`."""
+        self._net_device = self._inputs = None
+        try:
+            if self.training and self.stepper is not None and self.stepper.trains(self):
+                self.n_iter = len(self.dl)
+                self.stepper.train(self)
+            else:
+                super().all_batches()
+        finally:
+            self._net_device = self._inputs = None
+
+    def one_batch(self, i: int, b: Sequence) -> None:
+        """Train or evaluate on the batch `b`, the `i`-th of its loader."""
+        self.iter = i
+        self._split(self._set_device(b))
+        self._with_events(self._do_one_batch, "batch", CancelBatchException)
+
+    def _set_device(self, b: Any) -> Any:
+        """Bring a batch to the net's device, as plain tensors; most batches are there already."""
+        if self._net_device is None:
+            self._net_device = next(self.model.parameters()).device
+        device = self._net_device
+        if type(b) is tuple:
+            for each in b:
+                if not isinstance(each, Tensor) or each.device != device:
+                    break
+            else:
+                return plain(b)
+        return plain(super()._set_device(b))
+
+    def _split(self, b: Any) -> None:
+        if self._inputs is None or self._inputs[0] != len(b):
+            super()._split(b)
+            self._inputs = len(b), len(self.xb)
+        inputs = self._inputs[1]
+        self.xb, self.yb = b[:inputs], b[inputs:]
 
     def _do_one_batch(self) -> None:
-        # fastai's, with the forward pass in the scope of `Precision`, where there is one.
-        precision = self._grab_cbs(Precision)
-        with precision[0].scope(self.xb[0].device) if precision else nullcontext():
-            pred = self.model(*self.xb)
-        self.pred = pred.float() if isinstance(pred, Tensor) else pred
+        self.pred = self.forward_pass(*self.xb)
         self("after_pred")
         if len(self.yb):
             self.loss_grad = self.loss_func(self.pred, *self.yb)
@@ -79,11 +184,40 @@ class Learner(fastai_learner.Learner):
         if self.training and len(self.yb):
             self._do_grad_opt()
 
+    def forward_pass(self, *xb: Tensor) -> Any:
+        """Give the logits of a batch in float32, computed in the Learner's precision."""
+        compiles = self.training and self.stepper is not None
+        net = self.stepper.net(self) if compiles else self.model
+        precision = vars(self).get("precision")
+        with nullcontext() if precision is None else precision.scope(xb[0].device):
+            pred = net(*xb)
+        return pred.float() if isinstance(pred, Tensor) else pred
+
+    def _do_grad_opt(self) -> None:
+        self._with_events(self._backward, "backward", CancelBackwardException)
+        self._with_events(self._step, "step", CancelStepException)
+        self._optimizer.zero_grad()
+
+    def _step(self) -> None:
+        self._optimizer.step()
+
+    @property
+    def _optimizer(self) -> Any:
+        """What steps: torch's own optimizer where fastai's plain wrapper would look for it."""
+        return self.opt.opt if type(self.opt) is OptimWrapper else self.opt
+
     def _do_fit(self) -> None:
         start, self.first_epoch = self.first_epoch, 0
-        for epoch in range(start, self.n_epoch):
-            self.epoch = epoch
-            self._with_events(self._do_epoch, "epoch", CancelEpochException)
+        try:
+            if self.stepper is not None:
+                self.epoch = start
+                self.stepper.begin(self)
+            for epoch in range(start, self.n_epoch):
+                self.epoch = epoch
+                self._with_events(self._do_epoch, "epoch", CancelEpochException)
+        finally:
+            if self.stepper is not None:
+                self.stepper.end()
 
     def lr_find(
         self,
@@ -121,11 +255,21 @@ class Learner(fastai_learner.Learner):
         return suggested(*(rate for rate, _ in found.suggestions.values()))
 
 
+def plain(batch: Any) -> Any:
+    """Make of a batch's tensors plain ones, in tuples and lists too: subclasses cost time."""
+    if isinstance(batch, Tensor):
+        return batch if type(batch) is Tensor else batch.as_subclass(Tensor)
+    if isinstance(batch, tuple | list):
+        kind = list if isinstance(batch, list) else tuple
+        return kind(plain(each) for each in batch)
+    return batch
+
+
 def _plot(found: Rates) -> None:
     """Draw as fastai does, through a recorder of its own: the learner's must not change."""
-    recorder = fastai_learner.Recorder()
-    recorder.lrs, recorder.losses = list(found.rates), list(found.losses)
-    recorder.plot_lr_find(
+    drawn = fastai_learner.Recorder()
+    drawn.lrs, drawn.losses = list(found.rates), list(found.losses)
+    drawn.plot_lr_find(
         skip_end=5 if len(found.losses) > 10 else 0,
         suggestions=list(found.suggestions.values()),
         nms=list(found.suggestions),

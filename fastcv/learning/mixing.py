@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from fastai.callback.core import Callback
+from torch import Tensor
 
 
 class Mixing(Callback):
@@ -13,7 +14,7 @@ class Mixing(Callback):
         classes: their number.
     """
 
-    order = 9  # after fastai's cast to plain tensors, before `Precision` lays the images out
+    order = 9  # before `Precision` lays the images out
     run_valid = False
 
     def __init__(self, values: Sequence[Callable], classes: int):
@@ -21,7 +22,11 @@ class Mixing(Callback):
 
     def before_batch(self) -> None:
         """Mix this batch; the LR finder sees mixed batches as well."""
-        x, y = self.learn.xb[0], self.learn.yb[0]
+        x, y = self.mixed(self.learn.xb[0], self.learn.yb[0])
+        self.learn.xb, self.learn.yb = (x, *self.learn.xb[1:]), (y,)
+
+    def mixed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix images, and class numbers into a probability for each class."""
         for value in self.values:
             x, y = value(x, y, classes=self.classes)
-        self.learn.xb, self.learn.yb = (x, *self.learn.xb[1:]), (y,)
+        return x, y

@@ -8,7 +8,7 @@ What is random in a new net comes from torch's global generator: its seed decide
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from fastai.data.core import DataLoaders
 from fastcore.foundation import L
 from torch import Tensor, nn
 from torchvision.models import ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from fastcv.learning import weights as weight_files
 from fastcv.learning.learner import Learner
@@ -25,6 +26,8 @@ from fastcv.learning.lr_finder import untouched_randomness
 from fastcv.nets.basenet import BaseNet
 
 _FROM_DATA = ("classes", "channels", "size")
+_THINNED = ("widths", "hidden")  # of a smoke run's net
+_THINNING, _THINNEST = 16, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +61,23 @@ class FromScratch:
         net = self.net(classes=len(dls.vocab), channels=channels, size=height, **self.settings)
         return Learner(dls, net, **learner_keywords)
 
+    def but(self, **settings: object) -> "FromScratch":
+        """Return this value with some of the net's settings replaced or added."""
+        return replace(self, settings={**self.settings, **settings})
+
     def smoke(self) -> "FromScratch":
-        """Return the value to try an experiment with: this one, which needs no weights."""
-        return self
+        """Return the value to try an experiment with: the same net, thinner.
+
+        Its settings `widths` and `hidden`, also where the net's own defaults stand, are divided by
+        16, but not below 4.
+        """
+        parameters = inspect.signature(self.net).parameters
+        defaults = {name: parameters[name].default for name in _THINNED if name in parameters}
+        wide = {
+            name: each for name, each in defaults.items() if each is not inspect.Parameter.empty
+        }
+        wide |= {name: each for name, each in self.settings.items() if name in _THINNED}
+        return self.but(**{name: _thinned(each) for name, each in wide.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +96,7 @@ class Pretrained:
         weights: a name of torchvision's, the path of a .safetensors or .pth file, or None for
             random weights.
         dropout: fraction of the features dropped before the last layer, 0 to 1; 0 adds no layer.
+        block_dropout: the same, dropped after every ReLU of the residual blocks.
         train_bn: whether the BatchNorm layers of frozen groups train on, as fastai has it; if
             not, their weights and running statistics stay as they are.
     """
@@ -86,6 +104,7 @@ class Pretrained:
     arch: Callable[..., ResNet] = torchvision.models.resnet50
     weights: str | Path | None = "IMAGENET1K_V1"
     dropout: float = 0.0
+    block_dropout: float = 0.0
     train_bn: bool = True
 
     def __call__(self, dls: DataLoaders, **learner_keywords) -> Learner:
@@ -99,8 +118,10 @@ class Pretrained:
             ValueError: not a ResNet, weights that can't be had or don't fit, channels that are
                 neither 1 nor 3, a dropout outside 0 to 1.
         """
-        if not 0 <= self.dropout <= 1:
-            raise ValueError(f"dropout must be a fraction from 0 to 1, got {self.dropout}")
+        for name in ("dropout", "block_dropout"):
+            fraction = getattr(self, name)
+            if not 0 <= fraction <= 1:
+                raise ValueError(f"{name} must be a fraction from 0 to 1, got {fraction}")
         channels = _image_shape(dls)[0]
         if channels not in (1, 3):
             raise ValueError(f"{_name(self.arch)} takes images of 1 or 3 channels, got {channels}")
@@ -113,6 +134,8 @@ class Pretrained:
         if channels == 1:
             net.conv1 = _one_channel(net.conv1)
         net.fc = _head(net.fc.in_features, len(dls.vocab), self.dropout)
+        if self.block_dropout:
+            drop_out_in_blocks(net, self.block_dropout)
         if self.weights is not None:
             self._load(net)
         callbacks = list(L(learner_keywords.pop("cbs", None)))
@@ -128,8 +151,12 @@ class Pretrained:
         )
 
     def smoke(self) -> "Pretrained":
-        """Return the value to try an experiment with: random weights, so that none are fetched."""
-        return replace(self, weights=None)
+        """Return the value to try an experiment with: random weights, so that none are fetched.
+
+        In place of torchvision's ResNets stands the shallowest one with the same children.
+        """
+        known = getattr(self.arch, "__module__", None) == ResNet.__module__
+        return replace(self, weights=None, arch=resnet10 if known else self.arch)
 
     def _load(self, net: ResNet) -> None:
         if weight_files.is_path(self.weights):
@@ -145,10 +172,26 @@ class Pretrained:
         weight_files.copy(state, net, source=f"the weights '{self.weights}'")
 
 
+def resnet10(weights: None = None) -> ResNet:
+    """Build a ResNet of one block a stage: torchvision's ten children with the least in them."""
+    return ResNet(BasicBlock, [1, 1, 1, 1])
+
+
 def parameter_groups(net: nn.Module) -> list[list[nn.Parameter]]:
     """Return the parameters of each child that has any, in the order of the children."""
     groups = [list(child.parameters()) for child in net.children()]
     return [group for group in groups if group]
+
+
+def drop_out_in_blocks(net: ResNet, fraction: float) -> None:
+    """Drop a fraction of the activations after every ReLU of a torchvision net's residual blocks.
+
+    A block has one ReLU, which it calls two times (BasicBlock) or three (Bottleneck). What follows
+    the ReLU within its module follows each call, and has no weights: their names stay the same.
+    """
+    for block in net.modules():
+        if isinstance(block, BasicBlock | Bottleneck):
+            block.relu = nn.Sequential(block.relu, nn.Dropout(fraction))
 
 
 def last_children(learn: Learner, n: int) -> None:
@@ -190,6 +233,13 @@ def _check_settings(net: Callable[..., nn.Module], settings: Mapping) -> None:
             match = difflib.get_close_matches(name, own, n=1)
             hint = f" Did you mean '{match[0]}'?" if match else f" It has: {', '.join(own)}."
             raise ValueError(f"{_name(net)} has no setting '{name}'.{hint}")
+
+
+def _thinned(widths: int | Sequence) -> int | tuple:
+    """Divide widths, in the lists they stand in; none falls below the least, none grows."""
+    if isinstance(widths, int):
+        return min(widths, max(widths // _THINNING, _THINNEST))
+    return tuple(_thinned(each) for each in widths)
 
 
 def _one_channel(conv: nn.Conv2d) -> nn.Conv2d:

@@ -15,18 +15,21 @@ class SGD:
         momentum: fraction of the last update that is kept.
         weight_decay: L2 penalty, added to the gradient.
         nesterov: look ahead along the momentum.
+        fused: all parameters by one kernel; else torch's default, one by one on a CPU.
     """
 
     momentum: float = 0.9
     weight_decay: float = 0.0
     nesterov: bool = False
+    fused: bool = True
 
     def __call__(self, params: Iterable, lr: float | slice, **_: object) -> OptimWrapper:
         """Build the optimizer over parameters or lists of parameters (the groups)."""
-        return _fused(
+        return _built(
             torch.optim.SGD,
             params,
             lr,
+            self.fused,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             nesterov=self.nesterov,
@@ -37,19 +40,23 @@ class SGD:
 class Adam:
     """Adam, one fused step over all parameters; weight decay is added to the gradient (L2).
 
+    `fused` is as in `SGD`.
+
     Source: Kingma and Ba 2015, arXiv:1412.6980.
     """
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
+    fused: bool = True
 
     def __call__(self, params: Iterable, lr: float | slice, **_: object) -> OptimWrapper:
         """Build the optimizer over parameters or lists of parameters (the groups)."""
-        return _fused(
+        return _built(
             torch.optim.Adam,
             params,
             lr,
+            self.fused,
             betas=self.betas,
             eps=self.eps,
             weight_decay=self.weight_decay,
@@ -60,26 +67,33 @@ class Adam:
 class AdamW:
     """Adam with weight decay taken off the weights themselves.
 
+    `fused` is as in `SGD`.
+
     Source: Loshchilov and Hutter 2019, arXiv:1711.05101.
     """
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.01
+    fused: bool = True
 
     def __call__(self, params: Iterable, lr: float | slice, **_: object) -> OptimWrapper:
         """Build the optimizer over parameters or lists of parameters (the groups)."""
-        return _fused(
+        return _built(
             torch.optim.AdamW,
             params,
             lr,
+            self.fused,
             betas=self.betas,
             eps=self.eps,
             weight_decay=self.weight_decay,
         )
 
 
-def _fused(kind: type, params: Iterable, lr: float | slice, **settings: object) -> OptimWrapper:
+def _built(
+    kind: type, params: Iterable, lr: float | slice, fused: bool, **settings: object
+) -> OptimWrapper:
     # A slice of rates is spread over the groups by fastai's set_hypers; torch wants a number here.
     start = lr.stop if isinstance(lr, slice) else lr
-    return OptimWrapper(params, kind, lr=start, fused=True, **settings)
+    # False would be the slowest way; None lets torch choose.
+    return OptimWrapper(params, kind, lr=start, fused=fused or None, **settings)

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from fastai.callback.core import Callback
+from torch import Tensor
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -46,27 +47,32 @@ class Precision(Callback):
 
     Args:
         precision: "fp32" or "bf16", as `resolve` gives it.
+        channels_last: how weights and images lie; else channels first, torch's default.
     """
 
     order = 9.5  # after fastai's cast to plain tensors, before the forward pass
     run_valid = True
 
-    def __init__(self, precision: str):
+    def __init__(self, precision: str, *, channels_last: bool = True):
         self.precision = precision
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
 
     def before_fit(self) -> None:
-        """Lay the weights out channels-last, in place."""
-        self.learn.model.to(memory_format=torch.channels_last)
+        """Lay the weights out, in place."""
+        self.learn.model.to(memory_format=self.layout)
 
     def before_batch(self) -> None:
-        """Lay the images out channels-last."""
-        self.learn.xb = tuple(
-            x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-            for x in self.learn.xb
-        )
+        """Lay the images out."""
+        self.learn.xb = tuple(map(self.laid_out, self.learn.xb))
+
+    def laid_out(self, x: Tensor) -> Tensor:
+        """Lay a batch of images out; what are no images is left as it is."""
+        return x.contiguous(memory_format=self.layout) if x.ndim == 4 else x
 
     def scope(self, device: torch.device) -> AbstractContextManager:
         """Give the context of a forward pass on `device`."""
         if self.precision == "fp32":
             return nullcontext()
-        return torch.autocast(device.type, dtype=torch.bfloat16)
+        # A graph must convert the weights of its own time, not find them converted.
+        cached = not (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
+        return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=cached)

@@ -27,8 +27,10 @@ class Progress(Callback):
 
     def after_batch(self) -> None:
         """Move the bar."""
+        if not self.live:
+            return
         now = time.perf_counter()
-        if not self.live or now - self.drawn < REDRAW_SECONDS or self.learn.borrowed:
+        if now - self.drawn < REDRAW_SECONDS or self.learn.borrowed:
             return
         self.drawn = now
         done = (self.learn.iter + 1) / self.learn.n_iter

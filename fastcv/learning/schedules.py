@@ -14,7 +14,7 @@ from fastai.callback.core import Callback
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner
 
-from fastcv.learning.keep_best import KeepBest, StopEarly
+from fastcv.learning.keep_best import KeepBest, StopEarly, check_measured
 from fastcv.learning.lr_finder import find_rates
 from fastcv.learning.models import last_children
 
@@ -69,9 +69,15 @@ class Anneal(Callback):
     """Set learning rates and momentum before every batch from a curve."""
 
     order, run_valid = 60, False
+    only_rates = True  # before a batch it leaves the batch as it is: a captured step may follow
 
     def __init__(self, curve: Curve):
         self.curve = curve
+
+    @property
+    def moves_momentum(self) -> bool:
+        """Whether the curve gives momentum too."""
+        return self.curve(0, 0, 1, 1)[1] is not None
 
     def before_fit(self) -> None:
         """Remember the rates of the parameter groups: the curve scales them."""
@@ -105,6 +111,7 @@ class ReduceOnPlateau(Callback):
 
     def before_fit(self) -> None:
         """Put torch's scheduler on the stage's optimizer."""
+        check_measured(self.learn, self.monitor)
         self.rule = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.learn.opt.opt,
             mode="min" if self.monitor.endswith("loss") else "max",
@@ -123,6 +130,19 @@ class ReduceOnPlateau(Callback):
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         self.rule.load_state_dict(state)
+
+
+class ClipElements(Callback):
+    """Bring every element of the gradient to at most `limit`, whatever its sign."""
+
+    order, run_valid = GradientClip.order, False
+
+    def __init__(self, limit: float):
+        self.limit = limit
+
+    def before_step(self) -> None:
+        """Clip what the backward pass left."""
+        torch.nn.utils.clip_grad_value_(self.learn.model.parameters(), self.limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +171,7 @@ class Constant:
             last; a name (valley, steep, slide, minimum) is what the LR finder suggests on the spot.
         frozen: True trains the head alone, a number n the last n children of the net, False all.
         clip: largest norm of the gradient, None for no limit.
+        clip_value: largest magnitude of each element of the gradient, None for no limit.
         early_stop: when to end early; the best weights are then kept.
     """
 
@@ -158,6 +179,7 @@ class Constant:
     lr: float | tuple[float, float] | str
     frozen: bool | int = False
     clip: float | None = None
+    clip_value: float | None = None
     early_stop: EarlyStop | None = None
 
     def __post_init__(self):
@@ -179,6 +201,8 @@ class Constant:
         callbacks: list[Callback] = []
         if self.clip is not None:
             callbacks.append(GradientClip(max_norm=self.clip))
+        if self.clip_value is not None:
+            callbacks.append(ClipElements(self.clip_value))
         if self.early_stop is not None:
             keep = KeepBest(self.early_stop.monitor)
             callbacks += [keep, StopEarly(keep, self.early_stop.patience)]

@@ -1,5 +1,6 @@
 """Report 000's net: BaseNet grown into three convolutions and three residual blocks."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ class ResidualBaseNet(nn.Module):
         classes: number of logits.
         channels: channels of the images.
         size: height and width of the images in pixels, at least 8.
+        widths: channels of the three convolutions, then of the three residual blocks.
         activation: "relu", or None for a net without non-linearities but its max-pool.
         norm: batch norm after each 3x3 convolution and after the logits.
 
@@ -28,7 +30,8 @@ class ResidualBaseNet(nn.Module):
         returns: (B, classes) logits, not probabilities.
 
     Raises:
-        ValueError: `size` is below 8 pixels, or `activation` is neither "relu" nor None.
+        ValueError: `size` is below 8 pixels, `activation` is neither "relu" nor None, or `widths`
+            are not six.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class ResidualBaseNet(nn.Module):
         classes: int,
         channels: int = 3,
         size: int = 32,
+        widths: Sequence[int] = (64, 128, 256, 256, 512, 1024),
         activation: Literal["relu"] | None = "relu",
         norm: bool = True,
     ) -> None:
@@ -44,30 +48,32 @@ class ResidualBaseNet(nn.Module):
         require_size("ResidualBaseNet", size, at_least=8)
         if activation not in ("relu", None):
             raise ValueError(f'activation must be "relu" or None, got {activation!r}')
+        if len(widths) != 6:
+            raise ValueError(f"widths must be six, got {len(widths)}: {tuple(widths)}")
         how = {"activation": activation, "norm": norm}
         self.stem = nn.Sequential(
-            *_convolution(channels, 64, **how),
-            *_convolution(64, 128, **how),
-            *_convolution(128, 256, **how),
+            *_convolution(channels, widths[0], **how),
+            *_convolution(widths[0], widths[1], **how),
+            *_convolution(widths[1], widths[2], **how),
             nn.MaxPool2d(2),
         )
         self.blocks = nn.Sequential(
-            ResidualBlock(256, 256, **how),
-            ResidualBlock(256, 512, stride=2, **how),
-            ResidualBlock(512, 1024, stride=2, **how),
+            ResidualBlock(widths[2], widths[3], **how),
+            ResidualBlock(widths[3], widths[4], stride=2, **how),
+            ResidualBlock(widths[4], widths[5], stride=2, **how),
         )
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
-            nn.Linear(1024, 128),
+            nn.Linear(widths[-1], 128),
             nn.Linear(128, classes),
             nn.BatchNorm1d(classes) if norm else nn.Identity(),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of a batch of images."""
-        x = self.stem(x)  # (B, 256, H/2, W/2)
-        x = self.blocks(x)  # (B, 1024, H/8, W/8)
-        x = self.pool(x).flatten(1)  # (B, 1024)
+        x = self.stem(x)  # (B, widths[2], H/2, W/2)
+        x = self.blocks(x)  # (B, widths[5], H/8, W/8)
+        x = self.pool(x).flatten(1)  # (B, widths[5]), by default 1024
         return self.classifier(x)  # (B, classes)
 
 

@@ -55,9 +55,11 @@ class Results:
             **measured,
             "epochs": len(history.rows),
             "seconds": sum(row["seconds"] for row in history.rows),
+            "warmup_seconds": self.learn.stepper.warmup_seconds,
             "images_per_second": statistics.median(speeds) if speeds else None,
             "device": str(loaders.device),
             "precision": self.learn.precision.precision,
+            "step": self.learn.stepper.used(self.learn),
             "images": [len(loader.dataset) for loader in loaders.loaders],
             "skipped_images": getattr(loaders, "skipped", 0),
             "source": reported.source if reported else None,
@@ -110,10 +112,10 @@ class Results:
             "loss": float(self._predicted.losses.mean()),
             "accuracy": self._predicted.accuracy,
         }
-        if self._has_test:
+        if self._has_test and len(self.learn.dls.valid):
             loss, accuracy = self.learn.validate(ds_idx=1)
             measured |= {"valid_loss": float(loss), "valid_accuracy": float(accuracy)}
-        else:
+        elif not self._has_test:
             measured |= {f"valid_{name}": value for name, value in evaluated.items()}
         validated = [row["valid_accuracy"] for row in rows if "valid_accuracy" in row]
         best = max(validated, default=None)
@@ -136,15 +138,22 @@ class Results:
             if name.endswith("accuracy")
         }
         smoke = {"smoke": self.smoke}
+        few = {"n": 6} if self.smoke else {}  # pictures take most of a figure's time
         drawn = {
             "curves": interpret.curves(
                 history.rows, {} if self.smoke else accuracies, title=self.recipe.name, **smoke
             ),
             "schedule": interpret.schedule(history.steps, **smoke),
             "confusion_matrix": interpret.confusion_matrix(found, **smoke),
-            "predictions": interpret.prediction_grid(found, seed=self.recipe.seed, **smoke),
-            "top_losses": interpret.top_losses(found, **smoke),
+            "predictions": interpret.prediction_grid(found, seed=self.recipe.seed, **few, **smoke),
+            "top_losses": interpret.top_losses(found, **few, **smoke),
         }
+        image = found.image(0)
+        if interpret.feature_maps(self.learn, image):  # a net without convolutions has none
+            most = {"most": 4} if self.smoke else {}
+            drawn["activations"] = interpret.activations(
+                self.learn, image, picture=image, **most, **smoke
+            )
         for number, (_, rates) in enumerate(history.found, 1):
             name = "lr_find" if number == 1 else f"lr_find_{number}"
             drawn[name] = interpret.lr_find(rates.rates, rates.losses, rates.suggestions, **smoke)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from fastai.callback.progress import ProgressCallback
-from fastai.metrics import accuracy
 from fastai.torch_core import default_device, set_seed
 from fastcore.basics import noop
 
@@ -16,11 +15,12 @@ from fastcv import catalogue, runs, tracking
 from fastcv.learning import checkpoint
 from fastcv.learning.alternation import Alternation
 from fastcv.learning.checkpoint import Checkpoint
-from fastcv.learning.history import History
+from fastcv.learning.history import Accuracy, History
 from fastcv.learning.learner import Learner
 from fastcv.learning.mixing import Mixing
 from fastcv.learning.precision import Precision, resolve
 from fastcv.learning.progress import Progress
+from fastcv.learning.step import Stepper
 from fastcv.recipe.checks import Checks, compare
 from fastcv.recipe.flat import flat
 from fastcv.recipe.results import Results
@@ -40,22 +40,26 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
     """
     device = _device(device)
+    stepper = Stepper(recipe.step, device)
     set_seed(recipe.seed)
     loaders = recipe.data(device=device)
-    precision = Precision(resolve(recipe.precision, device))
-    callbacks = [History(), Progress(), precision, Alternation()]
+    kind = resolve(recipe.precision, device)
+    precision = Precision(kind, channels_last=recipe.step.channels_last)
+    history = History()
+    callbacks = [history, Progress(), precision, Alternation()]
     if mixing := getattr(loaders, "mixing", ()):
         callbacks.append(Mixing(mixing, len(loaders.vocab)))
     learn = recipe.model(
         loaders,
         loss_func=recipe.loss(),
         opt_func=recipe.optimizer,
-        metrics=accuracy,
+        metrics=Accuracy(history),
         cbs=callbacks,
     )
     learn.remove_cb(ProgressCallback)  # Progress shows more, and reads nothing from the device
     learn.logger = noop  # nor does the Recorder print its row
     learn.model.to(device)
+    learn.stepper = stepper
     return learn
 
 
@@ -194,11 +198,12 @@ def defining_file(recipe: Recipe) -> str | None:
 def _introduce(
     recipe: Recipe, learn: Learner, run: runs.Run, parameters: int, write: Callable[[str], None]
 ) -> None:
-    counts = [f"{len(loader.dataset):,}" for loader in learn.dls.loaders]
+    counts = [len(loader.dataset) for loader in learn.dls.loaders]
     names = ("train", "valid", "test")
     if getattr(learn.dls, "valid_is_test", False):
         names = ("train", "test, which is also the validation set")
-    images = ", ".join(f"{count} {name}" for count, name in zip(counts, names, strict=False))
+    named = zip(counts, names, strict=False)
+    images = ", ".join(f"{count:,} {name}" for count, name in named if count)
     write(f"{recipe.name}: {images}; {parameters:,} parameters; seed {recipe.seed}")
     write(f"on {learn.dls.device} in {learn.precision.precision}, writing to {run.path}")
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fastcv.learning.step import Step
+
 # The metrics a run may measure and a report may state, in the order tables show them.
 METRICS = (
     "train_accuracy",
@@ -54,7 +56,7 @@ class Reported:
 
 def _name_of_defining_file() -> str:
     """Name a recipe after the file that makes it, as enum and namedtuple find their module."""
-    scope = sys._getframe(2).f_globals  # 0: here, 1: Recipe.__init__, 2: its caller
+    scope = sys._getframe(2).f_globals  # 0: here, 1: Recipe.__init__ or named, 2: its caller
     return Path(scope.get("__file__", "notebook")).stem
 
 
@@ -74,6 +76,7 @@ class Recipe:
         optimizer: SGD, Adam or AdamW of `fastcv.learning.optimizers`.
         loss: `CrossEntropy(...)` of `fastcv.learning.losses`.
         precision: "fp32", "bf16", or "auto": bf16 where the processor computes it natively.
+        step: how a training step is computed (compiled, as a CUDA graph, channels-last), not what.
         seed: of the initial weights, the order of the images and their augmentation.
         reported: what the report says, None for an experiment of one's own.
         name: the file's name, then "/" and the variant's; decides where runs are written.
@@ -85,6 +88,7 @@ class Recipe:
     optimizer: Callable
     loss: Callable
     precision: str = "auto"
+    step: Step = field(default_factory=Step)
     seed: int = 0
     reported: Reported | None = None
     name: str = field(default_factory=_name_of_defining_file)
@@ -95,11 +99,11 @@ class Recipe:
 
 
 def named(**variants: Recipe) -> dict[str, Recipe]:
-    """Give each variant its name.
+    """Name each variant after the file that calls this, and itself.
 
     `variants = named(one_cycle=replace(recipe, ...))` binds a dict of recipes.
     """
+    file = _name_of_defining_file()
     return {
-        variant: replace(recipe, name=f"{recipe.name.partition('/')[0]}/{variant}")
-        for variant, recipe in variants.items()
+        variant: replace(recipe, name=f"{file}/{variant}") for variant, recipe in variants.items()
     }

@@ -61,6 +61,27 @@ def test_test_images_validate_where_there_are_no_others():
     assert [len(dl.dataset) for dl in dls.loaders] == [24, 12]
 
 
+@pytest.mark.parametrize("cache", ["cpu", "off"])
+def test_nothing_validates_where_the_test_images_must_not(cache):
+    dls = replace(IMAGES, test_validates=False, cache=cache)("cpu")
+    assert not dls.valid_is_test
+    assert [len(dl.dataset) for dl in dls.loaders] == [24, 0, 12]
+    _, valid, test = dls.loaders
+    test.fake_l.num_workers = 0
+    assert list(valid) == []
+    tested = replace(IMAGES, cache="cpu")("cpu").valid
+    for (x, y), (x_tested, y_tested) in zip(test, tested, strict=True):
+        assert torch.equal(x, x_tested)
+        assert torch.equal(y, y_tested)
+
+
+@pytest.mark.parametrize("settings", [{"source": with_validation}, {"holdout": 2}])
+def test_validation_images_validate_whether_test_images_might_or_not(settings):
+    dls = replace(IMAGES, test_validates=False, **settings)("cpu")
+    assert not dls.valid_is_test
+    assert [len(dl.dataset) for dl in dls.loaders] == [24 - 3 * settings.get("holdout", 0), 6, 12]
+
+
 def test_own_validation_part_counts_before_the_test_part():
     dls = replace(IMAGES, source=with_validation)("cpu")
     assert not dls.valid_is_test
@@ -209,6 +230,7 @@ def test_left_out_image_does_not_shift_the_others(folder):
         ({"holdout": 1.5}, "holdout must be"),
         ({"source": with_validation, "holdout": 1}, "holdout must be 0 where the data has its own"),
         ({"source": train_only}, "hold some out"),
+        ({"source": train_only, "test_validates": False}, "hold some out"),
         ({"train_per_class": 9}, "9 images of each class must be there .* 'toy0' has 8"),
         ({"holdout": 7, "source": Toy(classes=1, size=10, train=8)}, "at least 2 images, got 1"),
     ],
@@ -237,8 +259,8 @@ def test_smoke_is_small_and_quick():
     dls = smoke("cpu")
     assert dls.c == 10
     assert dls.image_shape == (3, 32, 32)
-    assert dls.one_batch()[0].shape == (16, 3, 32, 32)
-    assert sum(len(dl.dataset) for dl in dls.loaders) < 300
+    assert dls.one_batch()[0].shape == (8, 3, 32, 32)
+    assert [len(dl.dataset) for dl in dls.loaders] == [40, 20, 40]
     assert IMAGES.smoke().size == 10
 
 

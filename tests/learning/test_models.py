@@ -14,9 +14,12 @@ from torchvision.models import ResNet, resnet18, resnet50, vgg11
 from fastcv.learning import weights
 from fastcv.learning.learner import Learner
 from fastcv.learning.models import FromScratch, Pretrained, last_children, parameter_groups
+from fastcv.learning.whitened import Whitened
+from fastcv.nets import VGG, LightResNet, ScaledResNet, SpeedrunNet
 from fastcv.nets.basenet import BaseNet
 
 SGD = partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=0.9, fused=True))
+THIN_VGG19 = ((4,) * 2, (8,) * 2, (16,) * 4, (32,) * 4, (32,) * 4)
 GROUPS = ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"]
 
 
@@ -103,6 +106,7 @@ def test_models_read_the_shape_off_a_batch_without_a_trace(value):
         (FromScratch(), {"size": 8}, "at least 16 pixels for this BaseNet, got 8"),
         (Pretrained(weights=None), {"channels": 4}, "takes images of 1 or 3 channels, got 4"),
         (Pretrained(weights=None, dropout=1.5), {}, r"fraction from 0 to 1, got 1\.5"),
+        (Pretrained(weights=None, block_dropout=-1), {}, r"^block_dropout must be a .*, got -1"),
         (Pretrained(arch=vgg11, weights=None), {}, "must build a torchvision ResNet, got 'vgg11'"),
         (Pretrained(arch=resnet18, weights="IMAGENET"), {}, r"Did you mean 'IMAGENET1K_V1'\?"),
         (Pretrained(arch=resnet18, weights="none/such.pth"), {}, "there must be a file"),
@@ -118,8 +122,58 @@ def test_models_are_equal_printable_values_and_smoke_fetches_nothing():
     assert Pretrained(arch=resnet18) == Pretrained(arch=resnet18, weights="IMAGENET1K_V1")
     assert Pretrained() != Pretrained(dropout=0.1)
     assert "weights='IMAGENET1K_V1'" in repr(Pretrained())
-    assert Pretrained(dropout=0.3).smoke() == Pretrained(dropout=0.3, weights=None)
+    smoke = Pretrained(dropout=0.3).smoke()
+    assert smoke == Pretrained(dropout=0.3, weights=None, arch=smoke.arch)
     assert FromScratch().smoke() == FromScratch()
+
+
+@pytest.mark.parametrize(
+    ("value", "thinned"),
+    [
+        (FromScratch(net=ScaledResNet), {"widths": (4, 8, 16, 32)}),
+        (
+            FromScratch(net=LightResNet, settings={"widths": (2, 64, 128, 256)}),
+            {"widths": (2, 4, 8, 16)},
+        ),
+        (
+            FromScratch(
+                net=VGG,
+                settings={"widths": ((64, 64), (128,)), "max_pools": (1,), "average_pool": True},
+            ),
+            {
+                "widths": ((4, 4), (8,)),
+                "max_pools": (1,),
+                "average_pool": True,
+                "hidden": (256, 256),
+            },
+        ),
+        (FromScratch(net=VGG, settings={"hidden": ()}), {"hidden": (), "widths": THIN_VGG19}),
+    ],
+    ids=["default", "given", "nested", "none"],
+)
+def test_smoke_thins_the_net_and_keeps_what_it_is_made_of(value, thinned):
+    smoke = value.smoke()
+    assert smoke == FromScratch(net=value.net, settings=thinned)
+    small, whole = (learner(each, toy_dls(size=32)).model for each in (smoke, value))
+    kinds = [[type(layer) for layer in net.modules()] for net in (small, whole)]
+    assert kinds[0] == kinds[1]
+
+
+def test_smoke_of_a_whitened_net_is_a_whitened_net():
+    smoke = Whitened(net=SpeedrunNet, images=7).smoke()
+    assert smoke == Whitened(net=SpeedrunNet, settings={"widths": (4, 16, 16)}, images=7)
+
+
+@pytest.mark.parametrize("arch", [resnet18, resnet50])
+def test_smoke_of_a_pretrained_net_has_its_children(arch):
+    small = learner(Pretrained(arch=arch).smoke()).model
+    assert [name for name, _ in small.named_children()] == [n for n, _ in arch().named_children()]
+    assert sum(p.numel() for p in small.parameters()) < 5_000_000
+
+
+def test_smoke_keeps_an_arch_that_is_not_torchvisions():
+    with pytest.raises(ValueError, match="must build a torchvision ResNet, got 'vgg11'"):
+        learner(Pretrained(arch=vgg11).smoke())
 
 
 def test_pretrained_equals_torchvision_but_for_the_head(body):
@@ -296,3 +350,50 @@ def test_lr_find_keeps_the_memory_layout_of_the_weights():
         assert value.stride() == before[key][1], key
     learn.fit(1)
     assert learn.model.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("arch", "blocks", "relus"), [(resnet18, 8, 2), (resnet50, 16, 3)])
+def test_block_dropout_follows_every_relu_of_every_block(arch, blocks, relus):
+    value = Pretrained(arch=arch, weights=None, block_dropout=0.2)
+    model = learner(value).model.train()
+    order = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ReLU | nn.Dropout):
+            module.register_forward_hook(
+                lambda module, _, out, name=name: order.append(
+                    (
+                        name.rpartition(".relu")[0],
+                        type(module).__name__,
+                        (out == 0).float().mean().item(),
+                    )
+                )
+            )
+    model(torch.rand(4, 3, 64, 64))
+    stem, *inside = order
+    assert stem[:2] == ("", "ReLU")  # the first layer's, which is in no block
+    assert len(inside) == 2 * relus * blocks
+    for (block, kind, zeros), (same_block, then, more_zeros) in zip(
+        inside[::2], inside[1::2], strict=True
+    ):
+        assert block == same_block
+        assert block.startswith("layer")
+        assert (kind, then) == ("ReLU", "Dropout")
+        if not block.startswith("layer4"):  # of its few activations, a fifth can be far from 0.2
+            assert more_zeros == pytest.approx(zeros + 0.2 * (1 - zeros), abs=0.03)
+
+
+def test_block_dropout_leaves_names_weights_and_answers_as_they_are(body):
+    net, path = body
+    plain = learner(Pretrained(arch=resnet18, weights=path))
+    dropping = learner(Pretrained(arch=resnet18, weights=path, block_dropout=0.5))
+    assert list(dropping.model.state_dict()) == list(net.state_dict())
+    assert [len(group) for group in parameter_groups(dropping.model)] == [
+        len(group) for group in parameter_groups(plain.model)
+    ]
+    dropping.model.load_state_dict(plain.model.state_dict())
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.equal(dropping.model.eval()(x), plain.model.eval()(x))
+    dropping.model.train(), plain.model.train()
+    assert not torch.equal(dropping.model(x), plain.model(x))
+    none = learner(Pretrained(arch=resnet18, weights=path, block_dropout=0.0))
+    assert not any(isinstance(module, nn.Dropout) for module in none.model.modules())

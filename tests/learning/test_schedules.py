@@ -173,6 +173,19 @@ def test_gradient_clip_bounds_the_step():
     assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_clip_value_bounds_every_element_of_the_step():
+    def step(limit):
+        learn = make_learner(SGD(momentum=0.0), batches=1)
+        before = [p.detach().clone() for p in learn.model.parameters()]
+        Constant(epochs=1, lr=1.0, clip_value=limit)(learn)
+        return [b - p.detach() for b, p in zip(before, learn.model.parameters(), strict=True)]
+
+    whole, clipped = step(None), step(0.05)
+    assert any(each.abs().max() > 0.05 for each in whole)
+    for free, bounded in zip(whole, clipped, strict=True):
+        torch.testing.assert_close(bounded, free.clamp(-0.05, 0.05), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("ours", "torchs"),
     [

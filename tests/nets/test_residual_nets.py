@@ -152,6 +152,15 @@ def test_residual_block_without_activation_and_norm_is_affine():
     torch.testing.assert_close(block((x + y) / 2), middle, rtol=1e-4, atol=1e-5)
 
 
+def test_residual_basenet_widths_are_the_six_it_has():
+    with pytest.raises(ValueError, match=r"widths must be six, got 2: \(8, 16\)"):
+        ResidualBaseNet(classes=10, widths=(8, 16))
+    net = ResidualBaseNet(classes=10, widths=(1, 2, 3, 4, 5, 6))
+    shapes = [layer.out_channels for layer in net.stem if isinstance(layer, nn.Conv2d)]
+    assert shapes == [1, 2, 3]
+    assert [block.branch[0].out_channels for block in net.blocks] == [4, 5, 6]
+
+
 def test_residual_basenet_unknown_activation_is_an_error():
     with pytest.raises(ValueError, match="activation must be \"relu\" or None, got 'gelu'"):
         ResidualBaseNet(classes=100, activation="gelu")

@@ -25,7 +25,14 @@ def test_digits_passes_97_percent(tmp_path):
 def test_run_directory_holds_what_it_promises(tmp_path, capsys):
     run = run_quick(tmp_path)
     found = {str(file.relative_to(run.path)) for file in run.path.rglob("*") if file.is_file()}
-    figures = ("curves", "schedule", "confusion_matrix", "predictions", "top_losses")
+    figures = (
+        "activations",
+        "confusion_matrix",
+        "curves",
+        "predictions",
+        "schedule",
+        "top_losses",
+    )
     assert found == {
         "recipe.json",
         "environment.json",
@@ -162,6 +169,73 @@ def test_epoch_lines_are_printed_once_beside_a_test_set(tmp_path, capsys):
         "epoch 1/2",
         "epoch 2/2",
     ]
+
+
+@pytest.fixture
+def untouched_test_set():
+    """A recipe of two stages for which nothing validates."""
+    from fastcv.data.images import Images
+    from fastcv.data.toy import Toy
+
+    toy = Images(
+        source=Toy(size=8, channels=1), size=8, channels=1, batch_size=16, test_validates=False
+    )
+    stage = QUICK.schedule[0]
+    return replace(QUICK, data=toy, schedule=(stage, replace(stage, lr="valley")))
+
+
+def test_test_set_that_must_not_validate_is_read_once_at_the_end(
+    untouched_test_set, tmp_path, capsys, monkeypatch
+):
+    from fastcv.data.loader import ImageDL
+
+    read = []
+    whole = ImageDL.__iter__
+
+    def counted(self):
+        read.append(len(self.dataset))
+        return whole(self)
+
+    monkeypatch.setattr(ImageDL, "__iter__", counted)
+    run = run_quick(tmp_path, untouched_test_set)
+    assert read.count(80) == 1
+    assert read.index(80) > max(place for place, count in enumerate(read) if count == 160)
+    assert "160 train, 80 test; " in capsys.readouterr().out
+    assert run.summary["images"] == [160, 0, 80]
+    assert not any("valid" in column for row in run.metrics for column in row)
+    assert run.summary["test_accuracy"] >= 1 / 80
+    assert run.summary.get("valid_accuracy") is None
+    assert run.summary["best_valid_accuracy"] is None
+    assert "best_test_accuracy" not in run.summary
+    assert {file.stem for file in run.path.glob("figures/*.png")} >= {"curves", "lr_find"}
+
+    data = replace(untouched_test_set.data, test_validates=True)
+    learn = learner(replace(untouched_test_set, data=data), device="cpu")
+    for stage in untouched_test_set.schedule:
+        stage(learn)
+    assert [row["train_loss"] for row in learn.history.rows] == [
+        row["train_loss"] for row in run.metrics
+    ]
+    assert learn.history.row["valid_accuracy"] == pytest.approx(run.summary["test_accuracy"])
+
+
+@pytest.mark.parametrize("monitor", ["valid_loss", "valid_accuracy"])
+def test_monitor_without_validation_images_is_refused_before_training(
+    untouched_test_set, tmp_path, monitor
+):
+    from fastcv.learning.schedules import Constant, EarlyStop, Plateau
+
+    for stage in (
+        Constant(epochs=2, lr=1e-3, early_stop=EarlyStop(monitor=monitor)),
+        Plateau(epochs=2, lr=1e-3, monitor=monitor),
+    ):
+        with pytest.raises(ValueError, match=f"monitors {monitor} must have images") as error:
+            run_quick(tmp_path, replace(untouched_test_set, schedule=(stage,)))
+        assert "\n" not in str(error.value)
+        assert list(tmp_path.iterdir()) == []
+    stage = Plateau(epochs=2, lr=1e-3, monitor=monitor.replace("valid", "train"))
+    run = run_quick(tmp_path, replace(untouched_test_set, schedule=(stage,)))
+    assert len(run.metrics) == 2
 
 
 def test_resuming_without_a_checkpoint_is_refused(tmp_path):

@@ -1,0 +1,238 @@
+"""What the layers of a net make of an image."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fastcv.interpret.style import DPI, GREY, INK, LABEL, blank
+
+if TYPE_CHECKING:
+    from fastai.learner import Learner
+    from torch import Tensor, nn
+
+MOST_LAYERS = 16
+COLUMNS = 4
+MOST_MAPS = 64  # of a layer
+SIDE = 264  # pixels of a panel: eight maps of 32, which 16, 8, 4, 2 and 1 divide, and their gaps
+SAID = 7.2  # points
+# inches
+PANEL, BETWEEN, PICTURE, CAPTION, MARGIN, HEAD = SIDE / DPI, 0.14, 1.1, 0.4, 0.12, 0.4
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMaps:
+    """What one layer made of one image.
+
+    Args:
+        layer: its name within the net, and its kind: "layer1.0 BasicBlock".
+        maps: (C, H, W), float32: a map for each channel.
+    """
+
+    layer: str
+    maps: np.ndarray
+
+    @property
+    def blank(self) -> int:
+        """How many maps are zero everywhere: channels that this image does not activate."""
+        return int((self.maps == 0).all(axis=(1, 2)).sum())
+
+
+def feature_maps(
+    net: "nn.Module | Learner", image: Any, *, most: int | None = MOST_LAYERS
+) -> list[FeatureMaps]:
+    """Show a net an image and return what its layers make of it, in the order they do.
+
+    Layers are the net's children, where a chain (`nn.Sequential`) stands for its own: of a
+    torchvision ResNet conv1, bn1, relu, maxpool and each residual block. Layers whose output is no
+    map, and those that change nothing in evaluation or only average a map away, are left out.
+
+    The net is seen as in evaluation, without a gradient; its mode and its hooks are afterwards as
+    they were.
+
+    Args:
+        net: a net, on any device, or the Learner that holds it.
+        image: for a net (C, H, W) or (1, C, H, W), as it takes them; for a Learner anything its
+            `dls.test_dl` takes: a path, pixels (H, W, C), a picture of Pillow's.
+        most: layers to return; of more, convolutions and norms are left out first, and then as
+            many, evenly spread, as are too many. None for all.
+
+    Returns:
+        An entry a layer; none where no layer gives maps.
+    """
+    import torch  # heavy; the other figures are drawn without it
+    from torch import nn
+
+    net, x = _as_taken(net, image)
+    silent = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten, nn.AdaptiveAvgPool2d)
+    plain = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm)
+    found: list[tuple[FeatureMaps, bool]] = []
+    hooks = []
+
+    def remember(layer: str, module: "nn.Module") -> None:
+        def hook(module: "nn.Module", given: Any, made: Any) -> None:
+            if isinstance(made, torch.Tensor) and made.ndim == 4:
+                # A copy: the ReLU that comes next may work in place.
+                maps = made[0].detach().as_subclass(torch.Tensor).float().cpu().numpy().copy()
+                found.append((FeatureMaps(layer, maps), isinstance(module, plain)))
+
+        hooks.append(module.register_forward_hook(hook))
+
+    for name, module in _layers(net, nn.Sequential):
+        if not isinstance(module, silent):
+            remember(f"{name} {type(module).__name__}", module)
+    first = next(net.parameters(), x)
+    try:
+        with _evaluating(net), torch.no_grad():
+            # Not net(x): a compiled net would not call the hooks of its layers.
+            net.forward(x.to(first.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if most is not None and len(found) > most:
+        found = [each for each in found if not each[1]] or found
+    if most is not None and len(found) > most:
+        chosen = np.linspace(0, len(found) - 1, most).round().astype(int)
+        found = [found[index] for index in chosen]
+    return [maps for maps, _ in found]
+
+
+def _as_taken(net: "nn.Module | Learner", image: Any) -> tuple["nn.Module", "Tensor"]:
+    """The net itself, and the image as a batch of one, plain, as the net takes it."""
+    from torch import Tensor
+
+    if hasattr(net, "dls"):
+        batch = net.dls.test_dl([image], num_workers=0).one_batch()
+        net, image = net.model, batch[0]
+    x = image.as_subclass(Tensor)
+    return net, x[None] if x.ndim == 3 else x[:1]
+
+
+def _layers(net: "nn.Module", chain: type, prefix: str = "") -> Iterator[tuple[str, "nn.Module"]]:
+    for name, child in net.named_children():
+        if type(child) is chain:
+            yield from _layers(child, chain, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", child
+
+
+@contextmanager
+def _evaluating(net: "nn.Module") -> Iterator[None]:
+    """Switch every module to evaluation, and each back to its own mode."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def activations(
+    net: "nn.Module | Learner",
+    image: Any,
+    *,
+    picture: Any = None,
+    most: int = MOST_LAYERS,
+    title: str = "Feature maps",
+    smoke: bool = False,
+) -> Figure:
+    """Draw what the layers of a net make of an image: a panel a layer, with its first 64 maps.
+
+    Each layer has its own scale, from black, its lowest value, to white, its highest. Maps that
+    are zero everywhere are counted as blank.
+
+    Args:
+        net: a net, or the Learner that holds it.
+        image: as for `feature_maps`.
+        picture: what to show beside the maps, as Pillow or matplotlib knows it.
+        most: layers to draw.
+        title: stands before the key to the colours.
+        smoke: say on the figure that this was a smoke run.
+
+    Raises:
+        ValueError: no layer of the net gives maps.
+    """
+    found = feature_maps(net, image, most=most)
+    if not found:
+        raise ValueError(
+            f"a net must have layers that give maps (C, H, W), {type(net).__name__} has none: "
+            "this figure is for convolutional nets"
+        )
+    columns = min(COLUMNS, len(found))
+    rows = -(-len(found) // columns)
+    beside = 0 if picture is None else PICTURE + BETWEEN
+    foot = 0.3 if smoke else 0.0
+    # At least two panels wide, so that the title fits over a single one.
+    width = 2 * MARGIN + beside + max(columns, 2) * (PANEL + BETWEEN) - BETWEEN
+    height = HEAD + rows * (CAPTION + PANEL + BETWEEN) + foot
+    title = f"{title}, each layer on its own scale: black is lowest, white highest"
+    figure = blank(title, height=height, width=width, smoke=smoke)
+    figure.set_layout_engine("none")
+
+    def panel(left: float, row: int, pixels: np.ndarray, side: float = PANEL) -> Axes:
+        """Place axes in which every one of `pixels` is one of the figure's, if `side` allows."""
+        size = np.array(pixels.shape[1::-1]) / DPI
+        size = size / max(1, *(size / side))
+        top = height - HEAD - CAPTION - row * (CAPTION + PANEL + BETWEEN)
+        bottom = top - size[1]
+        return figure.add_axes((left / width, bottom / height, size[0] / width, size[1] / height))
+
+    if picture is not None:
+        pixels = np.asarray(picture)
+        enlarged = max(1, round(PICTURE * DPI) // max(pixels.shape[:2]))
+        pixels = pixels.repeat(enlarged, axis=0).repeat(enlarged, axis=1)
+        _show_picture(panel(MARGIN, 0, pixels, PICTURE), pixels)
+    for place, each in enumerate(found):
+        row, column = divmod(place, columns)
+        pixels = mosaic(each.maps[:MOST_MAPS])
+        left = MARGIN + beside + column * (PANEL + BETWEEN)
+        _show_maps(panel(left, row, pixels), each, pixels)
+    return figure
+
+
+def _show_picture(axes: Axes, pixels: np.ndarray) -> None:
+    limits = {"vmin": 0, "vmax": 255} if pixels.dtype == np.uint8 else {}
+    axes.imshow(pixels, cmap="gray", aspect="auto", **limits)
+    axes.set_axis_off()
+    axes.set_title("the image", loc="left", fontsize=LABEL, color=INK, pad=4)
+
+
+def _show_maps(axes: Axes, found: FeatureMaps, pixels: np.ndarray) -> None:
+    axes.imshow(pixels, cmap="magma", aspect="auto")
+    axes.set_axis_off()
+    count, height, width = found.maps.shape
+    said = f"{count} maps of {height} x {width}"
+    said += f", the first {MOST_MAPS}" if count > MOST_MAPS else ""
+    said += f"; {found.blank} blank" if found.blank else ""
+    axes.set_title(found.layer, loc="left", fontsize=LABEL, color=INK, pad=14, parse_math=False)
+    axes.annotate(
+        said, (0, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points",
+        fontsize=SAID, color=GREY,
+    )  # fmt: skip
+
+
+def mosaic(maps: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """Lay maps out in rows as a square, with a gap of one pixel between two.
+
+    Args:
+        maps: (C, H, W).
+        side: pixels that the square may have; maps are enlarged, by a whole factor, to fill it.
+
+    Returns:
+        (rows, columns) of pixels, NaN in the gaps and after the last map.
+    """
+    count, height, width = maps.shape
+    columns = int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    enlarged = max(1, (side // columns - 1) // max(height, width))
+    height, width = height * enlarged + 1, width * enlarged + 1
+    laid = np.full((rows * height, columns * width), np.nan, dtype=np.float32)
+    for place, each in enumerate(maps.repeat(enlarged, axis=1).repeat(enlarged, axis=2)):
+        top, left = height * (place // columns), width * (place % columns)
+        laid[top : top + height - 1, left : left + width - 1] = each
+    return laid[:-1, :-1]

@@ -1,0 +1,567 @@
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from fastai.callback.core import Callback
+from fastai.callback.training import GradientClip
+from fastai.optimizer import Adam as FastaiAdam
+from fastai.optimizer import OptimWrapper
+from tape import Tape
+from torch import nn
+
+from fastcv.data.augment import (
+    AlternatingFlip,
+    ColorJitter,
+    CutMix,
+    Flip,
+    MixUp,
+    RandomCrop,
+    RandomErasing,
+    Rotation,
+    compose,
+)
+from fastcv.data.images import Images
+from fastcv.data.statistics import CIFAR10_STATISTICS
+from fastcv.data.toy import Toy
+from fastcv.learning.checkpoint import Checkpoint, prepare, read
+from fastcv.learning.feed import Feed, follows_epoch
+from fastcv.learning.linear import Linear
+from fastcv.learning.losses import CrossEntropy
+from fastcv.learning.models import FromScratch
+from fastcv.learning.muon import Muon
+from fastcv.learning.optimizers import SGD, Adam, AdamW
+from fastcv.learning.schedules import Constant, Cosine, EarlyStop, OneCycle, Plateau
+from fastcv.learning.step import Step, Stepper
+from fastcv.recipe import Recipe
+from fastcv.recipe.training import learner
+
+CPU = torch.device("cpu")
+CLIPS = "GradientClip acts within it, at before_step"
+
+
+class Small(nn.Sequential):
+    """Two children with BatchNorm and dropout: random numbers, running statistics, two groups."""
+
+    def __init__(self, *, classes, channels, size):
+        body = (nn.Conv2d(channels, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), nn.ReLU())
+        head = (nn.Dropout(0.2), nn.Flatten(), nn.Linear(6 * (size // 2) ** 2, classes))
+        super().__init__(nn.Sequential(*body), nn.Sequential(*head))
+
+
+# 40 images in batches of 8: five steps an epoch.
+IMAGES = Images(
+    source=Toy(classes=4, size=8, train=10, test=3),
+    size=8,
+    batch_size=8,
+    augment=(Flip(), ColorJitter(brightness=0.3, contrast=0.3)),
+    normalise=CIFAR10_STATISTICS,
+)
+RECIPE = Recipe(
+    data=IMAGES,
+    model=FromScratch(net=Small),
+    optimizer=SGD(weight_decay=5e-4, nesterov=True),
+    loss=CrossEntropy(label_smoothing=0.1),
+    schedule=(Constant(epochs=2, lr=0.05),),
+    precision="fp32",
+    name="graph_toy",
+)
+
+
+def trained(recipe, backend, graph="auto", prepare=lambda learn: None):
+    """Train by the recipe's schedule; `backend` None is the ordinary way."""
+    learn = learner(recipe, device="cpu")
+    learn.stepper = Stepper(Step(graph=graph), CPU, backend=backend)
+    prepare(learn)
+    for stage in recipe.schedule:
+        stage(learn)
+    return learn
+
+
+def assert_equal(learn, other):
+    """The same training, bit for bit: steps, rows, weights, optimizer and random numbers."""
+    assert learn.history.steps == other.history.steps
+    aside = ("seconds", "images_per_second")
+    for row, also in zip(learn.history.rows, other.history.rows, strict=True):
+        assert {k: v for k, v in row.items() if k not in aside} == {
+            k: v for k, v in also.items() if k not in aside
+        }
+    weights, others = learn.model.state_dict(), other.model.state_dict()
+    for name, value in weights.items():
+        assert torch.equal(value, others[name]), name
+    mine, theirs = learn.opt.state_dict(), other.opt.state_dict()
+    assert mine["param_groups"] == theirs["param_groups"]
+    assert mine["state"].keys() == theirs["state"].keys()
+    for key, values in mine["state"].items():
+        for name, value in values.items():
+            assert torch.equal(value, theirs["state"][key][name]), (key, name)
+
+
+def both(recipe, prepare=lambda learn: None):
+    """Train both ways, see that they agree, and return the replaying Learner and its tape."""
+    tape = Tape()
+    ordinary = trained(recipe, None, prepare=prepare)
+    after = torch.rand(3)
+    replaying = trained(recipe, tape, prepare=prepare)
+    assert torch.equal(torch.rand(3), after)
+    assert_equal(replaying, ordinary)
+    return replaying, tape
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        SGD(momentum=0.0),
+        SGD(weight_decay=5e-4, nesterov=True),
+        Adam(weight_decay=0.1),
+        AdamW(),
+        Muon(weight_decay=0.1),
+    ],
+    ids=["sgd", "nesterov", "adam", "adamw", "muon"],
+)
+@pytest.mark.parametrize(
+    "stage",
+    [
+        Constant(epochs=2, lr=0.02),
+        Cosine(epochs=2, lr=0.02, per="batch"),
+        OneCycle(epochs=2, lr=0.02, momenta=None),
+        Linear(epochs=2, lr=0.02, pct_start=0.3),
+    ],
+    ids=["constant", "cosine", "one_cycle", "linear"],
+)
+def test_replayed_training_equals_the_ordinary_one(optimizer, stage):
+    learn, tape = both(replace(RECIPE, optimizer=optimizer, schedule=(stage,)))
+    assert (tape.warm_ups, tape.captures, tape.replays) == (1, 1, 10)
+    assert learn.stepper.used(learn) == {
+        "compile": False,
+        "graph": True,
+        "graph_notes": [],
+        "channels_last": True,
+        "fused": None if isinstance(optimizer, Muon) else True,
+    }
+
+
+def test_bf16_training_is_replayed():
+    both(replace(RECIPE, precision="bf16"))
+
+
+@pytest.mark.parametrize("optimizer", [SGD(), AdamW()], ids=["sgd", "adamw"])
+def test_optimizer_whose_momentum_moves_steps_outside(optimizer):
+    recipe = replace(RECIPE, optimizer=optimizer, schedule=(OneCycle(epochs=2, lr=0.02),))
+    learn, tape = both(recipe)
+    assert (tape.captures, tape.replays) == (1, 10)
+    (note,) = learn.stepper.used(learn)["graph_notes"]
+    assert note == "the optimizer's step is outside: its momentum changes from step to step"
+
+
+def test_fastais_own_schedule_is_followed():
+    learns = []
+    for backend in (None, Tape()):
+        learn = learner(RECIPE, device="cpu")
+        learn.stepper = Stepper(Step(), CPU, backend=backend)
+        learn.fit_one_cycle(2, 0.05)
+        learns.append(learn)
+    assert_equal(*learns)
+    assert learns[1].stepper.graph.replayed == 10
+    assert learns[1].stepper.graph.outside == "its momentum changes from step to step"
+
+
+def test_settings_that_move_unannounced_are_noticed():
+    class Decay(Callback):
+        only_rates = True
+
+        def before_batch(self):
+            if self.learn.train_iter == 3:
+                self.learn.opt.opt.param_groups[0]["weight_decay"] = 0.3
+
+    learn, tape = both(RECIPE, lambda learn: learn.add_cb(Decay()))
+    assert (tape.captures, tape.replays) == (2, 10)
+    assert learn.stepper.graph.outside == "its settings change from step to step"
+
+
+def test_unfused_and_unknown_optimizers_step_outside():
+    def rms(params, lr, **_):
+        return OptimWrapper(params, torch.optim.RMSprop, lr=lr)
+
+    for optimizer, note in (
+        (SGD(fused=False), "it is not fused"),
+        (rms, "RMSprop is not known to be capturable"),
+    ):
+        learn, tape = both(replace(RECIPE, optimizer=optimizer))
+        assert tape.replays == 10
+        assert learn.stepper.graph.notes == [f"the optimizer's step is outside: {note}"]
+
+
+def test_fastais_own_optimizer_steps_outside():
+    learn = trained(RECIPE, Tape(), prepare=lambda learn: setattr(learn, "opt_func", FastaiAdam))
+    assert learn.stepper.graph.replayed == 10
+    assert learn.stepper.graph.outside == "Optimizer is not known to be capturable"
+
+
+def test_mixed_labels_are_part_of_the_step():
+    data = replace(IMAGES, augment=(Flip(), MixUp(), CutMix()))
+    learn, tape = both(replace(RECIPE, data=data))
+    assert (tape.captures, tape.replays) == (1, 10)
+    assert learn.stepper.graph.notes == []
+
+
+def test_augmentation_that_follows_the_epoch_stays_outside():
+    data = replace(IMAGES, augment=(AlternatingFlip(), ColorJitter(brightness=0.2)))
+    learn, tape = both(replace(RECIPE, data=data, schedule=(Constant(epochs=3, lr=0.02),)))
+    assert (tape.captures, tape.replays) == (1, 15)
+    (note,) = learn.stepper.graph.notes
+    assert note.startswith("augmentation is outside")
+
+
+def test_undecoded_images_are_augmented_outside():
+    def in_this_process(learn):
+        learn.dls.loaders[:] = [loader.new(num_workers=0) for loader in learn.dls.loaders]
+
+    data = replace(IMAGES, cache="off")
+    learn, tape = both(replace(RECIPE, data=data), in_this_process)
+    assert tape.replays == 10
+    assert not Feed(learn.dls.train, CPU).augments
+
+
+def test_smaller_last_batch_is_trained_the_ordinary_way():
+    def keep_it(learn):
+        learn.dls.loaders[0] = learn.dls.train.new(drop_last=False, bs=7)
+
+    learn, tape = both(RECIPE, keep_it)
+    assert len(learn.history.steps) == 12
+    assert (tape.captures, tape.replays) == (1, 10)
+
+
+def grouped(net):
+    return [list(child.parameters()) for child in net.children()]
+
+
+def test_frozen_and_unfrozen_stages_are_captured_anew():
+    def in_groups(learn):
+        learn.splitter = grouped
+
+    schedule = (
+        Constant(epochs=1, lr=0.02, frozen=True),
+        Constant(epochs=1, lr=(0.001, 0.02)),
+        Constant(epochs=1, lr=0.01, frozen=1),
+    )
+    _, tape = both(replace(RECIPE, schedule=schedule), in_groups)
+    assert (tape.captures, tape.replays) == (3, 15)
+
+
+def test_layer_that_rests_from_an_epoch_on_is_captured_anew():
+    stage = Linear(epochs=3, lr=0.02, first_epochs=2)
+    _, tape = both(replace(RECIPE, optimizer=AdamW(), schedule=(stage,)))
+    assert (tape.captures, tape.replays) == (2, 15)
+
+
+def test_layer_that_wakes_up_is_captured_with_a_state_of_its_own():
+    class WakeUp(Callback):
+        def before_epoch(self):
+            for parameter in self.learn.model[0].parameters():
+                parameter.requires_grad_(self.learn.epoch > 0)
+
+    _, tape = both(
+        replace(RECIPE, optimizer=AdamW(), schedule=(Constant(epochs=3, lr=0.02),)),
+        lambda learn: learn.add_cb(WakeUp()),
+    )
+    # Frozen by a callback that nobody knows, so only when the first epoch begins.
+    assert (tape.captures, tape.replays) == (3, 15)
+
+
+def test_stages_that_measure_and_stop_see_the_same():
+    schedule = (
+        Plateau(epochs=3, lr=0.5, patience=0, monitor="train_loss"),
+        Constant(epochs=2, lr=0.02, early_stop=EarlyStop(patience=1)),
+    )
+    both(replace(RECIPE, schedule=schedule))
+
+
+def test_lr_finder_trains_the_ordinary_way_and_leaves_no_trace():
+    learn, tape = both(replace(RECIPE, schedule=(OneCycle(epochs=2, lr="valley", momenta=None),)))
+    assert (tape.captures, tape.replays) == (1, 10)
+    before = tape.replays
+    learn.lr_find(show_plot=False, num_it=10, suggest_funcs=None)
+    learn.validate()
+    learn.get_preds()
+    assert tape.replays == before
+
+
+class Sees(Callback):
+    def before_batch(self):
+        assert self.learn.xb[0].ndim == 4
+
+
+class Steps(Callback):
+    def after_step(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("stage", "callback", "reason"),
+    [
+        (
+            Constant(epochs=1, lr=0.02, clip=1.0),
+            None,
+            CLIPS,
+        ),
+        (Constant(epochs=1, lr=0.02), Steps, "Steps acts within it, at after_step"),
+        (Constant(epochs=1, lr=0.02), Sees, "Sees may change its batch, at before_batch"),
+    ],
+)
+def test_callbacks_within_the_step_make_it_ordinary(stage, callback, reason):
+    def add(learn):
+        learn.add_cbs([] if callback is None else [callback()])
+
+    learn, tape = both(replace(RECIPE, schedule=(stage,)), add)
+    assert tape.captures == 0
+    assert learn.stepper.used(learn)["graph"] is False
+    assert learn.stepper.used(learn)["graph_notes"] == [reason]
+
+
+def test_each_stage_is_asked_anew():
+    schedule = (Constant(epochs=1, lr=0.02, clip=1.0), Constant(epochs=1, lr=0.02))
+    learn, tape = both(replace(RECIPE, schedule=schedule))
+    assert tape.replays == 5
+    assert learn.stepper.used(learn)["graph"] is True
+    assert learn.stepper.used(learn)["graph_notes"] == [CLIPS]
+
+
+def test_callback_that_comes_in_between_ends_the_replays():
+    class Adds(Callback):
+        def after_epoch(self):
+            if self.learn.epoch == 0:
+                self.learn.add_cb(GradientClip(max_norm=0.1))
+
+    learn, tape = both(RECIPE, lambda learn: learn.add_cb(Adds()))
+    assert tape.replays == 5
+    assert learn.stepper.graph.notes == [CLIPS]
+
+
+def test_insisting_makes_an_obstacle_an_error():
+    clipped = replace(RECIPE, schedule=(Constant(epochs=1, lr=0.02, clip=1.0),))
+    with pytest.raises(ValueError, match=r"graph='on' .* but GradientClip acts within it"):
+        trained(clipped, Tape(), graph="on")
+    with pytest.raises(ValueError, match="graph='on' needs a CUDA device, got 'cpu'"):
+        Stepper(Step(graph="on"), CPU)
+    with pytest.raises(ValueError, match="but capturing it failed: no memory"):
+        trained(RECIPE, Tape(fails=RuntimeError("no memory")), graph="on")
+
+
+def test_capture_that_fails_leaves_an_ordinary_training(capsys):
+    def say(learn):
+        learn.epoch_lines.stream = __import__("sys").stdout
+
+    tape = Tape(fails=RuntimeError("no\n memory"))
+    learn = trained(RECIPE, tape, prepare=say)
+    assert_equal(learn, trained(RECIPE, None))
+    assert (tape.captures, tape.replays) == (1, 0)
+    assert learn.stepper.used(learn)["graph_notes"] == ["capturing it failed: no memory"]
+    assert "no CUDA graph, as capturing it failed: no memory" in capsys.readouterr().out
+
+
+class Reads(Small):
+    def forward(self, x):
+        return super().forward(x) * float(x.mean() > -100)
+
+
+class Draws(Small):
+    def forward(self, x):
+        return super().forward(x) * (1 + random.random() + np.random.rand())
+
+
+@pytest.mark.parametrize(
+    ("net", "reason"),
+    [
+        (Reads, "capturing it failed: the program waits for the device"),
+        (Draws, "it draws random numbers that are not the device's"),
+    ],
+)
+def test_nets_that_need_python_are_not_captured(net, reason):
+    learn, tape = both(replace(RECIPE, model=FromScratch(net=net)))
+    assert tape.replays == 0
+    assert learn.stepper.graph.notes == [reason]
+
+
+def test_callbacks_get_what_belongs_to_each_step():
+    class Keeps(Callback):
+        def __init__(self):
+            self.kept = []
+
+        def after_batch(self):
+            learn = self.learn
+            if learn.training:
+                self.kept.append((learn.iter, learn.pred, learn.loss, learn.yb[0].clone()))
+                assert learn.xb[0].shape == (8, 3, 8, 8)
+                assert all(p.grad is None for p in learn.model.parameters())
+
+    kept = []
+    for backend in (None, Tape()):
+        keeps = Keeps()
+        trained(RECIPE, backend, prepare=lambda learn, keeps=keeps: learn.add_cb(keeps))
+        kept.append(keeps.kept)
+    assert len(kept[0]) == 10
+    for one, other in zip(*kept, strict=True):
+        assert one[0] == other[0]
+        assert all(torch.equal(a, b) for a, b in zip(one[1:], other[1:], strict=True))
+
+
+class Stops(Callback):
+    order = 200  # behind the checkpoint
+
+    def after_epoch(self):
+        if self.learn.epoch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("optimizer", [SGD(), AdamW()], ids=["sgd", "adamw"])
+def test_stopped_training_goes_on_with_replays_of_what_it_had(optimizer, tmp_path):
+    stage = Linear(epochs=4, lr=0.02, first_epochs=2)
+    recipe = replace(RECIPE, optimizer=optimizer, schedule=(stage,))
+    whole = trained(recipe, None)
+    file = tmp_path / "last.ckpt"
+    with pytest.raises(KeyboardInterrupt):
+        trained(recipe, Tape(), prepare=lambda learn: learn.add_cbs([Checkpoint(file), Stops()]))
+    found = read(file)
+
+    def go_on(learn):
+        prepare(learn, found)
+        learn.add_cb(Checkpoint(file, found))
+
+    tape = Tape()
+    resumed = trained(recipe, tape, prepare=go_on)
+    assert_equal(resumed, whole)
+    # The first layer rests by then: the capture that comes first is of that.
+    assert (tape.captures, tape.replays) == (1, 10)
+
+
+def test_what_was_captured_is_let_go_after_a_fit():
+    learn = trained(RECIPE, Tape())
+    assert learn.stepper.graph.replay is None
+    assert learn.stepper.graph.inputs == ()
+    assert learn.stepper.graph.backend.waits == 1
+
+
+def test_feed_cuts_batches_in_two_and_makes_the_loaders_own():
+    dls = IMAGES(CPU)
+    for augments, gathers in ((True, True), (True, False), (False, False)):
+        feed = Feed(dls.train, CPU)
+        feed.augments, feed.gathers = augments, gathers
+        made = []
+        for source in (dls.train, feed):
+            torch.manual_seed(0)
+            random.seed(0)
+            dls.train.rng = random.Random(0)
+            batches = [b if source is dls.train else feed.make(*b) for b in source]
+            made.append(batches)
+        assert len(made[0]) == len(made[1]) == 5
+        for one, other in zip(*made, strict=True):
+            assert type(other[0]) is torch.Tensor
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_what_follows_the_epoch_is_seen_inside_of_a_composition():
+    assert follows_epoch(compose([Flip(), AlternatingFlip()]))
+    assert not follows_epoch(compose([Flip(), Rotation(degrees=3), Rotation(degrees=3)]))
+
+
+class ResidualLike(nn.Module):
+    """A stem, a residual block with BatchNorm, dropout and a head."""
+
+    def __init__(self, *, classes, channels, size):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(channels, 16, 3, padding=1), nn.BatchNorm2d(16))
+        self.block = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        )
+        self.head = nn.Sequential(nn.Dropout(0.1), nn.Linear(16, classes))
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head((x + self.block(x)).relu().mean((2, 3)))
+
+
+@pytest.fixture
+def _full_precision(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def on_gpu(recipe, graph):
+    recipe = replace(recipe, step=Step(graph=graph))
+    learn = learner(recipe, device="cuda")
+    for stage in recipe.schedule:
+        stage(learn)
+    return learn, torch.cuda.get_rng_state().tolist()
+
+
+AUGMENT = (RandomCrop(padding=1), Flip(), ColorJitter(brightness=0.2), RandomErasing())
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("_full_precision")
+@pytest.mark.parametrize("cache", ["cuda", "cpu"])
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 2e-3), ("bf16", 5e-2)])
+@pytest.mark.parametrize(
+    ("optimizer", "stage"),
+    [
+        (SGD(weight_decay=5e-4, nesterov=True), Cosine(epochs=3, lr=0.02, per="batch")),
+        (AdamW(), OneCycle(epochs=3, lr=0.003, momenta=None)),
+        (AdamW(), OneCycle(epochs=3, lr=0.003)),
+        (Muon(), Linear(epochs=3, lr=0.02, first_epochs=2)),
+    ],
+    ids=["sgd", "adamw", "adamw_outside", "muon"],
+)
+def test_graph_on_a_gpu_trains_as_without(cache, precision, bound, optimizer, stage):
+    """Losses within `bound`, as a GPU's sums may come in any order; the same random numbers."""
+    recipe = replace(
+        RECIPE,
+        data=replace(IMAGES, augment=AUGMENT, cache=cache),
+        model=FromScratch(net=ResidualLike),
+        optimizer=optimizer,
+        precision=precision,
+        schedule=(stage,),
+    )
+    ordinary, drawn = on_gpu(recipe, "off")
+    graphed, also = on_gpu(recipe, "on")
+    assert graphed.stepper.graph.replayed == 15
+    assert also == drawn
+    losses = [[each["loss"] for each in learn.history.steps] for learn in (ordinary, graphed)]
+    assert losses[1] == pytest.approx(losses[0], abs=bound)
+    rows = [learn.history.row["valid_loss"] for learn in (ordinary, graphed)]
+    assert rows[1] == pytest.approx(rows[0], abs=2 * bound)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("_full_precision")
+@pytest.mark.parametrize("mixing", [(MixUp(),), (CutMix(),)])
+def test_mixing_and_alternation_on_a_gpu(mixing):
+    data = replace(IMAGES, augment=(AlternatingFlip(), RandomCrop(padding=1), *mixing))
+    recipe = replace(RECIPE, data=data)
+    (ordinary, drawn), (graphed, also) = (on_gpu(recipe, graph) for graph in ("off", "on"))
+    assert also == drawn
+    assert graphed.stepper.graph.replayed == 10
+    losses = [[each["loss"] for each in learn.history.steps] for learn in (ordinary, graphed)]
+    assert losses[1] == pytest.approx(losses[0], abs=2e-3)
+
+
+class FailsInCapture(Small):
+    def forward(self, x):
+        if self.training and torch.cuda.is_current_stream_capturing():
+            torch.cuda.synchronize()  # forbidden while capturing, and not seen before
+        return super().forward(x)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("_full_precision")
+@pytest.mark.parametrize("net", [Reads, FailsInCapture])
+def test_failed_capture_on_a_gpu_leaves_an_ordinary_training(net):
+    """Random numbers too: a capture that fails can leave torch's generator unusable."""
+    recipe = replace(RECIPE, model=FromScratch(net=net))
+    ordinary, drawn = on_gpu(recipe, "off")
+    tried, also = on_gpu(recipe, "auto")
+    assert tried.stepper.graph.replayed == 0
+    assert tried.stepper.graph.notes[0].startswith("capturing it failed")
+    assert also == drawn
+    losses = [[each["loss"] for each in learn.history.steps] for learn in (ordinary, tried)]
+    assert losses[1] == pytest.approx(losses[0], abs=2e-3)
