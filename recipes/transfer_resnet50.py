@@ -2,13 +2,19 @@
 
 Report    001, part 2: the whole network, 25 epochs: 64.13 % test accuracy, 99.37 % train;
           `/fixed_extractor`, only the last layer, 50 epochs: 38.34 % test, 63.73 % train
-Data      Caltech-UCSD Birds 200 (2010): 3,000 train (15 a class), 3,033 test
-Readings  batch sizes follow from the printed losses: 128 for the whole network, 8 for the fixed
-          extractor, whose learning rate is not legible: 0.001. The scheduler's patience is part
-          1's: 3, on accuracy. Augmentation is not stated: a horizontal flip. No validation set
-          was kept apart, so the test set validates.
+Data      Caltech-UCSD Birds 200 (2010): 3,000 train (15 a class), 3,033 test, which is read once,
+          at the end
+Readings  batch sizes follow from the printed losses, sums of the batches' means over all images:
+          128 for the whole network, 8 for the fixed extractor, whose last loss stands here times
+          that. Its learning rate is not legible: 0.001; its batch norm stays as it is. The
+          scheduler is part 1's: patience 3, on accuracy; that of training, since no validation set
+          was kept apart and the log shows no other. Augmentation is not stated: a horizontal flip
 Variants  fixed_extractor: only the last layer is trained, 50 epochs
-          one_cycle: the head for 2 epochs, then the whole net for 6, rates growing towards the head
+          one_cycle: the head for 2 epochs, then the whole net for 12, rates growing to the head
+
+`/one_cycle` is not measured yet. It differs from the report in what nets from ImageNet are known to
+gain from: crops of at least a third of the image, a new head trained before the rest, rates that
+fall towards the first layers, label smoothing.
 
     fastcv recipe transfer_resnet50
 """
@@ -35,11 +41,12 @@ recipe = Recipe(
         batch_size=128,
         normalise=IMAGENET_STATISTICS,
         augment=(Flip(),),
+        test_validates=False,
     ),
     model=Pretrained(arch=resnet50, weights="IMAGENET1K_V1"),
     optimizer=SGD(momentum=0.9),
     loss=CrossEntropy(),
-    schedule=(Plateau(epochs=25, lr=0.01, patience=3, monitor="valid_accuracy"),),
+    schedule=(Plateau(epochs=25, lr=0.01, patience=3, monitor="train_accuracy"),),
     reported=Reported(
         source="001, part 2, whole network", train_accuracy=0.9937, test_accuracy=0.6413
     ),
@@ -52,7 +59,10 @@ variants = named(
         model=replace(recipe.model, train_bn=False),
         schedule=(Constant(epochs=50, lr=1e-3, frozen=True),),
         reported=Reported(
-            source="001, part 2, last layer only", train_accuracy=0.6373, test_accuracy=0.3834
+            source="001, part 2, last layer only",
+            train_accuracy=0.6373,
+            test_accuracy=0.3834,
+            train_loss=1.7576,  # 0.2197 x 8
         ),
     ),
     one_cycle=replace(
@@ -71,7 +81,8 @@ variants = named(
         loss=CrossEntropy(label_smoothing=0.1),
         schedule=(
             OneCycle(epochs=2, lr="valley", frozen=True),
-            OneCycle(epochs=6, lr=(1e-5, 1e-3)),
+            OneCycle(epochs=12, lr=(1e-5, 1e-3)),
         ),
+        reported=Reported(source="001, part 2, whole network", test_accuracy=0.6413),
     ),
 )

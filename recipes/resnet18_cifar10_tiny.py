@@ -1,0 +1,78 @@
+"""ResNet-18 from scratch on a tiny part of CIFAR-10, with augmentation and dropout in its blocks.
+
+Report    004, 2c: 45 % test accuracy once, just over 50 % once
+Data      CIFAR-10: 1,000 train (100 of each class, a fixed seed), 5,000 validation (500 of each
+          class, held out), 10,000 test
+Readings  the size of the training set is not stated: 100 images of each class. The augmentations'
+          strengths are not stated: affine moves by up to 10 degrees, a tenth of the side and a
+          tenth of the size, sharpness doubled in half of the images, colours by up to 0.2. The rest
+          is resnet18_cifar10's, where epochs and patience are tenfold: 30 epochs are 210 steps here
+Variants  one_cycle: one cycle of 100 epochs, images of 64 pixels, batches of 16, more weight decay
+Source    of one_cycle's batches and weight decay: Brigato et al. 2021, arXiv:2108.13122, where a
+          tuned plain training was hard to beat on few images
+
+    fastcv recipe resnet18_cifar10_tiny
+"""
+
+from dataclasses import replace
+
+from torchvision.models import resnet18
+
+from fastcv.data.augment import Affine, ColorJitter, Flip, RandomCrop, Sharpness
+from fastcv.data.images import Images
+from fastcv.data.sources import cifar10
+from fastcv.data.statistics import CIFAR10_STATISTICS
+from fastcv.learning.losses import CrossEntropy
+from fastcv.learning.models import Pretrained
+from fastcv.learning.optimizers import SGD
+from fastcv.learning.schedules import Cosine, EarlyStop, OneCycle
+from fastcv.recipe import Recipe, Reported, named
+
+recipe = Recipe(
+    data=Images(
+        source=cifar10,
+        size=32,
+        batch_size=128,
+        valid_batch_size=500,
+        holdout=500,
+        train_per_class=100,
+        normalise=CIFAR10_STATISTICS,
+        augment=(
+            Affine(degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1)),
+            Sharpness(factor=2),
+            ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
+            Flip(),
+        ),
+    ),
+    model=Pretrained(arch=resnet18, weights=None, block_dropout=0.2),
+    optimizer=SGD(momentum=0.9, weight_decay=1e-4),
+    loss=CrossEntropy(),
+    schedule=(
+        Cosine(
+            epochs=300,
+            lr=0.01,
+            clip_value=0.1,
+            early_stop=EarlyStop(patience=60, monitor="valid_loss"),
+        ),
+    ),
+    reported=Reported(source="004, 2c", test_accuracy=0.5, tolerance=0.05),
+)
+
+variants = named(
+    one_cycle=replace(
+        recipe,
+        data=replace(
+            recipe.data,
+            size=64,
+            batch_size=16,
+            augment=(
+                RandomCrop(padding=8, padding_mode="reflect"),
+                Flip(),
+                ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
+            ),
+        ),
+        optimizer=SGD(momentum=0.9, weight_decay=5e-3, nesterov=True),
+        loss=CrossEntropy(label_smoothing=0.1),
+        schedule=(OneCycle(epochs=100, lr=0.01, momenta=None),),
+    ),
+)

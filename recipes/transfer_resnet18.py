@@ -1,0 +1,109 @@
+"""ResNet-18 from ImageNet, fine-tuned on 200 species of birds.
+
+Report    000, part 2: the whole network, 45 epochs: 56.97 % test accuracy, 99.80 % train;
+          `/fixed_extractor`, only the last layer, 80 epochs: 42.40 % test, 85.03 % train;
+          `/dropout`: 73 to 74 % train; `/fixed_rotation`: clearly below 85.03 % train, no number
+Data      Caltech-UCSD Birds 200 (2010): 3,000 train (15 a class), 3,033 test, which is read once,
+          at the end
+Readings  the printed losses are sums of the batches' means over all images; here they stand times
+          the batch size, 32. The fixed extractor's then are low for its accuracies: the report may
+          have trained it in larger batches than it says. Its batch norm stays as it is. Rotations
+          read the nearest pixel and come before the centre crop, in no stated order. Dropout's
+          number is the middle of the two, its epochs are those of the whole network
+Variants  fixed_extractor: only the last layer is trained, 80 epochs
+          fixed_rotation: the fixed extractor on images turned by 30 to 60 degrees
+          dropout: the whole network with dropout of 0.25 before the last layer
+          one_cycle: the head for 2 epochs, then the whole net for 12, rates growing to the head
+
+`/one_cycle` is not measured yet. It differs from the report in what nets from ImageNet are known to
+gain from: crops of at least a third of the image, a new head trained before the rest, rates that
+fall towards the first layers, label smoothing.
+
+    fastcv recipe transfer_resnet18
+"""
+
+from dataclasses import replace
+
+from torchvision.models import resnet18
+
+from fastcv.data.augment import ColorJitter, Flip, RandomResizedCrop, Rotation
+from fastcv.data.images import Images
+from fastcv.data.sources import birds
+from fastcv.data.statistics import IMAGENET_STATISTICS
+from fastcv.learning.losses import CrossEntropy
+from fastcv.learning.models import Pretrained
+from fastcv.learning.optimizers import SGD, AdamW
+from fastcv.learning.schedules import Constant, OneCycle
+from fastcv.recipe import Recipe, Reported, named
+
+recipe = Recipe(
+    data=Images(
+        source=birds,
+        size=224,
+        resize=256,
+        batch_size=32,
+        augment=(Flip(),),
+        normalise=IMAGENET_STATISTICS,
+        test_validates=False,
+    ),
+    model=Pretrained(arch=resnet18, weights="IMAGENET1K_V1"),
+    optimizer=SGD(momentum=0.9),
+    loss=CrossEntropy(),
+    schedule=(Constant(epochs=45, lr=5e-4),),
+    reported=Reported(
+        source="000, part 2, whole network",
+        train_accuracy=0.998,
+        test_accuracy=0.5697,
+        train_loss=0.2464,  # 0.0077 x 32
+        test_loss=1.8464,  # 0.0577 x 32
+    ),
+)
+
+fixed_extractor = replace(
+    recipe,
+    model=replace(recipe.model, train_bn=False),
+    schedule=(replace(recipe.schedule[0], epochs=80, frozen=True),),
+    reported=Reported(
+        source="000, part 2, last layer only",
+        train_accuracy=0.8503,
+        test_accuracy=0.424,
+        train_loss=0.5056,  # 0.0158 x 32
+        test_loss=0.912,  # 0.0285 x 32
+    ),
+)
+
+variants = named(
+    fixed_extractor=fixed_extractor,
+    fixed_rotation=replace(
+        fixed_extractor,
+        data=replace(
+            fixed_extractor.data,
+            augment=(Flip(), Rotation(degrees=(30, 60), interpolation="nearest")),
+        ),
+        reported=Reported(source="000, part 2, last layer only, rotations"),
+    ),
+    dropout=replace(
+        recipe,
+        model=replace(recipe.model, dropout=0.25),
+        reported=Reported(source="000, part 2, whole network, dropout", train_accuracy=0.735),
+    ),
+    one_cycle=replace(
+        recipe,
+        data=replace(
+            recipe.data,
+            valid_batch_size=128,
+            augment=(
+                RandomResizedCrop(size=224, scale=(0.35, 1.0)),
+                Flip(),
+                ColorJitter(brightness=0.2, contrast=0.2),
+            ),
+        ),
+        optimizer=AdamW(weight_decay=0.01),
+        loss=CrossEntropy(label_smoothing=0.1),
+        schedule=(
+            OneCycle(epochs=2, lr="valley", frozen=True),
+            OneCycle(epochs=12, lr=(1e-5, 1e-3)),
+        ),
+        reported=Reported(source="000, part 2, whole network", test_accuracy=0.5697),
+    ),
+)
