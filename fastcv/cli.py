@@ -29,6 +29,9 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace one value; --dry-run shows the keys."),
 ]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Train with torch.compile: the same as step.compile=True.")
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without unreadable images.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best.")]
 Out = Annotated[Path, typer.Option(help="Folder of all runs.")]
@@ -72,11 +75,55 @@ def recipe(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print every setting and run nothing.")
     ] = False,
+    compiled: Compile = False,
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Run the recipe and every variant; those that --out holds finished are skipped.",
+        ),
+    ] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Run K seeds, from --seed up; finished ones are skipped."),
+    ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="With --all or --seeds: N at a time, in processes of their own; logs in OUT/logs.",
+        ),
+    ] = 1,
+    again: Annotated[
+        bool, typer.Option("--again", help="With --all or --seeds: skip none that is finished.")
+    ] = False,
     device: Device = None,
     out: Out = Path("runs"),
     wandb: Wandb = "auto",
 ) -> None:
-    """Run an experiment and compare it with its report."""
+    """Run an experiment and compare it with its report.
+
+    --all and --seeds run a series, and end with a table of means and spreads. One that fails is
+    said, the others go on, and the exit code is 1. A run that was stopped is not finished: it runs
+    anew, unless `fastcv resume` goes on with it first.
+    """
+    settings = _with_compile(settings, compiled)
+    if every or seeds is not None:
+        asked = _asked(data, settings, skip_bad)
+        planned = {
+            "every": every,
+            "seeds": 1 if seeds is None else seeds,
+            "seed": seed,
+            "out": out,
+            "again": again,
+            "smoke": smoke,
+        }
+        ran = {"out": out, "wandb": wandb, "device": device, "at_once": jobs}
+        if not _series(name, asked, planned, ran, dry_run):
+            raise typer.Exit(1)
+        return
+    if jobs != 1 or again:
+        raise ValueError("--jobs and --again are for a series: give --all or --seeds K with them")
     chosen = _chosen(name, data, seed, settings, skip_bad)
     if dry_run:
         from fastcv.recipe import flat
@@ -138,9 +185,11 @@ def bench(
     data: Data = None,
     settings: Settings = None,
     skip_bad: SkipBad = False,
+    compiled: Compile = False,
     device: Device = None,
 ) -> None:
     """Measure this machine: plain PyTorch, stock fastai, fastcv, and what each part brings."""
+    settings = _with_compile(settings, compiled)
     chosen = _chosen(name, data, None, settings, skip_bad)
     from fastcv import runs
     from fastcv.bench import bench as measure
@@ -149,6 +198,46 @@ def bench(
     if json is not None:
         runs.write_json(json, found)
         typer.echo(str(json))
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Run directories, or folders that hold some; default: runs."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for report.md and report.html.")] = Path(
+        "report"
+    ),
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of saved summaries to report as well.")
+    ] = None,
+    save_results: Annotated[
+        Path | None, typer.Option(help="Only save a summary of every run, as JSON, to this folder.")
+    ] = None,
+    readme: Annotated[
+        bool,
+        typer.Option("--readme", help="Only write README.md's table, from results/ or --results."),
+    ] = False,
+    wandb: Annotated[
+        bool,
+        typer.Option(
+            "--wandb", help="Make a W&B Report too; published where an API key is configured."
+        ),
+    ] = False,
+) -> None:
+    """Compare every experiment with its report: a table, Markdown, and one HTML page."""
+    from fastcv.report.command import report as run_report
+
+    run_report(
+        runs,
+        out=out,
+        results=results,
+        save_results=save_results,
+        readme=readme,
+        wandb=wandb,
+        write=typer.echo,
+    )
 
 
 @app.command()
@@ -180,21 +269,55 @@ def _chosen(
     chosen = catalogue.load(name)
     from fastcv.recipe import override
 
+    asked = _asked(data, settings, skip_bad)
+    if seed is not None:
+        asked.append(f"seed={seed}")
+    return override(chosen, *asked)
+
+
+def _with_compile(settings: list[str] | None, compiled: bool) -> list[str]:
+    return [*(settings or []), *(["step.compile=True"] if compiled else [])]
+
+
+def _asked(data: Path | None, settings: list[str] | None, skip_bad: bool) -> list[str]:
+    """The command line's values as settings of a recipe, but for the seed."""
     asked = list(settings or [])
     if data is not None:
         # Absolute, because a stopped run may be resumed from elsewhere.
         asked.append(f"data.path={data.expanduser().resolve()}")
     if skip_bad:
         asked.append("data.skip_bad=True")
-    if seed is not None:
-        asked.append(f"seed={seed}")
-    return override(chosen, *asked)
+    return asked
+
+
+def _series(
+    name: str,
+    settings: list[str],
+    planned: dict[str, Any],
+    ran: dict[str, Any],
+    dry_run: bool,
+) -> bool:
+    """Run a series or list it, and say whether none of it failed."""
+    catalogue.find(name)  # a mistyped name is answered before anything heavy is imported
+    from fastcv.recipe import series
+
+    jobs = series.plan(name, settings=settings, **planned)
+    if dry_run:
+        typer.echo(series.listing(jobs))
+        return not any(job.failure for job in jobs)
+    try:
+        jobs = series.run(jobs, settings=settings, write=typer.echo, **ran)
+    except series.Stopped as stopped:
+        typer.echo(series.table(stopped.jobs, ran["at_once"]))
+        raise
+    typer.echo(series.table(jobs, ran["at_once"]))
+    return not any(job.failure for job in jobs)
 
 
 def main() -> None:
     """Run the command line: a user's mistake is one sentence and exit code 2."""
     try:
-        app()
+        app(prog_name="fastcv")
     except (ValueError, FloatingPointError) as error:
         if os.environ.get("FASTCV_TRACEBACK"):
             raise
@@ -203,4 +326,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.argv[0] = "fastcv"  # a run takes down its command as one that can be given again
     main()

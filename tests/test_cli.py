@@ -26,6 +26,7 @@ def invoke(*arguments):
         (["--help"], "lr-find"),
         (["recipes"], "light_resnet_cifar10/one_cycle"),
         (["recipe", "transfer_resnet5"], "Did you mean 'transfer_resnet50'?"),
+        (["recipe", "transfer_resnet5", "--all"], "Did you mean 'transfer_resnet50'?"),
         (["--version"], "0."),
     ],
 )
@@ -83,6 +84,70 @@ def test_dry_run_prints_every_setting_and_writes_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+BROKEN = """
+
+def broken(*arguments, **keywords):
+    raise RuntimeError("it cannot be built")
+
+
+variants = {"raises": Recipe(**vars(recipe) | {"model": broken})}
+"""
+
+
+def test_all_runs_every_variant_and_exits_with_1_where_one_failed(tmp_path):
+    file = tmp_path / "mine.py"
+    invoke("copy", "digits", file)
+    file.write_text(file.read_text() + BROKEN)
+    out = tmp_path / "runs"
+    asked = (
+        "recipe", file, "--all", "--set", "schedule.0.epochs=1", "--out", out, "--wandb", "off",
+        "--device", "cpu",
+    )  # fmt: skip
+    code, output = invoke(*asked)
+    assert code == 1
+    assert output.count("epoch 1/1") == 1
+    assert "failed: mine/raises seed 0: RuntimeError: it cannot be built" in output.splitlines()
+    assert {folder.name for folder in out.iterdir()} == {"mine"}
+
+    code, output = invoke(*asked, "--dry-run")
+    (run,) = (out / "mine").iterdir()
+    said = [line.split(maxsplit=3) for line in output.splitlines()]
+    assert said == [
+        ["mine", "seed", "0", f"done before: {run}"],
+        ["mine/raises", "seed", "0", "would run"],
+    ]
+    assert code == 0
+
+    code, output = invoke(*asked)
+    assert code == 1
+    assert "epoch 1/1" not in output
+    assert "1 done before" in output
+
+
+def test_seeds_end_with_their_mean_and_again_runs_them_again(tmp_path):
+    asked = (
+        "recipe", "digits", "--seeds", "2", "--seed", "1", "--set", "schedule.0.epochs=1", "--out",
+        tmp_path, "--wandb", "off", "--device", "cpu",
+    )  # fmt: skip
+    code, output = invoke(*asked)
+    runs = [run.name.rpartition("-")[2] for run in (tmp_path / "digits").iterdir()]
+    assert code == 0
+    assert sorted(runs) == ["seed1", "seed2"]
+    assert "% (n = 2)" in output
+    assert output.splitlines()[-2].endswith("2 run")
+    assert invoke(*asked, "--dry-run")[1].count("done before") == 2
+    assert invoke(*asked, "--dry-run", "--again")[1].count("would run") == 2
+
+
+def test_all_smoke_runs_are_never_done(tmp_path):
+    asked = ("recipe", "digits", "--all", "--smoke", "--out", tmp_path, "--wandb", "off")
+    code, output = invoke(*asked)
+    assert code == 0
+    assert output.count("SMOKE RUN") == 3  # the run says so twice, the table once
+    assert "would run" in invoke(*asked, "--dry-run")[1]
+    assert "would run" in invoke("recipe", "digits", "--all", "--dry-run", "--out", tmp_path)[1]
+
+
 def test_smoke_run_of_a_pretrained_recipe_needs_no_weights_and_no_data(tmp_path):
     start = time.perf_counter()
     code, output = invoke(
@@ -129,6 +194,13 @@ def test_copy_gives_a_file_that_runs(tmp_path):
         (["copy", "digits", "taken.py"], "must not overwrite a file"),
         (["recipe", "digits", "--set", "sead=1"], "Did you mean 'seed'?"),
         (["recipe", "digits", "--wandb", "maybe"], "wandb must be one of"),
+        (["recipe", "digits", "--seeds", "2", "--wandb", "maybe"], "wandb must be one of"),
+        (["recipe", "digits", "--seeds", "0"], "--seeds must be 1 or more, got 0"),
+        (["recipe", "digits", "--seeds", "2", "--jobs", "0"], "--jobs must be 1 or more, got 0"),
+        (["recipe", "digits", "--jobs", "2"], "give --all or --seeds K with them"),
+        (["recipe", "digits", "--again"], "give --all or --seeds K with them"),
+        (["recipe", "digits", "--all", "--set", "sead=1"], "Did you mean 'seed'?"),
+        (["recipe", "mnist_cnn/one_cycle", "--all"], "leave /one_cycle out"),
         (["recipe", "mnist_cnn", "--data", "nowhere"], "nowhere"),
         (["resume", "nowhere"], "a run directory must hold recipe.json"),
     ],

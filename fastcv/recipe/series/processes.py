@@ -1,0 +1,138 @@
+"""Processes that run some at a time, each with a log of its own, and of which none is left."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+POLL_SECONDS = 0.2
+STOP_SECONDS = 60.0  # in which an interrupted training ends its files and its tracking
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A command, and the file that takes all it says.
+
+    Args:
+        command: program and arguments.
+        log: made anew; its folder must exist.
+    """
+
+    command: tuple[str, ...]
+    log: Path
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    at_once: int,
+    *,
+    started: Callable[[Task], None],
+    ended: Callable[[Task, int], None],
+    watched: Callable[[list[Task]], None] = lambda running: None,
+) -> None:
+    """Run every task in a process of its own; the processor's threads are divided among them.
+
+    Ctrl-C, or being asked to end, interrupts those that run and waits for them, so that they can
+    write what they need to go on later; asked twice, they are killed.
+
+    Args:
+        tasks: in the order they start.
+        at_once: how many run at the same time, at most.
+        started: called as each starts.
+        ended: called as each ends, with its exit status; minus the signal that killed it.
+        watched: called several times a second with those that run.
+    """
+    waiting = list(tasks)
+    running: dict[Task, subprocess.Popen] = {}
+    environment = _environment(max(1, min(at_once, len(waiting))))
+    with _asked_to_end():
+        try:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    task = waiting.pop(0)
+                    running[task] = _start(task, environment)
+                    started(task)
+                time.sleep(POLL_SECONDS)
+                for task, process in list(running.items()):
+                    if process.poll() is not None:
+                        del running[task]
+                        ended(task, process.returncode)
+                watched(list(running))
+        finally:
+            _stop(list(running.values()))
+
+
+def _environment(at_once: int) -> dict[str, str]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    # More threads than cores slow each other down many times over.
+    divided = {"OMP_NUM_THREADS": str(max(1, (cores or 1) // at_once))}
+    return divided | os.environ | {"PYTHONUNBUFFERED": "1"}  # logs are read while they grow
+
+
+def _start(task: Task, environment: dict[str, str]) -> subprocess.Popen:
+    with task.log.open("wb") as log:
+        return subprocess.Popen(
+            task.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            # The terminal's Ctrl-C must not reach it as well: a second one would break off what
+            # it still has to write.
+            start_new_session=True,
+        )
+
+
+def _stop(processes: list[subprocess.Popen]) -> None:
+    """Interrupt, wait, kill what is still there."""
+    if sys.platform != "win32":  # there Ctrl-C has reached them already
+        for process in processes:
+            process.send_signal(signal.SIGINT)
+    last = time.monotonic() + STOP_SECONDS
+    try:
+        for process in processes:
+            process.wait(max(0.0, last - time.monotonic()))
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        for process in processes:
+            if process.poll() is None:
+                _kill(process)
+                process.wait()
+
+
+def _kill(process: subprocess.Popen) -> None:
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)  # with what it has started itself
+
+
+@contextlib.contextmanager
+def _asked_to_end() -> Iterator[None]:
+    """Take a request to end, and a terminal that is closed, as Ctrl-C: no child outlives us."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    taken = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            taken[number] = signal.signal(number, interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As of what a shell starts in the background. Children would inherit it, and not hear us;
+        # a function that does nothing is not inherited.
+        taken[signal.SIGINT] = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        for number, before in taken.items():
+            signal.signal(number, before)
