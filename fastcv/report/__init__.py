@@ -1,0 +1,46 @@
+"""The report: what was reported beside what was measured, of every experiment there is.
+
+experiments = gather(["runs"])    # every experiment of the catalogue, with its results
+print(as_text(experiments))
+write(experiments, "report")      # report.md with its figures, and report.html alone
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fastcv.report import html, markdown
+from fastcv.report.document import compose
+from fastcv.report.experiments import Experiment, Result, Unfinished
+from fastcv.report.gathering import gather
+from fastcv.report.tables import as_text
+
+__all__ = ["Experiment", "Result", "Unfinished", "as_text", "gather", "write"]
+
+
+def write(
+    experiments: Sequence[Experiment],
+    out: str | Path,
+    warnings: Sequence[str] = (),
+    warn: Callable[[str], None] = lambda line: None,
+) -> list[Path]:
+    """Write the report as Markdown and as one HTML page, and return both files.
+
+    Args:
+        experiments: as `gather` gives them.
+        out: the folder for report.md, report.html and figures/.
+        warnings: lines about what could not be read; the report ends with them.
+        warn: takes a line for every picture that cannot be read.
+
+    Raises:
+        ValueError: the folder is a file, or cannot be written to.
+    """
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"a report must go into a folder that can be written to, {str(out)!r} cannot be: "
+            f"{error.strerror}"
+        ) from error
+    document = compose(experiments, out / "figures", warnings, warn)
+    return [markdown.write(document, out), html.write(document, out)]

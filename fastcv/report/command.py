@@ -1,0 +1,79 @@
+"""What `fastcv report` does, behind the command line."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fastcv import report as reports
+from fastcv.report import committed, wandb_report
+from fastcv.report import readme as readmes
+from fastcv.report.gathering import arrange, gather
+from fastcv.report.reading import read_summaries
+
+RUNS, RESULTS, README = Path("runs"), Path("results"), Path("README.md")
+
+
+def report(
+    runs: Sequence[Path] | None = None,
+    *,
+    out: Path = Path("report"),
+    results: Path | None = None,
+    save_results: Path | None = None,
+    readme: bool = False,
+    wandb: bool = False,
+    write: Callable[[str], None] = print,
+) -> None:
+    """Print the report of all runs and write it as Markdown and as a page.
+
+    Args:
+        runs: run directories, or folders that hold some; None reads ./runs.
+        out: folder of the report.
+        results: folder of saved summaries to report as well; of those for the README's table.
+        save_results: save a summary of every run to this folder, and write no report.
+        readme: write README.md's table from saved summaries alone, and write no report.
+        wandb: make a W&B Report as well, and publish it where there is an account.
+        write: takes each line of what is said.
+
+    Raises:
+        ValueError: a folder is not there, or cannot be written to.
+    """
+    if wandb:
+        if readme or save_results is not None:
+            raise ValueError("--wandb needs a report: give it without --readme and --save-results")
+        wandb_report.workspaces()  # what is not installed is said before anything is read
+    warnings: list[str] = []
+
+    def warn(line: str) -> None:
+        warnings.append(line)
+        write(f"warning: {line}")
+
+    if save_results is not None or not readme:
+        experiments = gather(_folders(runs), _there(results), warn)
+    if save_results is not None:
+        for file in committed.save(experiments, save_results):
+            write(str(file))
+    if readme:
+        folder = _there(results) or RESULTS
+        changed = readmes.write(README, arrange(read_summaries(folder, warn)))
+        write(f"{README}: {'written' if changed else 'is up to date'}")
+    if readme or save_results is not None:
+        return
+    write(reports.as_text(experiments))
+    write("")
+    for file in reports.write(experiments, out, warnings, lambda line: write(f"warning: {line}")):
+        write(str(file))
+    if wandb:
+        wandb_report.write(experiments, out, write)
+
+
+def _folders(runs: Sequence[Path] | None) -> list[Path]:
+    if runs:
+        return list(runs)
+    return [RUNS] if RUNS.is_dir() else []  # nothing was run yet: everything is "not run"
+
+
+def _there(folder: Path | None) -> Path | None:
+    if folder is not None and not folder.is_dir():
+        raise ValueError(
+            f"saved summaries must lie in a folder that exists, {str(folder)!r} is not"
+        )
+    return folder

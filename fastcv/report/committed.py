@@ -1,0 +1,65 @@
+"""Summaries of runs as small files, to be committed where the runs themselves are too large."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastcv import runs
+from fastcv.report.experiments import Experiment, Result
+from fastcv.report.figures import slug
+from fastcv.report.reading import read_summary
+
+
+def save(experiments: Sequence[Experiment], folder: Path) -> list[Path]:
+    """Write a file for every finished run of the experiments, and return the files.
+
+    A file is called NAME[-VARIANT]-seedN.json; "-changed" stands before ".json" where the run
+    changed something of its experiment. One of the same seed, settings, device and precision is
+    replaced; another one with the same name gets a number.
+
+    Raises:
+        ValueError: the folder is a file, or holds a summary that cannot be read.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"summaries must go into a folder, {str(folder)!r} is a file")
+    results: dict[str, Result] = {}
+    for experiment in experiments:
+        for result in (*experiment.results, *experiment.altered):
+            if result.path is not None:
+                results.setdefault(str(result.path), result)  # an alias shows the same run
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_write(result, folder) for result in results.values()]
+
+
+def _write(result: Result, folder: Path) -> Path:
+    name = f"{slug(result.recipe)}-seed{result.seed}" + ("-changed" if result.changed else "")
+    for number in range(1, 10_000):
+        file = folder / (f"{name}.json" if number == 1 else f"{name}-{number}.json")
+        if not file.exists() or _same(read_summary(file), result):
+            break
+    runs.write_json(file, _as_json(result))
+    return file
+
+
+def _as_json(result: Result) -> dict[str, Any]:
+    kept = {
+        each.name: getattr(result, each.name)
+        for each in dataclasses.fields(result)
+        if each.name != "path"
+    }
+    left_out = ("", None, False, {})  # what `read_summary` gives back by itself
+    return {
+        name: value
+        for name, value in kept.items()
+        if not any(value == each and type(value) is type(each) for each in left_out)
+    }
+
+
+def _same(there: Result, here: Result) -> bool:
+    """Whether a summary is of the same seed, settings, device and precision."""
+    compared = ("recipe", "seed", "device_name", "precision")
+    return all(getattr(there, name) == getattr(here, name) for name in compared) and json.dumps(
+        dict(there.settings), sort_keys=True
+    ) == json.dumps(dict(here.settings), sort_keys=True)

@@ -1,0 +1,182 @@
+"""Every experiment with its results: the one thing that every form of the report is made from."""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fastcv.recipe.checks import compare
+from fastcv.recipe.values import Reported
+
+# Which metric stands for an experiment: the first of these that is reported, else measured.
+HEADLINES = (
+    "test_accuracy",
+    "best_test_accuracy",
+    "valid_accuracy",
+    "best_valid_accuracy",
+    "train_accuracy",
+)
+MEASURED_FIRST = "views_accuracy"  # where nothing is reported and a run measured it
+
+BEATEN, NOT_BEATEN = "beaten", "not beaten"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What one finished run measured.
+
+    Args:
+        recipe: its name, with the variant.
+        seed: of the run.
+        measured: metric to number; accuracies are fractions 0-1.
+        epochs: that were run.
+        seconds: of all epochs.
+        warmup_seconds: before them: first batch, compile, capture.
+        images_per_second: in training, the median over the epochs.
+        device: as torch names it: "cpu", "cuda:0".
+        device_name: as its maker names it.
+        precision: "fp32" or "bf16".
+        packages: name to version.
+        command: that started it.
+        git_revision: of fastcv.
+        settings: what decides the experiment, of the flat recipe: see `essence`.
+        reported: what the run's recipe says is reported, as the values of `Reported`.
+        changed: key to (the experiment's value, this run's); empty where it is the experiment.
+        own: whether its recipe is a file of one's own.
+        path: of the run directory; None of a committed summary.
+    """
+
+    recipe: str
+    seed: int
+    measured: Mapping[str, float]
+    epochs: int
+    seconds: float
+    warmup_seconds: float | None = None
+    images_per_second: float | None = None
+    device: str = ""
+    device_name: str = ""
+    precision: str = ""
+    packages: Mapping[str, str | None] = field(default_factory=dict)
+    command: str = ""
+    git_revision: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    reported: Mapping[str, Any] = field(default_factory=dict)
+    changed: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    own: bool = False
+    path: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """A run that was stopped, or still goes on: how many epochs are done."""
+
+    recipe: str
+    seed: int
+    epochs: int
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One experiment: what is reported of it, and what was measured.
+
+    Args:
+        name: "NAME" or "NAME/VARIANT".
+        summary: one line.
+        reported: None where no report gives a number.
+        epochs: that the recipe plans, over all stages.
+        results: of finished runs of exactly this experiment, by seed.
+        altered: of runs that changed something of it, as short cuts do: `Result.changed` says what.
+        unfinished: runs without a summary.
+        aliases: other names in the catalogue for the same experiment.
+        own: whether it is a recipe of one's own, which the catalogue does not have.
+        bar: the report's experiment that this one sets out to beat, the `/one_cycle` way.
+    """
+
+    name: str
+    summary: str = ""
+    reported: Reported | None = None
+    epochs: int = 0
+    results: tuple[Result, ...] = ()
+    altered: tuple[Result, ...] = ()
+    unfinished: tuple[Unfinished, ...] = ()
+    aliases: tuple[str, ...] = ()
+    own: bool = False
+    bar: "Experiment | None" = None
+
+    @property
+    def is_bar(self) -> bool:
+        """Whether the reported number is to be beaten, not to be met."""
+        return self.name.endswith("/one_cycle")
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The reported numbers by metric, the headline first."""
+        numbers = self.reported.numbers() if self.reported else {}
+        first = next((metric for metric in HEADLINES if metric in numbers), None)
+        return {metric: numbers[metric] for metric in ([first] if first else [])} | numbers
+
+    @property
+    def headline(self) -> str | None:
+        """The metric that stands for the experiment; None where there is no number at all."""
+        reported = next((metric for metric in HEADLINES if metric in self.numbers), None)
+        if reported or not self.results:
+            return reported
+        order = (MEASURED_FIRST, *HEADLINES)
+        return next((metric for metric in order if self.values(metric)), None)
+
+    def values(self, metric: str) -> list[float]:
+        """What each result measured, in order; a bar's best accuracy may be the final one.
+
+        The fast way does not choose its epoch by the test set, so that it has no best epoch there:
+        its final weights are held against the report's best.
+        """
+        values = [_measured(result, metric, self.is_bar) for result in self.results]
+        return [value for value in values if value is not None]
+
+    def mean(self, metric: str) -> float | None:
+        """The mean over the results; None where nothing was measured."""
+        values = self.values(metric)
+        return statistics.mean(values) if values else None
+
+    def spread(self, metric: str) -> float | None:
+        """The sample standard deviation over the results; None of fewer than two."""
+        values = self.values(metric)
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def verdict(self, metric: str) -> str:
+        """How the mean compares with the reported number.
+
+        "within", "above", "below" as in `fastcv.recipe.check`; a bar's headline is "beaten" or
+        "not beaten", and its other numbers are not compared, "": they are another way's. "" too
+        where nothing is reported, "not run" without results, "not measured" where they lack it.
+        """
+        if metric not in self.numbers:
+            return ""
+        if not self.results:
+            return "not run"
+        mean = self.mean(metric)
+        if mean is None:
+            return "not measured"
+        if self.is_bar and metric != "parameters":
+            if metric != self.headline:
+                return ""
+            return BEATEN if mean > self.numbers[metric] else NOT_BEATEN
+        return next(
+            row.verdict for row in compare(self.reported, {metric: mean}) if row.metric == metric
+        )
+
+    def by_device(self) -> list["Experiment"]:
+        """The experiment once for each device and precision that ran it; itself if none did."""
+        groups: dict[tuple[str, str], list[Result]] = {}
+        for result in self.results:
+            groups.setdefault((result.device_name, result.precision), []).append(result)
+        return [replace(self, results=tuple(group)) for group in groups.values()] or [self]
+
+
+def _measured(result: Result, metric: str, final_counts: bool) -> float | None:
+    value = result.measured.get(metric)
+    if value is None and final_counts and metric.startswith("best_"):
+        return result.measured.get(metric.removeprefix("best_"))
+    return value

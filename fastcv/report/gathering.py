@@ -1,0 +1,135 @@
+"""From runs to experiments: which run belongs to which."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from fastcv import catalogue
+from fastcv.recipe.flat import flat
+from fastcv.recipe.identity import differences, essence
+from fastcv.recipe.values import Reported
+from fastcv.report import reading
+from fastcv.report.experiments import Experiment, Result, Unfinished
+from fastcv.report.matching import changes, planned_epochs
+
+
+def gather(
+    runs: Iterable[str | Path],
+    results_folder: str | Path | None = None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> list[Experiment]:
+    """Read runs, and give every experiment of the catalogue, in its order, with its results.
+
+    Recipes of one's own come after it. Smoke runs are left out. Of several runs of one seed on
+    one device the newest counts.
+
+    Args:
+        runs: run directories, or folders that hold some at any depth.
+        results_folder: of committed summaries, `*.json`; None reads none.
+        warn: takes a line for every run or summary that could not be read.
+    """
+    results, unfinished = [], []
+    for folder in runs:
+        for found in reading.read_runs(Path(folder), warn):
+            (unfinished if isinstance(found, Unfinished) else results).append(found)
+    if results_folder is not None:
+        results += reading.read_summaries(Path(results_folder), warn)
+    return arrange(results, unfinished)
+
+
+def arrange(results: Iterable[Result], unfinished: Iterable[Unfinished] = ()) -> list[Experiment]:
+    """Give every experiment of the catalogue what belongs to it; one's own come last.
+
+    Args:
+        results: the newest of a seed first.
+        unfinished: likewise.
+    """
+    recipes = {entry.name: catalogue.load(entry.name) for entry in catalogue.entries()}
+    flats = {name: flat(recipe) for name, recipe in recipes.items()}
+    exact: dict[str, list[Result]] = {}
+    altered: dict[str, list[Result]] = {}
+    own: dict[str, list[Result]] = {}
+    for result in _distinct(results):
+        names = [name for name, ours in flats.items() if not changes(result.settings, ours)]
+        for name in names:
+            exact.setdefault(name, []).append(result)
+        if names:
+            continue
+        if result.recipe in flats and not result.own:
+            changed = changes(result.settings, flats[result.recipe])
+            altered.setdefault(result.recipe, []).append(replace(result, changed=changed))
+        else:
+            own.setdefault(result.recipe, []).append(result)
+    stopped: dict[str, list[Unfinished]] = {}
+    for run in unfinished:
+        stopped.setdefault(run.recipe, []).append(run)
+    experiments = [
+        Experiment(
+            name=entry.name,
+            summary=entry.summary,
+            reported=recipes[entry.name].reported,
+            epochs=planned_epochs(flats[entry.name]),
+            results=_by_seed(exact.get(entry.name, [])),
+            altered=_by_seed(altered.get(entry.name, [])),
+            unfinished=tuple(stopped.pop(entry.name, [])),
+            aliases=tuple(
+                name
+                for name in flats
+                if name != entry.name and essence(flats[name]) == essence(flats[entry.name])
+            ),
+        )
+        for entry in catalogue.entries()
+    ]
+    experiments = [replace(each, bar=_bar(each, experiments)) for each in experiments]
+    for name in dict.fromkeys([*own, *stopped]):
+        experiments.append(_own(name, own.get(name, []), tuple(stopped.get(name, []))))
+    return experiments
+
+
+def _distinct(results: Iterable[Result]) -> list[Result]:
+    """Keep the first, the newest, of a seed on a device; a summary saved from a run is that run."""
+    kept: dict[str, Result] = {}
+    for result in results:
+        settings = sorted(result.settings.items())
+        key = repr((result.seed, result.device_name, result.precision, settings))
+        kept.setdefault(key, result)
+    return list(kept.values())
+
+
+def _by_seed(results: list[Result]) -> tuple[Result, ...]:
+    return tuple(sorted(results, key=lambda result: result.seed))
+
+
+def _bar(experiment: Experiment, experiments: list[Experiment]) -> Experiment | None:
+    """The experiment of the report whose number a one_cycle variant is to beat."""
+    if not experiment.is_bar or experiment.reported is None:
+        return None
+    name = experiment.name.partition("/")[0]
+    return next(
+        (
+            other
+            for other in experiments
+            if other.name.partition("/")[0] == name
+            and not other.is_bar
+            and other.reported == experiment.reported
+        ),
+        None,
+    )
+
+
+def _own(name: str, results: list[Result], unfinished: tuple[Unfinished, ...]) -> Experiment:
+    """An experiment of one's own, which is what its newest run was."""
+    if not results:
+        return Experiment(name=name, own=True, unfinished=unfinished)
+    newest = results[0]
+    changed = [differences(newest.settings, result.settings) for result in results]
+    pairs = list(zip(results, changed, strict=True))
+    return Experiment(
+        name=name,
+        reported=Reported(**newest.reported) if newest.reported else None,
+        epochs=planned_epochs(newest.settings),
+        results=_by_seed([result for result, change in pairs if not change]),
+        altered=_by_seed([replace(result, changed=change) for result, change in pairs if change]),
+        unfinished=unfinished,
+        own=True,
+    )

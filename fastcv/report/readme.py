@@ -1,0 +1,120 @@
+"""The results table of a README, between two marks that only this module writes between."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastcv import runs
+from fastcv.report.experiments import Experiment
+from fastcv.report.markdown import short_cut_table, table
+from fastcv.report.tables import (
+    Block,
+    blocks,
+    measured,
+    number,
+    short,
+    short_cuts,
+    shown_metrics,
+)
+
+BEGIN = "<!-- results: written by `fastcv report --readme` from results/*.json -->"
+END = "<!-- end of results -->"
+VERDICTS = {
+    "within": "within tolerance",
+    "above": "above tolerance",
+    "below": "below tolerance",
+}
+COLUMNS = ("experiment", "reported", "measured", "epochs", "time", "device", "seeds")
+
+
+def results_table(experiments: Sequence[Experiment]) -> str:
+    """Set what was run: whole experiments first, then those with changed settings, folded away."""
+    rows, listed = [], set()
+    for experiment in experiments:
+        if listed.intersection(experiment.aliases):
+            continue  # it stands there under its other name
+        listed.add(experiment.name)
+        if experiment.results:
+            rows += [_row(block) for block in blocks(experiment)]
+    parts = [table(COLUMNS, rows)] if rows else ["No experiment was run yet."]
+    cuts = [cut for experiment in experiments for cut in short_cuts(experiment)]
+    if cuts:
+        parts.append(
+            f"<details>\n<summary>{len(cuts)} short cuts: experiments with changed settings, "
+            f"compared with nothing</summary>\n\n{short_cut_table(cuts)}\n\n</details>"
+        )
+    return "\n\n".join(parts)
+
+
+def _row(block: Block) -> tuple[str, ...]:
+    experiment = block.experiment
+    names = [experiment.name, *experiment.aliases]
+    return (
+        ", ".join(f"`{name}`" for name in names),
+        _reported(experiment),
+        _measured(block.group),
+        block.epochs,
+        block.time,
+        block.device,
+        block.seeds,
+    )
+
+
+def _reported(experiment: Experiment) -> str:
+    """Say "91.47 % best test in 70 epochs (Report 003, table 1, model 5)"."""
+    metric = experiment.headline
+    if experiment.reported is None:
+        return "none"
+    if metric not in experiment.numbers:
+        return f"no number (Report {experiment.reported.source})"
+    said = f"{number(metric, experiment.numbers[metric])} {short(metric)}"
+    if experiment.bar is not None:
+        said = f"to beat: {said} in {experiment.bar.epochs} epochs"
+    elif experiment.is_bar:
+        said = f"to beat: {said}"
+    return f"{said} (Report {experiment.reported.source})"
+
+
+def _measured(experiment: Experiment) -> str:
+    """Say "91.64 % best test, beaten", the other test accuracy behind it where there is one."""
+    said = [
+        f"{measured(experiment, metric)} {short(metric)}"
+        for metric in shown_metrics(experiment)
+        if metric in (experiment.headline, "test_accuracy")
+    ]
+    verdict = experiment.verdict(experiment.headline) if experiment.headline else ""
+    return ", ".join(said) + (f" ({VERDICTS.get(verdict, verdict)})" if verdict else "")
+
+
+def write(readme: Path, experiments: Sequence[Experiment]) -> bool:
+    """Write the table between the marks of a README; say whether that changed it.
+
+    Raises:
+        ValueError: there is no such file, or the marks are not in it, once each and in order.
+    """
+    if not readme.is_file():
+        raise ValueError(
+            f"a results table needs a README to stand in, {str(readme)!r} is not there"
+        )
+    text = readme.read_text(encoding="utf-8")
+    before, after = _around(text, readme)
+    written = f"{before}{BEGIN}\n\n{results_table(experiments)}\n\n{END}{after}"
+    if written == text:
+        return False
+    runs.write_text(readme, written)
+    return True
+
+
+def between(text: str) -> str:
+    """The table that stands between the marks of a README's text."""
+    before, after = _around(text, Path("README.md"))
+    return text[len(before) + len(BEGIN) : len(text) - len(after) - len(END)].strip()
+
+
+def _around(text: str, readme: Path) -> tuple[str, str]:
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(
+            f"{str(readme)!r} must hold the line {BEGIN!r} and, behind it, the line {END!r}, "
+            "once each: put them where the table is to stand"
+        )
+    before, _, rest = text.partition(BEGIN)
+    return before, rest.partition(END)[2]

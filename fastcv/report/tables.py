@@ -1,0 +1,288 @@
+"""The rows of the report's tables, in words: every form of the report sets the same ones."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastcv.report.experiments import HEADLINES, MEASURED_FIRST, Experiment, Result
+
+WITHIN = {
+    "within": "yes",
+    "above": "no, above",
+    "below": "no, below",
+}
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One number of an experiment: reported, measured, and how they compare."""
+
+    metric: str
+    reported: str
+    measured: str
+    within: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """An experiment on one device: a line a number, the headline first.
+
+    `group` is the experiment with the results of that device alone.
+    """
+
+    experiment: Experiment
+    group: Experiment
+    lines: tuple[Line, ...]
+    epochs: str
+    time: str
+    device: str
+    seeds: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortCut:
+    """Runs that changed the same settings of an experiment, on one device; never compared."""
+
+    experiment: Experiment
+    changed: tuple[str, ...]
+    measured: str
+    epochs: str
+    time: str
+    device: str
+    seeds: str
+    results: tuple[Result, ...]
+
+
+def blocks(experiment: Experiment) -> list[Block]:
+    """Give the experiment's rows, once for each device that ran it."""
+    return [
+        Block(
+            experiment=experiment,
+            group=group,
+            lines=tuple(_lines(group)),
+            epochs=epochs(group),
+            time=times(group.results),
+            device=devices(group.results),
+            seeds=seeds(group.results),
+        )
+        for group in experiment.by_device()
+    ]
+
+
+def short_cuts(experiment: Experiment) -> list[ShortCut]:
+    """Give the runs that changed something of the experiment, those of the same change together."""
+    groups: dict[str, list[Result]] = {}
+    for result in experiment.altered:
+        key = repr((sorted(result.changed.items()), result.device_name, result.precision))
+        groups.setdefault(key, []).append(result)
+    found = []
+    for group in groups.values():
+        ran = replace(experiment, results=tuple(group), reported=None)
+        metrics = [metric for metric in shown_metrics(ran) if ran.values(metric)]
+        found.append(
+            ShortCut(
+                experiment=experiment,
+                changed=tuple(change(key, *pair) for key, pair in group[0].changed.items()),
+                measured="; ".join(f"{measured(ran, name)} {short(name)}" for name in metrics),
+                epochs=_span(result.epochs for result in group),
+                time=times(group),
+                device=devices(group),
+                seeds=seeds(group),
+                results=ran.results,
+            )
+        )
+    return found
+
+
+def _lines(experiment: Experiment) -> Iterable[Line]:
+    metrics = shown_metrics(experiment)
+    if not metrics:
+        run = "not measured" if experiment.results else NOT_RUN
+        yield Line(metric="", reported=_no_number(experiment), measured=run, within="")
+    for metric in metrics:
+        reported = "none"
+        if metric in experiment.numbers:
+            reported = number(metric, experiment.numbers[metric])
+            if experiment.is_bar and metric != "parameters":
+                reported = f"to beat: {reported}"
+        verdict = experiment.verdict(metric)
+        yield Line(
+            metric=name(metric),
+            reported=reported,
+            measured=measured(experiment, metric),
+            within="" if verdict in (NOT_RUN, "not measured") else WITHIN.get(verdict, verdict),
+        )
+
+
+def _no_number(experiment: Experiment) -> str:
+    return "no number" if experiment.reported else "none"
+
+
+def shown_metrics(experiment: Experiment) -> list[str]:
+    """Say which numbers stand in a table: all reported ones, else those that matter.
+
+    A bar's losses and training accuracies are another way's, and not shown beside it. The count
+    of parameters is left out of what was not run.
+    """
+    reported = list(experiment.numbers)
+    if not experiment.results and len(reported) > 1:
+        reported = [each for each in reported if each != "parameters"]
+    if experiment.is_bar:
+        reported = [each for each in reported if each in (experiment.headline, "parameters")]
+    if reported or experiment.headline is None:
+        return reported
+    plain = next((each for each in HEADLINES if experiment.values(each)), None)
+    both = experiment.headline == MEASURED_FIRST and plain
+    return [experiment.headline, plain] if both else [experiment.headline]
+
+
+def measured(experiment: Experiment, metric: str) -> str:
+    """Mean and spread as "91.64 ± 0.12 %"; "not run" or "not measured"."""
+    if not experiment.results:
+        return NOT_RUN
+    mean, spread = experiment.mean(metric), experiment.spread(metric)
+    if mean is None:
+        return "not measured"
+    if metric == "parameters":
+        return f"{mean:,.0f}"
+    accuracy = metric.endswith("accuracy")
+    scale, digits, unit = (100, 2, " %") if accuracy else (1, 4, "")
+    middle = f"{scale * mean:.{digits}f}"
+    around = "" if spread is None else f" ± {scale * spread:.{digits}f}"
+    final = metric.startswith("best_") and not any(
+        metric in result.measured for result in experiment.results
+    )
+    return f"{middle}{around}{unit}" + (" (final weights)" if final else "")
+
+
+def number(metric: str, value: float) -> str:
+    """Write a reported number with the digits that it has: "91.47 %", "49 %", "0.0824"."""
+    if metric == "parameters":
+        return f"{value:,.0f}"
+    return f"{round(100 * value, 4):g} %" if metric.endswith("accuracy") else f"{value:g}"
+
+
+def name(metric: str) -> str:
+    """Name a metric in words: "best test accuracy"."""
+    if metric == MEASURED_FIRST:
+        return "test accuracy through views"
+    return metric.replace("_", " ").replace("valid ", "validation ")
+
+
+def short(metric: str) -> str:
+    """Name a metric in a word or two, where it is known to be an accuracy: "best test"."""
+    return name(metric).replace(" accuracy", "")
+
+
+def epochs(experiment: Experiment) -> str:
+    """Say how many epochs were run, and of how many planned where that is another number."""
+    if not experiment.results:
+        return f"{experiment.epochs} planned" if experiment.epochs else ""
+    ran = _span(result.epochs for result in experiment.results)
+    return ran if ran == str(experiment.epochs) else f"{ran} of {experiment.epochs}"
+
+
+def _span(values: Iterable[int]) -> str:
+    found = sorted(set(values))
+    return str(found[0]) if len(found) == 1 else f"{found[0]}-{found[-1]}"
+
+
+def times(results: Sequence[Result]) -> str:
+    """Say how long one run took, the mean over them; the warm-up apart where it took a second."""
+    if not results:
+        return ""
+    seconds = sum(result.seconds for result in results) / len(results)
+    warm = sum(result.warmup_seconds or 0 for result in results) / len(results)
+    return duration(seconds) + (f" + {duration(warm)} warm-up" if warm >= 1 else "")
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as one reads it: "4.2 s", "36 min", "2.1 h"."""
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    if seconds < 5970:
+        minutes = seconds / 60
+        return f"{minutes:.1f} min" if minutes < 9.95 else f"{minutes:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def devices(results: Sequence[Result]) -> str:
+    """Name the device, without its maker's marks, and its precision."""
+    said = (f"{_plain(result.device_name)}, {result.precision}" for result in results)
+    return "; ".join(dict.fromkeys(said))
+
+
+def _plain(device: str) -> str:
+    return " ".join(re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b", "", device).split())
+
+
+def seeds(results: Sequence[Result]) -> str:
+    """List the seeds; with many of them, say how many."""
+    listed = ", ".join(str(result.seed) for result in results)
+    return listed if len(results) <= 5 else f"{len(results)} seeds"
+
+
+def change(key: str, ours: Any, theirs: Any) -> str:
+    """Say what a run changed: "schedule.0.epochs: 70 -> 2"."""
+    return f"{key}: {_value(ours)} → {_value(theirs)}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str) and ":" in value:
+        return value.partition(":")[2]
+    if isinstance(value, Mapping | list | tuple):
+        return repr(value)
+    return str(value)
+
+
+def as_text(experiments: Sequence[Experiment]) -> str:
+    """Set the results as a table of plain text; what was not run is listed below it."""
+    rows = [("experiment", "", "reported", "measured", "within tolerance", "epochs", "time")]
+    for experiment in experiments:
+        if not experiment.results:
+            continue
+        for block in blocks(experiment):
+            for index, line in enumerate(block.lines):
+                first = index == 0
+                rows.append(
+                    (
+                        experiment.name if first else "",
+                        line.metric,
+                        line.reported,
+                        line.measured,
+                        line.within,
+                        block.epochs if first else "",
+                        f"{block.time} on {block.device}; seed {block.seeds}" if first else "",
+                    )
+                )
+    parts = [_aligned(rows) if len(rows) > 1 else "no experiment was run in full"]
+    cuts = [cut for experiment in experiments for cut in short_cuts(experiment)]
+    if cuts:
+        parts.append(
+            "changed, so not compared:\n"
+            + "\n".join(
+                f"  {cut.experiment.name}: {cut.measured}; {cut.epochs} epochs; "
+                f"{cut.time}; {', '.join(cut.changed)}"
+                for cut in cuts
+            )
+        )
+    unfinished = [run for experiment in experiments for run in experiment.unfinished]
+    if unfinished:
+        parts.append(
+            "unfinished, left out:\n"
+            + "\n".join(f"  {run.path}: {run.epochs} epochs done" for run in unfinished)
+        )
+    missing = [each.name for each in experiments if not each.results]
+    if missing:
+        parts.append(f"not run ({len(missing)}):\n" + "\n".join(f"  {each}" for each in missing))
+    return "\n\n".join(parts)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

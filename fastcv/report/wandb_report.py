@@ -1,0 +1,227 @@
+"""The report as a W&B Report: its tables, and charts that W&B draws from the runs themselves.
+
+`specification` makes it without asking anybody; `write` puts it into a file, and publishes it
+where an account is configured. It needs the extra "wandb-report", the package wandb-workspaces.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from fastcv import runs, tracking
+from fastcv.report.document import READING
+from fastcv.report.experiments import Experiment, Result
+from fastcv.report.figures import SHOWN
+from fastcv.report.markdown import result_table, short_cut_table
+from fastcv.report.tables import blocks, name, short_cuts
+
+if TYPE_CHECKING:
+    from wandb_workspaces.reports.v2 import BarPlot, LinePlot, MediaBrowser, PanelGrid, Report
+
+TITLE = "fastcv report"  # it becomes part of the report's address
+FILE = "report_wandb.json"
+
+# Title, axis and metrics of each line plot, by the names that `fastcv.tracking` logs.
+LINES = (
+    ("loss", "epoch", ("train/loss", "valid/loss")),
+    ("accuracy", "epoch", ("train/accuracy", "valid/accuracy")),
+    ("learning rate", "step", ("step/lr",)),
+)
+FIGURES = tuple(f"figures/{stem}" for stem in SHOWN if stem != "curves")  # these W&B draws itself
+MOST_LINES = 100  # runs in one plot; left alone W&B draws ten
+
+DESCRIPTION = (
+    "Image-classification experiments: what their reports claim, beside what was measured."
+)
+CHARTS = (
+    "The tables are as they were when this was written. The charts are drawn from the runs in "
+    "this project: a run that was logged offline is there after wandb sync."
+)
+
+
+def write(experiments: Sequence[Experiment], folder: Path, say: Callable[[str], None]) -> None:
+    """Write report_wandb.json, and publish the report where there is an account.
+
+    Args:
+        experiments: as `gather` gives them.
+        folder: for the file; it exists.
+        say: takes the file, and then the report's address or why it has none.
+
+    Raises:
+        ValueError: the extra is not installed, or the server did not take the report; the file is
+            written before the server is asked.
+    """
+    report = specification(experiments)
+    file = folder / FILE
+    runs.write_json(file, as_json(report))
+    say(str(file))
+
+    def save(entity: str, project: str) -> str:
+        report.entity, report.project = entity, project
+        report.save()
+        return report.url
+
+    try:
+        say(tracking.publish(save))
+    except tracking.NoAccount as reason:
+        say(
+            f"the W&B Report was not published, because {reason}: {file} is its specification, "
+            "and the same command publishes it with an account"
+        )
+    except ValueError as error:
+        raise ValueError(f"{error}; the report's specification is in {file}") from error
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Give what W&B's server is sent of a report, but for whose it is and its random name."""
+    model = report._to_model()  # what its own `save` calls; there is no public way
+    return {
+        "displayName": model.display_name,
+        "description": model.description,
+        "spec": json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True)),
+    }
+
+
+def specification(experiments: Sequence[Experiment]) -> Report:
+    """Make the report: a section for each recipe with its variants.
+
+    It belongs to nobody yet, and its run sets name no project: they are of the report's own.
+
+    Raises:
+        ValueError: the extra is not installed.
+    """
+    wr = workspaces()
+    recipes: dict[tuple[str, bool], list[Experiment]] = {}
+    for each in experiments:
+        recipes.setdefault((each.name.partition("/")[0], each.own), []).append(each)
+    parts = [wr.P(CHARTS), wr.TableOfContents()]
+    for (recipe, _), variants in recipes.items():
+        parts += _section(wr, recipe, variants)
+    unfinished = [
+        f"{each.name}, seed {run.seed}: {run.epochs} of {each.epochs} epochs"
+        for each in experiments
+        for run in each.unfinished
+    ]
+    if unfinished:
+        parts += [wr.H2("Unfinished runs"), wr.UnorderedList(items=unfinished)]
+    missing = [each.name for each in experiments if not each.results]
+    if missing:
+        parts += [wr.H2("Not run"), wr.UnorderedList(items=missing)]
+    reading = "\n\n".join(f"**{word}**: {says}" for word, says in READING)
+    parts += [wr.H2("How to read this"), wr.MarkdownBlock(reading)]
+    # An entity that is given is not asked for; the real one is filled in when it is saved.
+    return wr.Report(
+        entity="",
+        project="",
+        title=TITLE,
+        description=DESCRIPTION,
+        blocks=parts,
+        width="fluid",
+    )
+
+
+def workspaces() -> ModuleType:
+    """Import the extra.
+
+    Raises:
+        ValueError: it is not installed, or does not go with the installed wandb.
+    """
+    try:
+        import wandb_workspaces.reports.v2 as wr
+    except ImportError as error:
+        raise ValueError(
+            "a W&B Report needs the extra wandb-report: "
+            f"pip install 'fastcv[wandb-report]' ({error})"
+        ) from error
+    return wr
+
+
+def _section(wr: ModuleType, recipe: str, variants: list[Experiment]) -> list[Any]:
+    """A recipe with its variants: what it is, the numbers, the charts of its runs."""
+    parts = [wr.H2(recipe)]
+    if variants[0].summary:
+        parts.append(wr.P(variants[0].summary))
+    parts.append(wr.MarkdownBlock(result_table(row for each in variants for row in blocks(each))))
+    ids = _ids(result for each in variants for result in each.results)
+    if ids:
+        charts = [*_bars(wr, variants), *_lines(wr, len(ids)), *_media(wr)]
+        parts.append(_grid(wr, recipe, ids, charts))
+    cuts = [cut for each in variants for cut in short_cuts(each)]
+    if cuts:
+        parts += [wr.H3("Runs with changed settings"), wr.MarkdownBlock(short_cut_table(cuts))]
+        ids = _ids(result for cut in cuts for result in cut.results)
+        if ids:
+            parts.append(_grid(wr, f"{recipe}, changed", ids, _lines(wr, len(ids))))
+    return parts
+
+
+def _ids(results: Iterable[Result]) -> list[str]:
+    """W&B's ids of the runs that were logged; a committed summary's run is not known."""
+    found = [
+        runs.Run(result.path).environment.get("wandb_id")
+        for result in results
+        if result.path is not None
+    ]
+    return list(dict.fromkeys(id for id in found if id))  # one run may have two names
+
+
+def _grid(wr: ModuleType, title: str, ids: list[str], panels: list[Any]) -> PanelGrid:
+    # By id, because a run with changed settings bears the same name.
+    runset = wr.Runset(name=title, filters=f"Metric('ID') in {ids!r}")
+    return wr.PanelGrid(runsets=[runset], panels=panels)
+
+
+def _bars(wr: ModuleType, experiments: Iterable[Experiment]) -> list[BarPlot]:
+    """Draw reported beside measured, the mean over the seeds; a chart for each headline metric."""
+    groups: dict[str, list[Experiment]] = {}
+    for each in experiments:
+        if _ids(each.results):
+            groups.setdefault(each.headline, []).append(each)
+    charts = []
+    for metric, drawn in groups.items():
+        keys = list(dict.fromkeys(key for each in drawn for key in _keys(each)))
+        charts.append(
+            wr.BarPlot(
+                title=name(metric),
+                metrics=keys,
+                groupby=wr.Config("name"),
+                groupby_aggfunc="mean",
+                groupby_rangefunc="stddev",
+                max_bars_to_show=len(keys) * len(drawn),
+                title_x="fraction",
+                layout=wr.Layout(w=24, h=8),
+            )
+        )
+    return charts
+
+
+def _keys(experiment: Experiment) -> list[str]:
+    """Name the headline's reported and measured number as a run's summary in W&B does."""
+    metric = experiment.headline
+    if metric not in experiment.numbers:
+        return [metric]
+    if all(metric in result.measured for result in experiment.results):
+        return [f"reported/{metric}", f"measured/{metric}"]
+    return [f"reported/{metric}", metric.removeprefix("best_")]  # final weights, as in the table
+
+
+def _lines(wr: ModuleType, count: int) -> list[LinePlot]:
+    return [
+        wr.LinePlot(
+            title=title,
+            x=axis,
+            y=list(metrics),
+            title_x=axis,
+            max_runs_to_show=min(count, MOST_LINES),
+            layout=wr.Layout(w=8, h=8),
+        )
+        for title, axis, metrics in LINES
+    ]
+
+
+def _media(wr: ModuleType) -> list[MediaBrowser]:
+    return [wr.MediaBrowser(media_keys=[key], layout=wr.Layout(w=8, h=10)) for key in FIGURES]

@@ -1,0 +1,108 @@
+"""README's results table says what the committed summaries say, and nothing else."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fastcv.report import gather, readme
+from fastcv.report.gathering import arrange
+from fastcv.report.reading import read_summaries
+
+ROOT = Path(__file__).parent.parent.parent
+RESULTS = ROOT / "results"
+MARKS = f"{readme.BEGIN}\nold\n{readme.END}"
+
+
+def fail(line):
+    raise AssertionError(line)
+
+
+def test_the_table_of_the_readme_is_that_of_the_committed_summaries():
+    said = readme.between((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert said == readme.results_table(arrange(read_summaries(RESULTS, fail)))
+
+
+def test_every_committed_summary_says_where_and_how_it_ran():
+    for file in sorted(RESULTS.glob("*.json")):
+        given = json.loads(file.read_text(encoding="utf-8"))
+        for name in ("recipe", "seed", "command", "device_name", "precision", "settings"):
+            assert given.get(name) not in (None, ""), f"{file.name} lacks {name}"
+        assert given["packages"]["torch"], file.name
+        assert given["packages"]["fastcv"], file.name
+        assert given["measured"], file.name
+        assert given["epochs"] > 0, file.name
+        assert file.stem.startswith(f"{given['recipe'].replace('/', '-')}-seed{given['seed']}")
+        assert ("-changed" in file.stem) == bool(given.get("changed")), file.name
+
+
+def test_what_a_committed_summary_says_it_changed_is_what_it_changed():
+    for experiment in arrange(read_summaries(RESULTS, fail)):
+        for result in (*experiment.results, *experiment.altered):
+            (stated,) = (
+                each
+                for each in read_summaries(RESULTS, fail)
+                if (each.recipe, each.seed, each.command, each.seconds)
+                == (result.recipe, result.seed, result.command, result.seconds)
+            )
+            said = {key: tuple(pair) for key, pair in stated.changed.items()}
+            assert said == dict(result.changed)
+
+
+def test_a_table_has_a_row_for_each_experiment_that_was_run(tmp_path, write_run):
+    write_run(
+        tmp_path, "light_resnet_cifar10/one_cycle", test_accuracy=0.9164, best_test_accuracy=0.9166,
+        seconds=2160,
+    )  # fmt: skip
+    write_run(tmp_path, "light_resnet_cifar10", best_test_accuracy=0.9, test_accuracy=0.89)
+    write_run(tmp_path, "mnist_cnn", "schedule.0.epochs=2", valid_accuracy=0.97)
+    write_run(tmp_path, "digits", seed=4, valid_accuracy=0.98)
+    head, _, *rows = readme.results_table(gather([tmp_path])).split("\n\n")[0].splitlines()
+    assert head == "| experiment | reported | measured | epochs | time | device | seeds |"
+    assert rows == [
+        "| `digits` | none | 98.00 % validation | 10 | 60 s | A, fp32 | 4 |",
+        "| `light_resnet_cifar10`, `light_resnet_cifar10/model5` "
+        "| 91.47 % best test (Report 003, table 1, model 5) "
+        "| 90.00 % best test (within tolerance) | 70 | 60 s | A, fp32 | 0 |",
+        "| `light_resnet_cifar10/one_cycle` "
+        "| to beat: 91.47 % best test in 70 epochs (Report 003, table 1, model 5) "
+        "| 91.66 % best test (beaten) | 16 | 36 min | A, fp32 | 0 |",
+    ]
+
+
+def test_short_cuts_stand_below_the_table_with_what_they_changed(tmp_path, write_run):
+    write_run(tmp_path, "mnist_cnn", "schedule.0.epochs=2", valid_accuracy=0.97)
+    said = readme.results_table(gather([tmp_path]))
+    assert said.startswith("No experiment was run yet.\n\n<details>\n<summary>1 short cut")
+    assert "| `mnist_cnn` | `schedule.0.epochs: 250 → 2` | 97.00 % validation | 2 | 60 s |" in said
+    assert "98 %" not in said
+
+
+def test_writing_keeps_what_stands_around_the_marks(tmp_path, write_run):
+    write_run(tmp_path / "runs", "digits", valid_accuracy=0.98)
+    experiments = gather([tmp_path / "runs"])
+    file = tmp_path / "README.md"
+    file.write_text(f"# Name\n\n{MARKS}\n\nAfter.\n", encoding="utf-8")
+    assert readme.write(file, experiments)
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith("# Name\n\n<!-- results")
+    assert text.endswith("<!-- end of results -->\n\nAfter.\n")
+    assert readme.between(text) == readme.results_table(experiments)
+    assert "old" not in text
+    assert not readme.write(file, experiments)
+
+
+@pytest.mark.parametrize(
+    "text", ["", readme.BEGIN, f"{readme.END}\n{readme.BEGIN}", f"{MARKS}\n{MARKS}"]
+)
+def test_a_readme_without_its_marks_is_left_as_it_is(tmp_path, text):
+    file = tmp_path / "README.md"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match="must hold the line"):
+        readme.write(file, [])
+    assert file.read_text(encoding="utf-8") == text
+
+
+def test_a_readme_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(ValueError, match="needs a README"):
+        readme.write(tmp_path / "README.md", [])
