@@ -392,9 +392,13 @@ def test_without_bf16_is_not_measured_where_there_is_none():
 def test_interleaved_takes_turns():
     order = []
     contenders = {name: lambda name=name: order.append(name) or len(order) for name in "abc"}
-    measured = rounds.interleaved(contenders, 2)
-    assert "".join(order) == "abcabc"
-    assert measured == {"a": [1, 4], "b": [2, 5], "c": [3, 6]}
+    measured = rounds.interleaved(contenders, 4)
+    turns = ["".join(order[start : start + 3]) for start in range(0, 12, 3)]
+    assert all(sorted(turn) == ["a", "b", "c"] for turn in turns)
+    assert len(set(turns)) > 1
+    assert measured == {
+        name: [place for place, each in enumerate(order, 1) if each == name] for name in "abc"
+    }
 
 
 def test_quartiles_are_numpys():

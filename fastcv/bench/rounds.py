@@ -1,5 +1,6 @@
 """Fair timing: contenders in turn, round after round, warm-up left out."""
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -104,17 +105,18 @@ def drained(batches: Iterable, clock: Clock) -> None:
 def interleaved(
     contenders: Mapping[str, Callable[[], float]], rounds: int
 ) -> dict[str, list[float]]:
-    """Let all contenders measure once, then all again, and so on: A B C A B C.
+    """Let all contenders measure once, then all again, and so on, each round in another order.
 
-    What changes on the machine meanwhile (heat, other programs) so meets all of them alike.
+    What changes on the machine meanwhile (heat, other programs) so meets all of them alike, and so
+    does what the contender before leaves behind. The orders are the same on every machine.
 
     Returns:
         For each contender what it measured, in the order of the rounds.
     """
     measured: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, measure in contenders.items():
-            measured[name].append(measure())
+    for number in range(rounds):
+        for name in random.Random(number).sample(list(contenders), len(contenders)):
+            measured[name].append(contenders[name]())
     return measured
 
 
