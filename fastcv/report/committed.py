@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,21 @@ def save(experiments: Sequence[Experiment], folder: Path) -> list[Path]:
     return [_write(result, folder) for result in results.values()]
 
 
+# Options that say where things lie on one machine: what is committed is for others.
+PLACES = ("--out", "--data")
+
+
+def portable(command: str) -> str:
+    """Leave out of a command what only holds on the machine it was given on."""
+    kept, words = [], iter(shlex.split(command))
+    for word in words:
+        if word in PLACES:
+            next(words, None)  # the place itself
+        elif not word.startswith(tuple(f"{option}=" for option in PLACES)):
+            kept.append(word)
+    return shlex.join(kept)
+
+
 def _write(result: Result, folder: Path) -> Path:
     name = f"{slug(result.recipe)}-seed{result.seed}" + ("-changed" if result.changed else "")
     for number in range(1, 10_000):
@@ -48,7 +64,7 @@ def _as_json(result: Result) -> dict[str, Any]:
         each.name: getattr(result, each.name)
         for each in dataclasses.fields(result)
         if each.name != "path"
-    }
+    } | {"command": portable(result.command)}
     left_out = ("", None, False, {})  # what `read_summary` gives back by itself
     return {
         name: value

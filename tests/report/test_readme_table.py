@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastcv.report import gather, readme
+from fastcv.report.committed import portable
 from fastcv.report.gathering import arrange
 from fastcv.report.reading import read_summaries
 
@@ -16,6 +17,19 @@ MARKS = f"{readme.BEGIN}\nold\n{readme.END}"
 
 def fail(line):
     raise AssertionError(line)
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        ("fastcv recipe digits --seed 3", "fastcv recipe digits --seed 3"),
+        ("fastcv recipe digits --out /home/me/r --seed 3", "fastcv recipe digits --seed 3"),
+        ("fastcv recipe digits --out=/home/me/r --data '/my data'", "fastcv recipe digits"),
+        ("fastcv recipe a --set 'data.augment=()'", "fastcv recipe a --set 'data.augment=()'"),
+    ],
+)
+def test_a_committed_command_says_no_place_of_one_machine(command, kept):
+    assert portable(command) == kept
 
 
 def test_the_table_of_the_readme_is_that_of_the_committed_summaries():
