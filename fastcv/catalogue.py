@@ -49,19 +49,19 @@ def read(file: Path) -> list[Entry]:
     tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
     docstring = ast.get_docstring(tree) or ""
     summary = docstring.partition("\n")[0]
-    bound = {
-        target.id: statement.value
-        for statement in tree.body
-        if isinstance(statement, ast.Assign)
-        for target in statement.targets
-        if isinstance(target, ast.Name)
-    }
-    found = [Entry(name=file.stem, summary=summary, reported=_reported(bound.get("recipe"), bound))]
-    for variant, value in _variants(bound.get("variants")):
+    reported: dict[str, dict[str, Any]] = {}
+    variants = None
+    for statement in tree.body:  # in order: a name may be bound anew, from its value before
+        for target in statement.targets if isinstance(statement, ast.Assign) else ():
+            if isinstance(target, ast.Name):
+                reported[target.id] = _reported(statement.value, reported)
+                variants = statement.value if target.id == "variants" else variants
+    found = [Entry(name=file.stem, summary=summary, reported=reported.get("recipe", {}))]
+    for variant, value in _variants(variants):
         name = f"{file.stem}/{variant}"
         own = re.search(rf"^(?:Variants)? +{re.escape(variant)}: (.+)$", docstring, re.MULTILINE)
         line = own[1] if own else summary
-        found.append(Entry(name=name, summary=line, reported=_reported(value, bound)))
+        found.append(Entry(name=name, summary=line, reported=_reported(value, reported)))
     return found
 
 
@@ -76,25 +76,24 @@ def _variants(node: ast.expr | None) -> Iterator[tuple[str, ast.expr]]:
                 yield str(key.value), value
 
 
-def _reported(node: ast.expr | None, bound: dict[str, ast.expr]) -> dict[str, Any]:
-    """The numbers of the `Reported(...)` that an expression's recipe carries."""
-    while isinstance(node, ast.Name):
-        node = bound.get(node.id)
+def _reported(node: ast.expr, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The numbers of the `Reported(...)` that an expression is, or that its recipe carries.
+
+    Args:
+        node: the expression.
+        known: the same of the names bound before it.
+    """
+    if isinstance(node, ast.Name):
+        return known.get(node.id, {})
     if not isinstance(node, ast.Call):
         return {}
-    given = {keyword.arg: keyword.value for keyword in node.keywords}
+    given = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+    if isinstance(node.func, ast.Name) and node.func.id == "Reported":
+        constants = (pair for pair in given.items() if isinstance(pair[1], ast.Constant))
+        return {name: value.value for name, value in constants}
     if "reported" in given:
-        stated = given["reported"]
-        while isinstance(stated, ast.Name):
-            stated = bound.get(stated.id)
-        if not isinstance(stated, ast.Call):
-            return {}
-        return {
-            keyword.arg: keyword.value.value
-            for keyword in stated.keywords
-            if keyword.arg and isinstance(keyword.value, ast.Constant)
-        }
-    return _reported(node.args[0], bound) if node.args else {}  # replace(base, ...)
+        return _reported(given["reported"], known)
+    return _reported(node.args[0], known) if node.args else {}  # replace(base, ...)
 
 
 def headline(entry: Entry) -> str:

@@ -72,6 +72,22 @@ def test_own_file_is_loaded_under_its_name(tmp_path):
     assert variant.name == "my_own_net/one_cycle"
 
 
+def test_own_recipe_may_be_bound_anew_from_one_of_the_same_name(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from dataclasses import replace\n"
+        "from fastcv.recipe import Reported\n"
+        "from fastcv.recipes.digits import recipe\n"
+        "recipe = replace(recipe, seed=3)\n"
+        "reported = Reported(source='000', valid_accuracy=0.5)\n"
+        "recipe = replace(recipe, seed=recipe.seed + 1, reported=reported)\n"
+        "variants = {'more': replace(recipe, seed=5)}\n"
+    )
+    assert (catalogue.load(str(file)).seed, catalogue.load(f"{file}/more").seed) == (4, 5)
+    stated = {"source": "000", "valid_accuracy": 0.5}
+    assert [entry.reported for entry in catalogue.read(file)] == [stated, stated]
+
+
 @pytest.mark.parametrize("name", ["json", "torch", "my-own"])
 def test_own_file_hides_no_module(tmp_path, name):
     import json
