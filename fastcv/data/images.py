@@ -84,8 +84,11 @@ class Images:
             part counts.
         test_validates: without a validation part, whether the test part validates every epoch;
             False: nothing validates, and the test part is read once, at the end.
-        split_seed: which images are held out, and which are kept by `train_per_class`.
+        split_seed: which images are held out, and which are kept by `train_per_class` and
+            `test_per_class`.
         train_per_class: training images of each class; None for all.
+        test_per_class: test images of each class, for a quick look; None for all, as any number
+            that is to be compared wants it.
         channels: 3 for RGB, 1 for grey.
         resize: pixels of the shorter side and of the square cut out; `size` if None.
         path: where the source finds its images; None for its own places.
@@ -105,6 +108,7 @@ class Images:
     test_validates: bool = True
     split_seed: int = 42
     train_per_class: int | None = None
+    test_per_class: int | None = None
     channels: int = 3
     resize: int | None = None
     path: str | Path | None = None
@@ -171,6 +175,7 @@ class Images:
             augment=tuple(_resized(each, size) for each in self.augment),
             holdout=min(self.holdout, 2) if isinstance(self.holdout, int) else self.holdout,
             train_per_class=self.train_per_class and min(self.train_per_class, 4),
+            test_per_class=self.test_per_class and min(self.test_per_class, 4),
             path=None,
             cache="auto" if self.cache == "cuda" else self.cache,
         )
@@ -186,7 +191,8 @@ class Images:
         return self.augment[: len(self.augment) - len(mixing)], mixing
 
     def _check(self) -> None:
-        for name in ("size", "batch_size", "valid_batch_size", "train_per_class", "resize"):
+        at_least_1 = ("size", "batch_size", "valid_batch_size", "resize")
+        for name in (*at_least_1, "train_per_class", "test_per_class"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -224,6 +230,9 @@ class Images:
         if self.train_per_class is not None:
             left = [labels[place] for place in train]
             train = [train[place] for place in kept(left, self.train_per_class, self.split_seed)]
+        if self.test_per_class is not None:
+            left = [sample.label for sample in samples.test]
+            test = [test[place] for place in kept(left, self.test_per_class, self.split_seed)]
         if len(train) < 2:
             raise ValueError(f"training needs at least 2 images, got {len(train)}: add more")
         if valid:

@@ -41,7 +41,7 @@ STATED = {
     "resnet18_cifar10_pretrained": (45_000, 5_000, 10_000),
     "resnet18_cifar10_tiny": (1_000, 5_000, 10_000),
 }
-CUT = ("holdout", "test_validates", "split_seed", "train_per_class")
+CUT = ("holdout", "test_validates", "split_seed", "train_per_class", "test_per_class")
 
 
 def cut(name):
@@ -145,7 +145,7 @@ for counts, holdout, seed, per_class in json.load(sys.stdin):
 print(json.dumps(found))
 """
     cuts = [cut(name) for name in DISTINCT if cut(name)[0] != "digits"]
-    asked = [(TRAIN[source], held, seed, kept) for source, held, _, seed, kept in cuts]
+    asked = [(TRAIN[source], held, seed, kept) for source, held, _, seed, kept, _ in cuts]
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONHASHSEED": "7"},

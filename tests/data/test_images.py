@@ -1,4 +1,5 @@
 import gc
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -119,6 +120,18 @@ def test_train_per_class_keeps_some_of_each_class_beside_what_is_held_out():
     assert len(everything.train.dataset) == 24
 
 
+@pytest.mark.parametrize("holdout", [0, 2])
+def test_test_per_class_keeps_some_of_each_class_of_the_test_part(holdout):
+    data = replace(IMAGES, holdout=holdout, train_per_class=5, test_per_class=3)
+    *_, whole = replace(data, test_per_class=None)("cpu").loaders
+    train, *valid, test = data("cpu").loaders
+    assert [len(dl.dataset) for dl in (train, *valid, test)] == [15, *[6] * bool(holdout), 9]
+    assert Counter(_labels(test)) == dict.fromkeys(IMAGES.source().classes, 3)
+    assert set(_pixels(test)) < set(_pixels(whole))
+    assert _pixels(test) == _pixels(data("cpu").loaders[-1])
+    assert _pixels(test) != _pixels(replace(data, split_seed=1)("cpu").loaders[-1])
+
+
 def test_batches_hold_the_images_and_labels_of_their_own_loader():
     dls = replace(IMAGES, holdout=2, augment=(), normalise=None)("cpu")
     for dl in dls.loaders:
@@ -232,6 +245,8 @@ def test_left_out_image_does_not_shift_the_others(folder):
         ({"source": train_only}, "hold some out"),
         ({"source": train_only, "test_validates": False}, "hold some out"),
         ({"train_per_class": 9}, "9 images of each class must be there .* 'toy0' has 8"),
+        ({"test_per_class": 5}, "5 images of each class must be there .* 'toy0' has 4"),
+        ({"test_per_class": 0}, "test_per_class must be at least 1, got 0"),
         ({"holdout": 7, "source": Toy(classes=1, size=10, train=8)}, "at least 2 images, got 1"),
     ],
 )
@@ -251,6 +266,7 @@ def test_smoke_is_small_and_quick():
         augment=(RandomResizedCrop(size=224), RandomCrop(padding=4, size=(224, 224)), Flip()),
         holdout=50,
         train_per_class=100,
+        test_per_class=2,
         path="nowhere",
         cache="cuda",
     )
@@ -260,7 +276,7 @@ def test_smoke_is_small_and_quick():
     assert dls.c == 10
     assert dls.image_shape == (3, 32, 32)
     assert dls.one_batch()[0].shape == (8, 3, 32, 32)
-    assert [len(dl.dataset) for dl in dls.loaders] == [40, 20, 40]
+    assert [len(dl.dataset) for dl in dls.loaders] == [40, 20, 20]
     assert IMAGES.smoke().size == 10
 
 
