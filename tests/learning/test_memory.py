@@ -1,0 +1,64 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fastcv.learning import memory
+
+FAULTS = """
+import resource
+import sys
+import torch
+from fastcv.learning.memory import keep_freed_memory
+
+kept = keep_freed_memory() if sys.argv[1] == "keep" else False
+torch.set_num_threads(1)
+
+def step():
+    tensors = [torch.ones(size, 2**18) for size in (3, 17, 40)]  # 3, 17 and 40 MiB
+    del tensors
+
+for _ in range(5):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    step()
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(mode, **settings):
+    unset = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    unset.pop("GLIBC_TUNABLES", None)
+    command = [sys.executable, "-W", "ignore", "-c", FAULTS, mode]
+    said = subprocess.run(
+        command, env=unset | settings, check=True, capture_output=True, text=True
+    ).stdout.split()
+    return said[0] == "True", int(said[1])
+
+
+@pytest.mark.skipif(
+    not (sys.platform == "linux" and "glibc" in os.confstr("CS_GNU_LIBC_VERSION")),
+    reason="needs glibc",
+)
+def test_memory_that_is_kept_is_not_asked_for_page_by_page_again():
+    kept, few = page_faults("keep")
+    assert kept
+    _, many = page_faults("leave")
+    assert few < 200 < 20_000 < many
+    kept, _ = page_faults("keep", MALLOC_ARENA_MAX="2")
+    assert not kept
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("MALLOC_TOP_PAD_", "0"), ("GLIBC_TUNABLES", "glibc.malloc.mmap_max=9")]
+)
+def test_settings_of_ones_own_stay(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert not memory.keep_freed_memory()
+
+
+def test_other_systems_are_left_alone(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not memory.keep_freed_memory()
