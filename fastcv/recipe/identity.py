@@ -38,3 +38,16 @@ def differences(flat: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, 
         # One that is not there differs from one that is None.
         if (key in here, here.get(key)) != (key in there, there.get(key))
     }
+
+
+def change(key: str, ours: Any, theirs: Any) -> str:
+    """Say one of the `differences`: "schedule.0.epochs: 70 → 2"."""
+    return f"{key}: {_value(ours)} → {_value(theirs)}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str) and ":" in value:
+        return value.partition(":")[2]
+    if isinstance(value, Mapping | list | tuple):
+        return repr(value)
+    return str(value)

@@ -17,12 +17,14 @@ from fastcv.learning.alternation import Alternation
 from fastcv.learning.checkpoint import Checkpoint
 from fastcv.learning.history import Accuracy, History
 from fastcv.learning.learner import Learner
+from fastcv.learning.memory import keep_freed_memory
 from fastcv.learning.mixing import Mixing
 from fastcv.learning.precision import Precision, resolve
 from fastcv.learning.progress import Progress
 from fastcv.learning.step import Stepper
 from fastcv.recipe.checks import Checks, compare
 from fastcv.recipe.flat import flat
+from fastcv.recipe.identity import change, differences
 from fastcv.recipe.results import Results
 from fastcv.recipe.values import Recipe
 
@@ -60,6 +62,8 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
     learn.logger = noop  # nor does the Recorder print its row
     learn.model.to(device)
     learn.stepper = stepper
+    if device.type == "cpu":
+        keep_freed_memory()
     return learn
 
 
@@ -185,7 +189,7 @@ def train(
             learn.epoch_lines.line("stopped before the first epoch was done: nothing was kept")
             run.remove()
         raise
-    _conclude(run, compare(recipe.reported, summary), tracker, smoke, write)
+    _conclude(recipe, run, compare(recipe.reported, summary), tracker, smoke, write)
     return run
 
 
@@ -218,7 +222,25 @@ def _writer(
     return write_epoch
 
 
+def changed(recipe: Recipe) -> dict[str, tuple[object, object]]:
+    """List what decides the result and is otherwise than in the recipe's file, by key.
+
+    It is empty where the recipe comes from no file.
+    """
+    name, _, variant = recipe.name.partition("/")
+    own = sys.modules.get(catalogue.module_name(name))
+    try:
+        if own is None:
+            filed = catalogue.load(recipe.name)
+        else:
+            filed = own.variants[variant] if variant else own.recipe
+    except (ValueError, AttributeError, KeyError):  # made in a script, under a name of its own
+        return {}
+    return differences(flat(filed), flat(recipe))
+
+
 def _conclude(
+    recipe: Recipe,
     run: runs.Run,
     checks: Checks,
     tracker: tracking.Tracker,
@@ -229,6 +251,9 @@ def _conclude(
         write(SMOKE_NOTE)
     elif checks:
         write(str(checks))
+        if altered := changed(recipe):
+            said = ", ".join(change(key, *pair) for key, pair in altered.items())
+            write(f"another experiment than the reported one: {said}")
     write(f"{run.path}")
     if tracker.sync_hint:
         write(f"to upload it to Weights & Biases: {tracker.sync_hint}")

@@ -1,10 +1,10 @@
 """The rows of the report's tables, in words: every form of the report sets the same ones."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from fastcv.recipe.identity import change
 from fastcv.report.experiments import HEADLINES, MEASURED_FIRST, Experiment, Result
 
 WITHIN = {
@@ -222,19 +222,6 @@ def seeds(results: Sequence[Result]) -> str:
     """List the seeds; with many of them, say how many."""
     listed = ", ".join(str(result.seed) for result in results)
     return listed if len(results) <= 5 else f"{len(results)} seeds"
-
-
-def change(key: str, ours: Any, theirs: Any) -> str:
-    """Say what a run changed: "schedule.0.epochs: 70 -> 2"."""
-    return f"{key}: {_value(ours)} → {_value(theirs)}"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, str) and ":" in value:
-        return value.partition(":")[2]
-    if isinstance(value, Mapping | list | tuple):
-        return repr(value)
-    return str(value)
 
 
 def as_text(experiments: Sequence[Experiment]) -> str:

@@ -5,7 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fastcv import catalogue
 from fastcv.recipe import check, learner, train
+from fastcv.recipe.training import changed
 from fastcv.recipes.digits import recipe as digits
 from fastcv.runs import Run
 
@@ -267,7 +269,7 @@ def test_smoke_run_says_so_everywhere(tmp_path, capsys):
     assert Run(run.path).recipe == QUICK  # the recipe that was tried, not its toy
 
 
-def test_check_compares_a_run_with_its_report(tmp_path):
+def test_check_compares_a_run_with_its_report(tmp_path, capsys):
     from fastcv.recipe import Reported
 
     reported = Reported(source="000", valid_accuracy=0.99, parameters=53_002, tolerance=0.2)
@@ -278,6 +280,26 @@ def test_check_compares_a_run_with_its_report(tmp_path):
     ]
     assert run.summary["reported"] == {"valid_accuracy": 0.99, "parameters": 53_002}
     assert run.summary["verdicts"] == {"valid_accuracy": "within", "parameters": "within"}
+    said = "another experiment than the reported one: schedule.0.epochs: 10 → 2"
+    assert capsys.readouterr().out.splitlines()[-2:] == [said, str(run.path)]
+
+
+def test_what_a_run_changed_is_known_by_the_file_of_its_recipe(tmp_path):
+    shorter = {"schedule.0.epochs": (10, 2)}
+    assert changed(QUICK) == shorter
+    assert changed(replace(digits, seed=7, precision="bf16")) == {}
+    assert changed(replace(QUICK, name="of a script")) == {}
+    file = tmp_path / "changed_own.py"
+    file.write_text(
+        "from dataclasses import replace\n"
+        "from fastcv.recipes.digits import recipe\n"
+        "recipe = replace(recipe, seed=3)\n"
+        "variants = {'large': replace(recipe, data=replace(recipe.data, batch_size=64))}\n"
+    )
+    for reference in (f"{file}", f"{file}/large"):
+        own = catalogue.load(reference)
+        assert changed(own) == {}
+        assert changed(replace(own, schedule=QUICK.schedule)) == shorter
 
 
 def test_learner_is_a_whole_fastai_learner():
