@@ -1,7 +1,6 @@
 import base64
 import gc
 import hashlib
-import http.server
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from loopback import JsonServer
 from PIL import Image
 
 from fastcv import tracking
@@ -400,66 +400,21 @@ def test_hanging_service_is_killed_and_said_once(tmp_path, monkeypatch, capfd):
     assert "WANDB_SERVICE" not in os.environ
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """W&B's server as far as a run without media needs it; answers `status` where that is set."""
+class Server(JsonServer):
+    """W&B's server as far as a run without media needs it."""
 
-    daemon_threads = True
-
-    def __init__(self, status=None):
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.status = status  # None: serve; 0: never answer
-        self.released = threading.Event()
-        self.posts = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def __enter__(self):
-        self.thread = threading.Thread(target=self.serve_forever, args=(0.05,))
-        self.thread.start()
-        return self
-
-    def __exit__(self, *error):
-        self.released.set()
-        self.shutdown()
-        self.thread.join()
-        self.server_close()
-
-    def handle_error(self, request, client_address):
-        pass  # a client that has given up
-
-
-class Answer(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["content-length"])).decode()
-        self.server.posts.append((self.path, self.headers.get("authorization"), body))
-        if self.server.status == 0:
-            self.server.released.wait()
-        answer = {}
+    def answer(self, path, body):
         if "UpsertBucket" in body:
             project = {"id": "p", "name": "fastcv", "entity": {"id": "e", "name": "someone"}}
             name = json.loads(body)["variables"]["name"]
             bucket = {"id": "b", "name": name, "displayName": name, "project": project}
-            answer = {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
-        elif "CreateRunFiles" in body:
+            return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
+        if "CreateRunFiles" in body:
             names = json.loads(body)["variables"]["files"]
-            files = [{"name": n, "uploadUrl": f"{self.server.url}/put"} for n in names]
+            files = [{"name": n, "uploadUrl": f"{self.url}/put"} for n in names]
             created = {"runID": "b", "uploadHeaders": [], "files": files}
-            answer = {"data": {"createRunFiles": created}}
-        self.reply(self.server.status or 200, answer)
-
-    def do_PUT(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        self.reply(self.server.status or 200, {})
-
-    def reply(self, status, answer):
-        data = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *arguments):
-        pass
+            return {"data": {"createRunFiles": created}}
+        return {}
 
 
 @pytest.mark.parametrize("status", [None, 401, 500, 0], ids=["dead", "401", "500", "silent"])

@@ -1,7 +1,6 @@
 """What W&B is told of a report: nothing is asked offline, and the real client's `save` is read."""
 
 import base64
-import http.server
 import json
 import os
 import sys
@@ -10,6 +9,7 @@ from itertools import combinations
 from types import SimpleNamespace
 
 import pytest
+from loopback import JsonServer
 from typer.testing import CliRunner
 
 from fastcv import cli, tracking
@@ -252,59 +252,29 @@ def test_report_without_any_run_is_tables_and_a_list(tmp_path):
     assert text(sections(spec)["Not run"][0]) == "ab"
 
 
-class Server(http.server.ThreadingHTTPServer):
+class Server(JsonServer):
     """W&B's server as far as publishing needs it.
 
     Args:
-        status: to answer with; 0 never answers.
+        status: as a `JsonServer` has it.
         projects: that the account has already.
         entity: of the account.
     """
 
-    daemon_threads = True
-
     def __init__(self, status=200, projects=(), entity="someone"):
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.status, self.projects, self.entity = status, projects, entity
-        self.released = threading.Event()
-        self.asked = []  # path, authorization, body
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def __enter__(self):
-        self.thread = threading.Thread(target=self.serve_forever, args=(0.05,))
-        self.thread.start()
-        return self
-
-    def __exit__(self, *error):
-        self.released.set()
-        self.shutdown()
-        self.thread.join()
-        self.server_close()
-
-    def handle_error(self, request, client_address):
-        pass  # a client that has given up
+        super().__init__(status)
+        self.projects, self.entity = projects, entity
 
     def operations(self, word):
         """The variables of every operation whose text has the word."""
-        bodies = [json.loads(body) for _, _, body in self.asked]
+        bodies = [json.loads(body) for _, _, body in self.posts]
         return [body["variables"] for body in bodies if word in body["query"]]
 
+    def answer(self, path, body):
+        asked = json.loads(body) if path == "/graphql" else {"query": ""}
+        return {"data": self._data(asked["query"], asked.get("variables"))}
 
-class Answer(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("content-length", 0))).decode(errors="replace")
-        self.server.asked.append((self.path, self.headers.get("authorization"), body))
-        if self.server.status == 0:
-            self.server.released.wait()
-        asked = json.loads(body) if self.path == "/graphql" else {"query": ""}
-        data = json.dumps({"data": self.answer(asked["query"], asked.get("variables"))}).encode()
-        self.send_response(self.server.status or 200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def answer(self, query, given):
+    def _data(self, query, given):
         if "mutation upsertView" in query:
             view = {
                 "id": "VmlldzoxMjM=",
@@ -326,14 +296,11 @@ class Answer(http.server.BaseHTTPRequestHandler):
         if "query GetProjects" in query:
             rest = {"__typename": "Project", "entityName": "team", "isBenchmark": False}
             rest |= {"createdAt": "2020-01-01T00:00:00Z", "user": None}
-            projects = [{"node": rest | {"id": p, "name": p}} for p in self.server.projects]
+            projects = [{"node": rest | {"id": p, "name": p}} for p in self.projects]
             ends = {"__typename": "PageInfo", "hasNextPage": False, "endCursor": None}
             return {"models": {"edges": projects, "pageInfo": ends}}
         account = {"id": "v", "username": "someone", "flags": "{}", "teams": {"edges": []}}
-        return {"viewer": account | {"entity": self.server.entity}}
-
-    def log_message(self, *arguments):
-        pass
+        return {"viewer": account | {"entity": self.entity}}
 
 
 @pytest.fixture
@@ -384,7 +351,7 @@ def test_save_asks_for_nothing_else_and_leaves_nothing(published, tmp_path):
         published(server)
         threads = set(threading.enumerate()) - before - {server.thread}
     secret = base64.b64encode(f"api:{KEY}".encode()).decode()
-    assert {(path, key) for path, key, _ in server.asked} == {("/graphql", f"Basic {secret}")}
+    assert {(path, key) for path, key, _ in server.posts} == {("/graphql", f"Basic {secret}")}
     assert "WANDB_SERVICE" not in os.environ
     assert not [thread for thread in threads if not thread.name.startswith("Thread-")]
     assert not [*(tmp_path / "home").rglob("*")]
@@ -454,7 +421,7 @@ def test_command_without_an_account_writes_the_file_and_says_so(
     with Server() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         command.report([tmp_path], out=out, wandb=True, write=said.append)
-        assert server.asked == []
+        assert server.posts == []
     file = out / "report_wandb.json"
     assert said[-2] == str(file)
     assert said[-1] == (
