@@ -6,16 +6,24 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
+from fastcv.data.decoding import resized
 from fastcv.data.formats import read_image
 from fastcv.data.samples import Sample, Samples, labelled
 
 
-def check_images(samples: Iterable[Sample], channels: int = 3) -> list[tuple[Path, str]]:
+def check_images(
+    samples: Iterable[Sample], channels: int = 3, side: int | None = None
+) -> list[tuple[Path, str]]:
     """Decode every file and say which cannot be read, and why.
 
     Nothing short of decoding finds a truncated JPEG, so this costs what filling a cache costs
     (60,000 images of 32 pixels: some seconds). Who decodes all images anyway should let
     `read_image` raise instead. Decoding runs in threads: Pillow works outside Python's lock.
+
+    Args:
+        samples: those to check.
+        channels: 3 for RGB, 1 for grey.
+        side: pixels that the shorter sides are to be resized to, if they are.
 
     Returns:
         (file, sentence that names it) of each bad one, in the order given; arrays are never bad.
@@ -24,7 +32,9 @@ def check_images(samples: Iterable[Sample], channels: int = 3) -> list[tuple[Pat
 
     def fault(path: Path) -> str | None:
         try:
-            read_image(path, channels)
+            picture = read_image(path, channels)
+            if side is not None:
+                resized(picture.size, side, f"image '{path}'")
         except ValueError as error:
             return str(error)
         return None
@@ -58,11 +68,15 @@ def without(samples: Samples, bad: Collection[Path]) -> Samples:
     return labelled(*kept, root=samples.root, skipped=samples.skipped + count)
 
 
-def readable(samples: Samples) -> Samples:
+def readable(samples: Samples, side: int | None = None) -> Samples:
     """Check all images of a data set and leave the bad ones out, counted in `skipped`.
+
+    Args:
+        samples: the data set.
+        side: pixels that the shorter sides are to be resized to, if they are.
 
     Raises:
         ValueError: a class has no training image that can be read.
     """
-    bad = check_images(chain(*samples[:3]))
+    bad = check_images(chain(*samples[:3]), side=side)
     return without(samples, [path for path, _ in bad])

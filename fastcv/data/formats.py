@@ -35,7 +35,7 @@ DECODER_ERRORS = (
 )
 
 
-def read_image(image: Path | np.ndarray, channels: int = 3) -> Image.Image:
+def read_image(image: Path | np.ndarray | Image.Image, channels: int = 3) -> Image.Image:
     """Decode an image wholly, as 8-bit RGB or 8-bit grey.
 
     16-bit grey is scaled to 8 bits over its whole range (65,535 becomes 255), never clipped and
@@ -45,7 +45,8 @@ def read_image(image: Path | np.ndarray, channels: int = 3) -> Image.Image:
     as in fastai.
 
     Args:
-        image: a file, or pixels: (H, W) or (H, W, 3), uint8.
+        image: a file, a picture of Pillow's, which stays as it is, or pixels: (H, W) or
+            (H, W, C), uint8 or floats of 0-1.
         channels: 3 for RGB, 1 for grey (ITU-R 601-2 luma).
 
     Raises:
@@ -55,19 +56,33 @@ def read_image(image: Path | np.ndarray, channels: int = 3) -> Image.Image:
     if channels not in (1, 3):
         raise ValueError(f"channels must be 3 (RGB) or 1 (grey), got {channels}")
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
-            raise ValueError(
-                "pixels must be uint8 of shape (H, W) or (H, W, 3), "
-                f"got {image.dtype} of shape {image.shape}"
-            )
-        return _eight_bit(Image.fromarray(image), channels)
+        return _eight_bit(Image.fromarray(_bytes(image)), channels)
+    if isinstance(image, Image.Image):
+        try:
+            return _eight_bit(image.copy(), channels)
+        except DECODER_ERRORS as error:
+            raise ValueError(f"a picture cannot be read: {_reason(error)}") from error
     try:
         with open(image, "rb") as file:
             opened = Image.open(file)
             opened.load()
             return _eight_bit(opened, channels)
     except DECODER_ERRORS as error:
-        raise ValueError(f"image '{image}' cannot be read: {_reason(image, error)}") from error
+        raise ValueError(f"image '{image}' cannot be read: {_reason(error, image)}") from error
+
+
+def _bytes(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype.kind == "f" and pixels.size and pixels.min() >= 0 and pixels.max() <= 1:
+        pixels = np.rint(pixels * 255).astype(np.uint8)
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or not 1 <= channels <= 4:
+        floats = pixels.dtype.kind == "f" and pixels.size
+        span = f" from {pixels.min():g} to {pixels.max():g}" if floats else ""
+        raise ValueError(
+            "pixels must be uint8, or floats of 0-1, of shape (H, W) or (H, W, C) with 1 to 4 "
+            f"channels, got {pixels.dtype}{span} of shape {pixels.shape}: convert or permute them"
+        )
+    return pixels[..., 0] if pixels.ndim == 3 and channels == 1 else pixels
 
 
 def _eight_bit(image: Image.Image, channels: int) -> Image.Image:
@@ -82,6 +97,8 @@ def _eight_bit(image: Image.Image, channels: int) -> Image.Image:
         image = image.convert("RGBA")
         page = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(page, image).convert("RGB")
+    if image.mode == "LAB":  # which Pillow makes nothing but RGB of
+        image = image.convert("RGB")
     return image.convert(target)
 
 
@@ -92,12 +109,12 @@ def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values * 255 + 32_767) // 65_535).astype(np.uint8))
 
 
-def _reason(path: Path, error: BaseException) -> str:
+def _reason(error: BaseException, path: Path | None = None) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
-    if isinstance(error, PermissionError | IsADirectoryError):
-        return str(error.strerror)
-    if os.path.getsize(path) == 0:
+    if isinstance(error, OSError) and error.strerror:  # the system's words, not Pillow's
+        return error.strerror
+    if path is not None and os.path.getsize(path) == 0:
         return "it is empty (0 bytes)"
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is no image of a known format"

@@ -77,6 +77,8 @@ class Images:
         size: pixels of the images a net gets, height and width.
         batch_size: of training.
         valid_batch_size: of validation and test; `batch_size` if None.
+        drop_last: whether training leaves out what remains of an epoch behind the last whole batch,
+            as fastai does; other images each time.
         augment: of training batches, in order; those that change labels (MixUp, CutMix) last.
         normalise: mean and standard deviation per channel; None leaves pixels in 0-1.
         holdout: validation images taken from the training ones, stratified: an integer is images
@@ -102,6 +104,7 @@ class Images:
     size: int
     batch_size: int
     valid_batch_size: int | None = None
+    drop_last: bool = True
     augment: tuple[Callable, ...] = ()
     normalise: Statistics | None = None
     holdout: int | float = 0
@@ -144,7 +147,7 @@ class Images:
         samples = self.source(path)
         pixels = None
         if self.cache == "off":
-            samples = readable(samples) if self.skip_bad else samples
+            samples = readable(samples, side) if self.skip_bad else samples
         else:
             decoding = Decoding(side=side, channels=self.channels)
             images = [sample.image for sample in chain(*samples[:3])]
@@ -224,7 +227,8 @@ class Images:
             if valid:
                 raise ValueError(
                     f"holdout must be 0 where the data has its own validation part, got "
-                    f"{self.holdout} beside {len(valid)} validation images"
+                    f"{self.holdout} beside {len(valid)} validation images: leave it out, "
+                    "or take ImageFolders(valid=0), which holds none out itself"
                 )
             valid, train = stratified(labels, self.holdout, self.split_seed)
         if self.train_per_class is not None:
@@ -257,7 +261,7 @@ class Images:
             batch_transforms.append(AugmentBatch(compose(moving)))
         block = DataBlock(
             blocks=(
-                TransformBlock(type_tfms=ReadImage(self.channels)),
+                TransformBlock(type_tfms=ReadImage(self.channels, self.resize or self.size)),
                 CategoryBlock(vocab=list(classes), sort=False),
             ),
             # Not given as the source: fastai writes that into a message, every pixel of it.
@@ -273,8 +277,8 @@ class Images:
             None,
             bs=self.batch_size,
             val_bs=self.valid_batch_size or self.batch_size,
-            # fastai drops the last, smaller batch of training: not if it is the only one.
-            drop_last=len(parts[0]) >= self.batch_size,
+            # Not if the smaller batch is the only one.
+            drop_last=self.drop_last and len(parts[0]) >= self.batch_size,
             # With the images decoded, processes would only cost time; `test_dl` takes num_workers.
             num_workers=None if self.cache == "off" else 0,
             device=device,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fastcv.data.augment.crop import CentreCrop
 from fastcv.data.augment.pixels import Normalise
-from fastcv.data.decoding import square
+from fastcv.data.decoding import resized, square
 from fastcv.data.formats import read_image
 from fastcv.data.statistics import Statistics
 
@@ -40,27 +40,41 @@ LIGHT = 2**20  # bytes of a batch
 
 
 class ReadImage(Transform):
-    """Read an image: a file, pixels, or a picture of Pillow's."""
+    """Read an image: a file, pixels, or a picture of Pillow's.
+
+    Args:
+        channels: 3 for RGB, 1 for grey.
+        side: pixels that its shorter side is then resized to; None where it is not.
+    """
 
     # What `test_dl` and `predict` may be given, whatever the data set's own images are.
     input_types = (Path, str, np.ndarray, Tensor, Image.Image)
 
-    def __init__(self, channels: int):
-        self.channels = channels
+    def __init__(self, channels: int, side: int | None = None):
+        self.channels, self.side = channels, side
         self.kind = PILImage if channels == 3 else PILImageBW
 
     def encodes(self, image):
-        """Read it as 8-bit RGB or grey."""
+        """Read it as 8-bit RGB or grey; floats must lie in 0-1.
+
+        Raises:
+            ValueError: it cannot be read, or is too narrow.
+        """
         if isinstance(image, Tensor):
             if image.ndim != 3 or image.shape[0] not in (1, 3):
                 raise ValueError(
                     f"a tensor must be (C, H, W) with 1 or 3 channels, got {tuple(image.shape)}: "
                     f"permute it, or give an array (H, W, C)"
                 )
-            image = image.permute(1, 2, 0).to(torch.uint8).numpy(force=True)
-        if isinstance(image, Image.Image):
-            return self.kind(image.convert("RGB" if self.channels == 3 else "L"))
-        return self.kind(read_image(image, self.channels))
+            image = image.as_subclass(Tensor).permute(1, 2, 0)
+            # numpy has no bfloat16.
+            image = (image.float() if image.is_floating_point() else image).numpy(force=True)
+            if image.dtype.kind == "i" and image.size and image.min() >= 0 and image.max() <= 255:
+                image = image.astype(np.uint8)
+        picture = read_image(image, self.channels)
+        if self.side is not None and isinstance(image, str | Path):
+            resized(picture.size, self.side, f"image '{image}'")  # here, where its name is known
+        return self.kind(picture)
 
 
 class CentreSquare(DisplayedTransform):
@@ -196,7 +210,7 @@ class ImageDL(TfmdDL):
     def new(self, dataset: Any = None, cls: type | None = None, **kwargs: Any) -> TfmdDL:
         """Make a loader like this one but for what is given."""
         same = dataset is None or dataset is self.dataset
-        if same and not ITEM_STEPS & kwargs.keys():
+        if same and self._gathers and not ITEM_STEPS & kwargs.keys():
             kwargs.setdefault("decoded", self.decoded)
         return super().new(dataset, cls, **kwargs)
 
@@ -302,8 +316,9 @@ class ImageDL(TfmdDL):
     def _batches(self, places: Iterable[int]) -> Iterator[Tensor]:
         """Cut the order of the images into batches; it may be endless, as `show_batch` makes it."""
         device = self.decoded.images.device
-        if isinstance(places, Sequence):
-            order = torch.as_tensor(places, dtype=torch.int64).to(device)
+        if hasattr(places, "__len__"):
+            known = isinstance(places, list | np.ndarray | Tensor)
+            order = torch.as_tensor(places if known else list(places), dtype=torch.int64).to(device)
             for start in range(0, len(order), self.bs):
                 batch = order[start : start + self.bs]
                 if len(batch) == self.bs or not self.drop_last:
@@ -311,7 +326,8 @@ class ImageDL(TfmdDL):
             return
         endless = iter(places)
         while batch := list(islice(endless, self.bs)):
-            yield torch.tensor(batch, device=device)
+            if len(batch) == self.bs or not self.drop_last:
+                yield torch.tensor(batch, device=device)
 
     def __getstate__(self) -> dict:
         # Pixels must not travel with a loader that is pickled.

@@ -98,4 +98,6 @@ def _ranked(labels: Sequence[str], seed: int) -> dict[str, list[int]]:
 
 
 def _rank(seed: int, label: str, place: int) -> bytes:
-    return hashlib.sha256(f"{seed}/{label}/{place}".encode()).digest()
+    # A folder's name may be any bytes.
+    ranked = f"{seed}/{label}/{place}".encode("utf-8", "surrogateescape")
+    return hashlib.sha256(ranked).digest()

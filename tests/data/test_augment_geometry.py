@@ -233,3 +233,11 @@ def test_random_erasing_fills_with_its_value():
 def test_impossible_settings_are_refused(value, message):
     with pytest.raises(ValueError, match=message):
         value()
+
+
+@pytest.mark.parametrize("ratio", [0.1, 10.0])
+def test_window_that_fits_nowhere_has_a_pixel_at_least(ratio):
+    window = windows(images(height=4, width=4), (0.9, 1.0), (ratio, ratio))
+    assert min(each.min() for each in window[2:]) == 1
+    crop = RandomResizedCrop(size=4, ratio=(ratio, ratio), scale=(0.9, 1.0))
+    assert crop(images(height=4, width=4)).isfinite().all()

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastcv.data.check import check_images, without
+from fastcv.data.check import check_images, readable, without
+from fastcv.data.decoding import Decoding
 from fastcv.data.formats import read_image
 from fastcv.data.sources import ImageFolders, Sample, cifar10, mnist
 
@@ -179,6 +180,28 @@ def test_skip_bad_counts_in_every_split_of_a_named_set(tmp_path):
     assert cifar10(tmp_path).skipped == 0
 
 
+@pytest.mark.parametrize("target", ["nowhere.png", "x.png"])
+def test_skip_bad_drops_links_that_lead_nowhere(tmp_path, target):
+    folders(tmp_path, "cat", "dog")
+    link = tmp_path / "cat" / "x.png"
+    link.symlink_to(target)
+    held = ImageFolders(path=tmp_path, valid=0)
+    assert held(skip_bad=True).skipped == 1
+    assert f"image '{link}' cannot be read: " in sentence(read_image, link)
+    assert link in {sample.image for sample in held().train}
+
+
+def test_image_that_would_become_huge_is_bad(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    folders(tmp_path, "cat", "dog")
+    strip = save(tmp_path / "cat" / "x.png", NOISE[:1].repeat(9, axis=1))  # 1 x 108 pixels
+    said = sentence(Decoding(side=2, channels=3), strip)
+    assert said.startswith(f"image '{strip}' must have at most 400 pixels")
+    samples = ImageFolders(path=tmp_path, valid=0)()
+    assert readable(samples, side=1).skipped == 0
+    assert readable(samples, side=2).skipped == 1
+
+
 def test_skip_bad_refuses_to_lose_a_class(tmp_path):
     folders(tmp_path, "cat", "dog")
     truncated(tmp_path / "owl" / "x.png")
@@ -312,14 +335,24 @@ def test_read_image_converts_cmyk_and_bilevel(tmp_path):
     assert (pixels(bits, 1) == np.eye(4) * 255).all()
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_read_image_converts_lab(tmp_path, channels):
+    path = tmp_path / "lab.tif"
+    Image.new("LAB", (8, 8), (255, 128, 128)).save(path)
+    assert (pixels(path, channels) >= 250).all()
+
+
 def test_read_image_takes_arrays():
     assert (np.asarray(read_image(NOISE, 3)) == NOISE).all()
     assert (np.asarray(read_image(NOISE[..., 0], 3)) == NOISE[..., :1]).all()
     assert read_image(NOISE, 1).mode == "L"
+    assert (np.asarray(read_image(NOISE[..., :1], 1)) == NOISE[..., 0]).all()
+    assert (np.asarray(read_image(NOISE / np.float32(255), 3)) == NOISE).all()
 
 
 def test_read_image_refuses_other_arrays_and_channels():
-    assert "uint8" in sentence(read_image, NOISE.astype(np.float32))
+    assert "float32 from 0 to 255" in sentence(read_image, NOISE.astype(np.float32))
+    assert "uint8" in sentence(read_image, np.zeros((4, 4, 5), np.uint8))
     assert "uint8" in sentence(read_image, NOISE[None])
     assert "channels must be" in sentence(read_image, NOISE, 4)
 

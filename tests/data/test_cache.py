@@ -1,6 +1,8 @@
+import errno
 import os
 import shutil
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -118,6 +120,33 @@ def test_cache_is_made_anew_when_a_file_has_changed(files, change):
     assert np.array_equal(pixels.images[pixels.rows], [DECODING(each) for each in files])
 
 
+def test_cache_is_made_anew_when_files_of_one_size_and_time_swap_names(files):
+    for number, path in enumerate(files[:2]):
+        files[number] = path.with_suffix(".bmp")
+        Image.new("RGB", (9, 9), ("red", "blue")[number]).save(files[number])
+        os.utime(files[number], ns=(0, 0))
+    cached(files, DECODING, _root(files))
+    time.sleep(0.02)  # a tick of the file system's clock
+    files[0].rename(files[0].with_name("other"))
+    files[1].rename(files[0])
+    files[0].with_name("other").rename(files[1])
+    pixels = cached(files, DECODING, _root(files))
+    assert pixels.images[pixels.rows[:2], 0, 0].tolist() == [[0, 0, 255], [255, 0, 0]]
+
+
+def test_data_sets_of_the_same_names_and_times_share_no_cache(monkeypatch, tmp_path):
+    # Nobody can set the time of a file's last change, but a clock may be coarse.
+    monkeypatch.setattr("fastai.data.external.fastai_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(cache, "_identities", lambda images, *_: [path.name for path in images])
+    for colour in ("red", "blue"):
+        root = tmp_path / colour
+        root.mkdir()
+        (root / ".fastcv").write_text("a file: no folder of that name can be made")
+        Image.new("RGB", (8, 8), colour).save(root / "image.png")
+        pixels = cached([root / "image.png"], DECODING, root)
+        assert np.array_equal(pixels.images[0], DECODING(root / "image.png"))
+
+
 @pytest.mark.parametrize("other", [Decoding(side=9, channels=3), Decoding(side=8, channels=1)])
 def test_cache_is_another_one_for_other_settings(files, other):
     cached(files, DECODING, _root(files))
@@ -155,13 +184,50 @@ def test_missing_image_is_named(files):
 
 def test_bad_images_are_told_where_they_may_be_skipped(files, monkeypatch):
     files[3].write_bytes(b"nothing")
-    for _ in range(2):  # decoded, then from the file
+    read, tried = decoding.read_image, []
+    monkeypatch.setattr(decoding, "read_image", lambda *of: (tried.append(of[0]), read(*of))[1])
+    for expected in (sorted(files), [files[3]]):  # decoded, then from the file
         pixels = cached(files, DECODING, _root(files), skip_bad=True)
         assert list(pixels.bad) == [3]
         assert "3.png" in pixels.bad[3]
-        _no_decoding(monkeypatch)
+        assert sorted(tried) == expected
+        tried.clear()
     with pytest.raises(ValueError, match=r"3\.png"):
         cached(files, DECODING, _root(files))
+
+
+@pytest.mark.parametrize("skip_bad", [True, False])
+def test_image_that_can_be_read_again_is_decoded(files, monkeypatch, skip_bad):
+    expected, real = [DECODING(each) for each in files], decoding.read_image
+
+    def read(image, channels):
+        if image == files[3]:
+            raise ValueError(f"image '{image}' cannot be read: Stale file handle")
+        return real(image, channels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "read_image", read)
+        assert list(cached(files, DECODING, _root(files), skip_bad=True).bad) == [3]
+    for _ in range(2):
+        pixels = cached(files, DECODING, _root(files), skip_bad=skip_bad)
+        assert not pixels.bad
+        assert np.array_equal(pixels.images[pixels.rows], expected)
+        _no_decoding(monkeypatch)
+    assert len(_kept(files)) == 1
+
+
+@pytest.mark.parametrize("target", ["nowhere.png", "link.png"])
+def test_link_that_leads_nowhere_is_told_where_it_may_be_skipped(files, target):
+    files.append(files[0].with_name("link.png"))
+    files[-1].symlink_to(target)
+    for _ in range(2):
+        pixels = cached(files, DECODING, _root(files), skip_bad=True)
+        assert list(pixels.bad) == [5]
+    with pytest.raises(ValueError, match=r"link\.png' cannot be read: "):
+        cached(files, DECODING, _root(files))
+    files[-1].unlink()
+    Image.new("RGB", (9, 9), "red").save(files[-1])
+    assert not cached(files, DECODING, _root(files), skip_bad=True).bad
 
 
 def test_cache_made_by_two_at_once_is_whole(files, monkeypatch):
@@ -204,6 +270,55 @@ def test_cache_goes_to_fastais_data_folder_where_the_data_cannot_be_written(
     assert np.array_equal(pixels.images, again.images)
 
 
+@pytest.fixture
+def fallback(monkeypatch, tmp_path):
+    monkeypatch.setattr("fastai.data.external.fastai_path", lambda name: tmp_path / name)
+    return tmp_path / "data" / "fastcv"
+
+
+def test_cache_file_that_can_be_neither_read_nor_replaced_has_another_beside_it(files, fallback):
+    cached(files, DECODING, _root(files))
+    (name,) = _kept(files)
+    taken = _root(files) / ".fastcv" / name
+    taken.unlink()
+    taken.mkdir()  # nobody can read it as a file, or put one in its place
+    pixels = cached(files, DECODING, _root(files))
+    assert np.array_equal(pixels.images[pixels.rows], [DECODING(each) for each in files])
+    assert len(list(fallback.glob("*.npy"))) == 1
+    assert _kept(files) == [name]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may do anything")
+@pytest.mark.parametrize(("folder", "file"), [(0o000, 0o644), (0o555, 0o000)])
+def test_cache_of_another_user_is_left_alone(files, fallback, folder, file):
+    cached(files, DECODING, _root(files))
+    theirs = _root(files) / ".fastcv"
+    for path in theirs.iterdir():
+        path.chmod(file)
+    theirs.chmod(folder)
+    try:
+        pixels = cached(files, DECODING, _root(files))
+    finally:
+        theirs.chmod(0o755)
+    assert np.array_equal(pixels.images[pixels.rows], [DECODING(each) for each in files])
+    assert len(list(fallback.glob("*.npy"))) == 1
+
+
+@pytest.mark.parametrize("home", ["refused", "a file"])
+def test_no_folder_that_can_be_written_is_said(files, monkeypatch, tmp_path, home):
+    (tmp_path / "home").write_text("")
+
+    def path(name):
+        if home == "refused":
+            raise PermissionError(errno.EACCES, "Permission denied", "/nonexistent")
+        return tmp_path / "home" / name
+
+    monkeypatch.setattr("fastai.data.external.fastai_path", path)
+    (_root(files) / ".fastcv").write_text("a file: no folder of that name can be made")
+    with pytest.raises(ValueError, match=r"folder that can be written, .*, or set cache='off'"):
+        cached(files, DECODING, _root(files))
+
+
 def test_arrays_stay_in_memory(monkeypatch, tmp_path):
     monkeypatch.setattr("fastai.data.external.fastai_path", lambda name: tmp_path / name)
     arrays = [np.full((6, 6), value, np.uint8) for value in (1, 2, 3)]
@@ -226,14 +341,33 @@ def test_arrays_that_take_much_memory_go_to_a_file_keyed_by_their_pixels(monkeyp
 
 def test_full_disk_is_said_before_anything_is_written(files, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(ValueError, match=r"image cache needs .* GB is free"):
+    with pytest.raises(ValueError, match=r"needs 0\.0 MB in .* 0\.0 MB is free"):
         cached(files, DECODING, _root(files))
     assert _kept(files) == []
 
 
+def test_disk_that_fills_up_is_said_and_nothing_is_left(files, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(ValueError, match=r"MB in .* 'No space left on device': free some"):
+        cached(files, DECODING, _root(files))
+    assert _kept(files) == []
+
+
+def test_cache_is_made_where_space_cannot_be_reserved(files, monkeypatch):
+    def unknown(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", unknown, raising=False)
+    cached(files, DECODING, _root(files))
+    assert len(_kept(files)) == 1
+
+
 def test_files_longest_not_used_are_removed(files, monkeypatch):
     def use(number):
-        os.utime(files[0], ns=(0, number))
+        monkeypatch.setattr("PIL.__version__", f"0.{number}")  # another key
         cached(files, DECODING, _root(files))
 
     for number in range(cache.KEPT + 2):

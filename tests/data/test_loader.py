@@ -20,7 +20,9 @@ from torch import nn
 from torchvision.transforms import functional as T
 
 from fastcv.data.augment import ColorJitter, Flip, RandomCrop, RandomResizedCrop, Rotation
+from fastcv.data.formats import read_image
 from fastcv.data.images import Images
+from fastcv.data.loader import ReadImage
 from fastcv.data.samples import Sample
 from fastcv.data.sources import ImageFolders
 from fastcv.data.statistics import CIFAR10_STATISTICS, Statistics
@@ -121,6 +123,14 @@ def test_unique_shows_one_image_in_different_augmentations(learn):
     assert not torch.equal(x[0], x[1])
 
 
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, iter])
+def test_order_of_any_kind_drops_the_last_batch_as_fastai_does(learn, kind):
+    dl = learn.dls.train.new(bs=5, get_idxs=lambda: kind(list(range(12))))
+    assert [len(x) for x, _ in dl] == [5, 5]
+    dl = dl.new(drop_last=False, get_idxs=dl.get_idxs)
+    assert [len(x) for x, _ in dl] == [5, 5, 2]
+
+
 def test_tta_augments_the_validation_images(learn):
     set_seed(0)
     predicted, target = learn.tta(n=2)
@@ -130,7 +140,7 @@ def test_tta_augments_the_validation_images(learn):
     assert torch.equal(plain, learn.get_preds()[0])  # and leaves no trace
 
 
-@pytest.mark.parametrize("kind", ["array", "pillow", "path", "string", "tensor"])
+@pytest.mark.parametrize("kind", ["array", "pillow", "path", "string", "tensor", "floats"])
 def test_predict_takes_an_image_of_any_kind(learn, tmp_path, kind):
     place = 7
     pixels = learn.dls[2].dataset.items[place].image
@@ -142,11 +152,46 @@ def test_predict_takes_an_image_of_any_kind(learn, tmp_path, kind):
         "path": path,
         "string": str(path),
         "tensor": TensorImage(torch.from_numpy(pixels).permute(2, 0, 1)),
+        "floats": T.to_tensor(pixels),
     }[kind]
     name, _, probabilities = learn.predict(given)
     expected = learn.get_preds(ds_idx=2)[0][place]
     torch.testing.assert_close(probabilities, expected)
     assert name == learn.dls.vocab[expected.argmax()]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["transparent", "deep", "palette", "plain"])
+def test_pictures_are_read_as_their_files_are(tmp_path, kind, channels):
+    random = np.random.default_rng(0)
+    path = tmp_path / "image.png"
+    if kind == "palette":
+        picture = Image.fromarray(random.integers(0, 3, (8, 8), dtype=np.uint8)).convert("P")
+        picture.putpalette([9, 9, 9, 200, 0, 0, 0, 90, 0])
+        picture.save(path, transparency=0)
+    else:
+        shape, kind_of_number = {
+            "transparent": ((8, 8, 4), np.uint8),
+            "deep": ((8, 8), np.uint16),
+            "plain": ((8, 8, 3), np.uint8),
+        }[kind]
+        most = np.iinfo(kind_of_number).max
+        Image.fromarray(random.integers(0, most, shape, dtype=kind_of_number)).save(path)
+    with Image.open(path) as picture:
+        before = type(picture), picture.mode
+        got = ReadImage(channels).encodes(picture)
+        assert (type(picture), picture.mode) == before
+    assert np.array_equal(np.asarray(got), np.asarray(read_image(path, channels)))
+
+
+def test_one_channel_of_any_number_is_read_as_bytes():
+    grey = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    tensor = torch.from_numpy(grey)[None]
+    for given in (tensor, tensor.long(), tensor / 255, tensor.double() / 255, grey[..., None]):
+        assert np.array_equal(np.asarray(ReadImage(1).encodes(given)), grey)
+    for other in (tensor.long() + 1000, tensor.float(), tensor / 255 - 0.1):
+        with pytest.raises(ValueError, match=r"pixels must be uint8, or floats of 0-1"):
+            ReadImage(1).encodes(other)
 
 
 def test_test_dl_reads_new_images_one_by_one(learn):
@@ -271,8 +316,8 @@ def test_item_transform_added_later_takes_effect():
         return type(image)(Image.new("RGB", image.size))
 
     dls.add_tfms([Transform(black)], "after_item", loaders=[1])
-    shown = dls.valid.decode(dls.valid.one_batch())[0]
-    assert shown.max() == 0
+    for dl in (dls.valid, dls.valid.new(shuffle=False)):  # new, as get_preds makes it
+        assert dl.decode(dl.one_batch())[0].max() == 0
     assert dls[2].decode(dls[2].one_batch())[0].max() > 0
 
 
@@ -351,6 +396,14 @@ def test_bad_image_read_one_by_one_is_named(tmp_path):
     bad.write_bytes(b"")
     with pytest.raises(ValueError, match=f"{bad.name}' cannot be read"):
         list(dls.train)
+
+
+def test_image_too_narrow_to_be_read_one_by_one_is_named(learn, monkeypatch, tmp_path):
+    path = tmp_path / "strip.png"
+    Image.new("RGB", (90, 1)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
+    with pytest.raises(ValueError, match=r"strip\.png' must have at most 6,000 pixels"):
+        learn.predict(path)
 
 
 def test_tensor_of_another_order_is_refused(learn):

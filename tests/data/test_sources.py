@@ -120,7 +120,9 @@ def test_hidden_and_foreign_files_are_left_out(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("suffix", [".JPG", ".Jpeg", ".PNG", ".bmp", ".gif", ".TIFF", ".webp"])
+@pytest.mark.parametrize(
+    "suffix", [".JPG", ".Jpeg", ".PNG", ".bmp", ".gif", ".TIFF", ".webp", ".jfif"]
+)
 def test_suffixes_count_in_any_case(tmp_path, suffix):
     folders(tmp_path, "cat", "dog", suffix=suffix)
     samples = ImageFolders(path=tmp_path, valid=0)()

@@ -1,3 +1,4 @@
+import os
 from collections import Counter
 
 import pytest
@@ -32,6 +33,11 @@ def test_stratified_integer_holds_out_so_many_of_each_class():
 def test_stratified_is_the_same_on_every_machine():
     # Written down once: a change here changes every published held-out split.
     assert stratified(["a", "b"] * 10, 2, seed=42)[0] == [3, 10, 17, 18]
+
+
+def test_stratified_takes_class_names_of_any_bytes():
+    held, rest = stratified([os.fsdecode(b"caf\xe9")] * 4, 1, seed=42)
+    assert (len(held), len(rest)) == (1, 3)
 
 
 def test_stratified_takes_another_set_for_another_seed():
