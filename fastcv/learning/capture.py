@@ -64,20 +64,24 @@ class CudaGraphs:
         """
         with torch.cuda.device(self.device):
             self.stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.stream):
-                for _ in range(WARM_UPS - 1):
-                    program()
-                with _waiting_forbidden():
-                    program()
-            torch.cuda.current_stream().wait_stream(self.stream)
+            try:
+                with torch.cuda.stream(self.stream):
+                    for _ in range(WARM_UPS - 1):
+                        program()
+                    with _waiting_forbidden():
+                        program()
+            finally:  # also where it fails: what puts the weights back must come after
+                torch.cuda.current_stream().wait_stream(self.stream)
 
     def capture(self, program: Callable[[], Outputs]) -> Callable[[], Outputs]:
         """Record the program as a graph."""
         captured = torch.cuda.CUDAGraph()
         with torch.cuda.device(self.device):
+            before = torch.cuda.current_stream()
             try:
                 outputs = self._record(captured, program)
             except RuntimeError:
+                torch.cuda.set_stream(before)
                 # A capture that fails leaves torch's generator waiting for its end, and every later
                 # random number would be an error (pytorch issue 171263): one that succeeds ends it.
                 self.stream = torch.cuda.Stream()

@@ -20,6 +20,7 @@ Validation, the LR finder and batches of another size are computed as ever.
 """
 
 import random
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -104,11 +105,16 @@ class Graph:
         self._note()
         return self.reason is None
 
-    def train(self, learn: Learner) -> None:
-        """Train an epoch's batches; callbacks are asked before and after each, as ever."""
+    def train(self, learn: Learner) -> float:
+        """Train an epoch's batches; callbacks are asked before and after each, as ever.
+
+        Returns:
+            seconds that capturing anew took, which are none of the epoch's.
+        """
+        self.seconds = 0.0
         for number, raw in enumerate(self.feed):
             if number == 0 and self.captured != self._state(learn):
-                self._capture(learn, raw)
+                self._capture_anew(learn, raw)
             if self.replay is None or not self._fits(raw):
                 learn.one_batch(number, self.feed.make(*raw))
                 continue
@@ -119,6 +125,16 @@ class Graph:
             except CancelBatchException:
                 learn("after_cancel_batch")
             learn("after_batch")
+        return self.seconds
+
+    def _capture_anew(self, learn: Learner, raw: Raw) -> None:
+        self.backend.wait()
+        start = time.perf_counter()
+        self._capture(learn, raw)
+        self.backend.wait()
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        learn.history.leave_out(seconds)
 
     def _drop(self) -> None:
         if self.replay is not None:
@@ -131,7 +147,7 @@ class Graph:
     def _step(self, learn: Learner, raw: Raw) -> None:
         if self.outside is None and self.settings != _settings(learn):
             self.outside = "its settings change from step to step"
-            self._capture(learn, raw)
+            self._capture_anew(learn, raw)
         if self.replay is None:
             learn.xb, learn.yb = ((each,) for each in self.feed.make(*raw))
             for callback, _ in learn._handlers("before_batch"):
@@ -185,10 +201,7 @@ class Graph:
             try:
                 self.replay = self._captured(learn, raw)
             except RuntimeError as error:
-                first = error
-                while first.__context__ is not None:  # what made it fail, not what followed
-                    first = first.__context__
-                self.reason = f"capturing it failed: {' '.join(str(first).split())[:300]}"
+                self.reason = f"capturing it failed: {_cause(error)}"
         self._note()
         if self.replay is None and self.insist:
             raise ValueError(
@@ -210,6 +223,10 @@ class Graph:
     def _captured(self, learn: Learner, raw: Raw | None) -> Callable[[], Outputs] | None:
         state, device = _optimizer_state(learn), torch.device(learn.dls.device)
         replay = None
+        # An ordinary step's leftovers belong to the stream that it ran on.
+        learn.pred = learn.loss_grad = None
+        if isinstance(learn.loss, Tensor):
+            learn.loss = learn.loss.detach()
         with untouched(learn):
             if raw is None:
                 as_in_training(learn)
@@ -254,6 +271,17 @@ class Graph:
         )
 
 
+def _cause(error: BaseException) -> str:
+    """Say what made a capture fail, not what followed.
+
+    A function of its own: a name for the exception in the frame that caught it would be a cycle,
+    and hold on to all that the capture made.
+    """
+    while error.__context__ is not None:
+        error = error.__context__
+    return " ".join(str(error).split())[:300]
+
+
 def _settings(learn: Learner) -> list[dict]:
     """What a captured optimizer's step has fixed."""
     groups = learn.opt.param_groups
@@ -272,6 +300,8 @@ def _optimizer_stays(learn: Learner) -> str | None:
     if isinstance(optimizer, torch.optim.SGD | torch.optim.Adam):  # an AdamW is an Adam
         if not all(group["fused"] for group in optimizer.param_groups):
             return "it is not fused"
+        if any(group.get("dampening") for group in optimizer.param_groups):
+            return "its first step differs from the others"
     elif not isinstance(optimizer, OrthogonalMomentum):
         return f"{type(optimizer or learn.opt).__name__} is not known to be capturable"
     for callback in learn.cbs:

@@ -91,6 +91,7 @@ class History(Callback):
         self.found: list[tuple[int, Rates]] = []  # what the LR finder found, with the stage
         self.also: dict[str, float] = {}  # what else was measured in this epoch, for its row
         self.stage = 0
+        self.kept: int | None = None  # the epoch whose weights the last fit put back, if it did
         self.resuming = False  # from the start of a resumed run to the first fit
         self.on_epoch = on_epoch
 
@@ -98,6 +99,12 @@ class History(Callback):
     def row(self) -> dict[str, Any]:
         """The row of the last epoch."""
         return self.rows[-1]
+
+    @property
+    def final(self) -> dict[str, Any]:
+        """The row of the epoch whose weights the net has; empty before the first."""
+        rows = [row for row in self.rows if self.kept is None or row["epoch"] == self.kept]
+        return rows[-1] if rows else {}
 
     @property
     def accuracy(self) -> float | None:
@@ -113,8 +120,14 @@ class History(Callback):
         self._train_seconds = 0.0
 
     def before_train(self) -> None:
-        """Start the clock of the training part."""
+        """Start the clock of the training part; the weights move on from those that were kept."""
+        self.kept = None
         self._train_start = time.perf_counter()
+
+    def leave_out(self, seconds: float) -> None:
+        """Take time in which nothing was trained off the clocks of the epoch that runs."""
+        self._start += seconds
+        self._train_start += seconds
 
     def after_batch(self) -> None:
         """Take down this batch; what was computed stays on the device."""

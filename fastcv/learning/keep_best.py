@@ -51,6 +51,7 @@ class KeepBest(Callback):
         """Put the best weights back."""
         if self.weights is not None:
             self.learn.model.load_state_dict(self.weights)
+            self.learn.history.kept = self.best_epoch
 
     def state(self) -> dict[str, Any]:
         """What a resumed fit needs."""

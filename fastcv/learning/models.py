@@ -97,15 +97,16 @@ class Pretrained:
             random weights.
         dropout: fraction of the features dropped before the last layer, 0 to 1; 0 adds no layer.
         block_dropout: the same, dropped after every ReLU of the residual blocks.
-        train_bn: whether the BatchNorm layers of frozen groups train on, as fastai has it; if
-            not, their weights and running statistics stay as they are.
+        train_bn: how the BatchNorm layers of frozen groups go on. True: they train, as fastai has
+            it. "statistics": their weights stay, their running statistics follow the batches, as in
+            PyTorch after `requires_grad_(False)`. False: weights and statistics stay.
     """
 
     arch: Callable[..., ResNet] = torchvision.models.resnet50
     weights: str | Path | None = "IMAGENET1K_V1"
     dropout: float = 0.0
     block_dropout: float = 0.0
-    train_bn: bool = True
+    train_bn: bool | str = True
 
     def __call__(self, dls: DataLoaders, **learner_keywords) -> Learner:
         """Build the net for the images and classes of `dls`, fetching weights where needed.
@@ -116,12 +117,14 @@ class Pretrained:
 
         Raises:
             ValueError: not a ResNet, weights that can't be had or don't fit, channels that are
-                neither 1 nor 3, a dropout outside 0 to 1.
+                neither 1 nor 3, a dropout outside 0 to 1, no such `train_bn`.
         """
         for name in ("dropout", "block_dropout"):
             fraction = getattr(self, name)
             if not 0 <= fraction <= 1:
                 raise ValueError(f"{name} must be a fraction from 0 to 1, got {fraction}")
+        if self.train_bn not in (True, False, "statistics"):
+            raise ValueError(f"train_bn must be True, False or 'statistics', got {self.train_bn!r}")
         channels = _image_shape(dls)[0]
         if channels not in (1, 3):
             raise ValueError(f"{_name(self.arch)} takes images of 1 or 3 channels, got {channels}")
@@ -145,7 +148,7 @@ class Pretrained:
             dls,
             net,
             splitter=parameter_groups,
-            train_bn=self.train_bn,
+            train_bn=self.train_bn is True,
             cbs=callbacks,
             **learner_keywords,
         )
@@ -210,6 +213,14 @@ def last_children(learn: Learner, n: int) -> None:
     if trained == 0:
         raise ValueError(f"the last {n} children have no parameters to train: take more")
     groups = len(parameter_groups(learn.model))
+    if learn.opt is None:
+        learn.create_opt()
+    if trained < groups != len(learn.opt.param_groups):
+        raise ValueError(
+            f"to train the last {n} children the net must have a parameter group for each child, "
+            f"got {len(learn.opt.param_groups)} for {groups}: use a Pretrained model, or "
+            f"frozen=False"
+        )
     learn.freeze_to(groups - trained)
 
 

@@ -73,6 +73,7 @@ class Precision(Callback):
         """Give the context of a forward pass on `device`."""
         if self.precision == "fp32":
             return nullcontext()
-        # A graph must convert the weights of its own time, not find them converted.
-        cached = not (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
+        # A graph must convert the weights of its own time, not find them converted; and a compiled
+        # net is compiled anew where this changes, so it is one setting for all steps.
+        cached = device.type != "cuda"
         return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=cached)

@@ -150,7 +150,8 @@ class EarlyStop:
     """End the stage when `monitor` has not improved for `patience` epochs; keep the best weights.
 
     Args:
-        patience: epochs without improvement; None: never stop, only keep the best weights.
+        patience: epochs without improvement, at least 1; None: never stop, only keep the best
+            weights.
         monitor: a column of metrics.csv; one that ends in "loss" should fall, any other rise.
     """
 
@@ -159,6 +160,8 @@ class EarlyStop:
 
     def __post_init__(self):
         _check_monitor(self.monitor)
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience must be at least 1 epoch, got {self.patience}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,7 +119,7 @@ class Stepper:
 
     def train(self, learn: Learner) -> None:
         """Train the batches of an epoch, with the events that are due before and after each."""
-        self.graph.train(learn)
+        self.warmup_seconds += self.graph.train(learn)
 
     def end(self) -> None:
         """Let go of what only the epochs needed."""

@@ -1,4 +1,8 @@
+import gc
 import random
+import time
+import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +29,7 @@ from fastcv.data.augment import (
 from fastcv.data.images import Images
 from fastcv.data.statistics import CIFAR10_STATISTICS
 from fastcv.data.toy import Toy
+from fastcv.learning import capture
 from fastcv.learning.checkpoint import Checkpoint, prepare, read
 from fastcv.learning.feed import Feed, follows_epoch
 from fastcv.learning.linear import Linear
@@ -434,6 +439,89 @@ def test_stopped_training_goes_on_with_replays_of_what_it_had(optimizer, tmp_pat
     assert_equal(resumed, whole)
     # The first layer rests by then: the capture that comes first is of that.
     assert (tape.captures, tape.replays) == (1, 10)
+
+
+def test_what_an_ordinary_step_leaves_is_gone_before_a_capture():
+    # Nothing validates, so that the last batch was one of training.
+    recipe = replace(RECIPE, data=replace(IMAGES, test_validates=False))
+    left = []
+
+    class Looking(Tape):
+        def warm_up(self, program):
+            left.append((captured.pred, captured.loss_grad, captured.loss.grad_fn))
+            super().warm_up(program)
+
+    captured = learner(recipe, device="cpu")
+    Constant(epochs=1, lr=0.01, clip=1.0)(captured)
+    assert captured.loss_grad.grad_fn is not None
+    captured.stepper = Stepper(Step(), CPU, backend=Looking())
+    Constant(epochs=1, lr=0.01)(captured)
+    assert left == [(None, None, None)]
+
+
+def test_capturing_anew_within_an_epoch_is_warm_up_and_no_training(monkeypatch):
+    late = [0.0]
+    now = time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: now() + late[0])
+
+    class Slow(Tape):
+        def warm_up(self, program):
+            super().warm_up(program)
+            late[0] += 1000.0
+
+    stage = Linear(epochs=3, lr=0.02, first_epochs=2)
+    learn = trained(replace(RECIPE, schedule=(stage,)), Slow())
+    assert learn.stepper.graph.backend.captures == 2
+    assert 2000 < learn.stepper.warmup_seconds < 2500
+    for row in learn.history.rows:
+        assert 0 < row["seconds"] < 500
+        assert row["images_per_second"] > 1
+
+
+def test_capture_that_fails_holds_on_to_nothing():
+    made = []
+
+    class Failing(Tape):
+        def capture(self, program):
+            outputs = program()
+            made.append(weakref.ref(outputs.loss))
+            raise RuntimeError("it waits")
+
+    gc.disable()
+    try:
+        learn = trained(RECIPE, Failing())
+        assert learn.stepper.graph.notes == ["capturing it failed: it waits"]
+        assert [each() for each in made] == [None]
+    finally:
+        gc.enable()
+
+
+def test_warm_up_that_fails_is_waited_for(monkeypatch):
+    """What puts the weights back comes after the steps that were begun on the other stream."""
+    said = []
+
+    class Stream:
+        def __init__(self, name):
+            self.name = name
+
+        def wait_stream(self, other):
+            said.append(f"{self.name} waits for {other.name}")
+
+    ours = Stream("ours")
+    monkeypatch.setattr(torch.cuda, "Stream", lambda *_: Stream("side"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: ours)
+    for name in ("device", "stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: nullcontext())
+    monkeypatch.setattr(capture, "_waiting_forbidden", nullcontext)
+
+    def program():
+        said.append("step")
+        if said.count("step") == 3:
+            raise RuntimeError("it waits")
+
+    with pytest.raises(RuntimeError, match="it waits"):
+        capture.CudaGraphs(torch.device("cuda")).warm_up(program)
+    assert said == ["side waits for ours", "step", "step", "step", "ours waits for side"]
 
 
 def test_what_was_captured_is_let_go_after_a_fit():

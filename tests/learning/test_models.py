@@ -279,6 +279,16 @@ def test_freezing_without_train_bn_changes_the_head_alone():
     assert changed_children(learn)[0] == set(GROUPS)
 
 
+def test_frozen_batch_norm_may_follow_the_batches_in_its_statistics_alone():
+    learn = learner(Pretrained(arch=resnet18, weights=None, train_bn="statistics"))
+    learn.freeze()
+    weights, buffers = changed_children(learn)
+    assert weights == {"fc"}
+    assert buffers == {"bn1", "layer1", "layer2", "layer3", "layer4"}
+    with pytest.raises(ValueError, match="train_bn must be True, False or 'statistics', got 'on'"):
+        learner(Pretrained(arch=resnet18, weights=None, train_bn="on"))
+
+
 def test_callbacks_given_beside_frozen_batch_norm_run():
     class Marking(Callback):
         def before_fit(self):
@@ -311,6 +321,14 @@ def test_last_children_out_of_range_is_a_value_error(n):
     learn = learner(Pretrained(arch=resnet18, weights=None))
     with pytest.raises(ValueError, match=f"must be 1 to 10, got {n}"):
         last_children(learn, n)
+
+
+def test_last_children_of_a_net_in_one_group_are_refused():
+    learn = learner(FromScratch(net=BaseNet))
+    with pytest.raises(ValueError, match="a parameter group for each child, got 1 for 2: use"):
+        last_children(learn, 1)
+    last_children(learn, 2)
+    assert all(p.requires_grad for p in learn.model.parameters())
 
 
 def test_rates_spread_over_the_groups_through_a_fused_optimizer():

@@ -52,6 +52,18 @@ def test_net_computes_in_the_asked_type_channels_last(kind, dtype):
     assert learn.model.conv.weight.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_autocast_on_a_gpu_is_the_same_in_every_step(monkeypatch):
+    """A compiled net is compiled anew where it changes, which a capture does not allow."""
+    given = []
+    monkeypatch.setattr(
+        torch, "autocast", lambda *_, cache_enabled, **__: given.append(cache_enabled)
+    )
+    for capturing in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda now=capturing: now)
+        Precision("bf16").scope(torch.device("cuda"))
+    assert given == [False, False]
+
+
 def test_bf16_trains_like_fp32_within_its_precision():
     losses = []
     for kind in ("fp32", "bf16"):

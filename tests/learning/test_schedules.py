@@ -165,6 +165,11 @@ def test_early_stop_ends_after_patience_and_keeps_the_best_weights():
     assert not torch.equal(kept[5], kept[2])
 
 
+def test_early_stop_needs_an_epoch_to_wait_for():
+    with pytest.raises(ValueError, match="patience must be at least 1 epoch, got 0"):
+        EarlyStop(patience=0)
+
+
 def test_gradient_clip_bounds_the_step():
     learn = make_learner(SGD(momentum=0.0), batches=1)
     before = torch.cat([p.detach().flatten().clone() for p in learn.model.parameters()])
