@@ -6,6 +6,7 @@ then in fastai's data folder, and fetched there if it is nowhere. A path may be 
 folder or the one above it; original files and image folders are both read.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,15 @@ __all__ = [
     "digits",
     "mnist",
 ]
+
+
+# Training and test images.
+PUBLISHED = {
+    "mnist": (60_000, 10_000),
+    "cifar10": (50_000, 10_000),
+    "cifar100": (50_000, 10_000),
+    "birds": (3_000, 3_033),
+}
 
 
 def digits(path: Path | None = None, *, skip_bad: bool = False) -> Samples:
@@ -139,6 +149,14 @@ def _named(
         root = inner[0] if inner and not split_folders(place) else place
         parts = read_folders(root, superclasses)
     samples = labelled(*parts, root=root)
+    here = len(samples.train), len(samples.test)
+    if here != PUBLISHED[name]:
+        # No error: a part of a set is good for a trial, and for nothing else.
+        print(
+            f"{name} in '{root}' is not as published: {here[0]:,} training and {here[1]:,} test "
+            f"images, not {PUBLISHED[name][0]:,} and {PUBLISHED[name][1]:,}",
+            file=sys.stderr,
+        )
     return readable(samples) if skip_bad else samples
 
 

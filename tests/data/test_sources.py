@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
+from fastcv.data import sources
 from fastcv.data.formats import read_image
 from fastcv.data.sources import ImageFolders, birds, cifar10, cifar100, digits, mnist
 
@@ -237,6 +238,17 @@ def test_cifar_reads_folders_from_itself_and_from_above(tmp_path):
         folders(tmp_path / "cifar10" / part, "frog", "ship")
     assert cifar10(tmp_path) == cifar10(tmp_path / "cifar10")
     assert cifar10(tmp_path).root == tmp_path / "cifar10"
+
+
+def test_part_of_a_named_set_is_said_to_be_one(tmp_path, capsys, monkeypatch):
+    folders(tmp_path / "train", "cat", "dog", images=3)
+    folders(tmp_path / "test", "cat", "dog", images=1)
+    cifar10(tmp_path)
+    said = "is not as published: 6 training and 2 test images, not 50,000 and 10,000"
+    assert said in capsys.readouterr().err
+    monkeypatch.setitem(sources.PUBLISHED, "cifar10", (6, 2))
+    cifar10(tmp_path)
+    assert capsys.readouterr().err == ""
 
 
 def test_cifar100_reads_fastais_folders_of_superclasses(tmp_path):
