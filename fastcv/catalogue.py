@@ -6,11 +6,13 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+OWN = "fastcv_recipe_"  # before the names of modules made of files of one's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +98,18 @@ def _reported(node: ast.expr, known: dict[str, dict[str, Any]]) -> dict[str, Any
     return _reported(node.args[0], known) if node.args else {}  # replace(base, ...)
 
 
-def headline(entry: Entry) -> str:
-    """The one number that stands for an experiment in a list: `test 91.47 % (Report 003 ...)`.
+def is_bar(name: str) -> bool:
+    """Whether the number reported for a recipe of this name is to be beaten, not to be met.
 
-    A `one_cycle` variant is fastcv's own: its number is the report's, to be beaten.
+    A `one_cycle` variant is fastcv's own way to train a report's net on the report's data.
     """
+    return name.endswith("/one_cycle")
+
+
+def headline(entry: Entry) -> str:
+    """The one number that stands for an experiment in a list: `test 91.47 % (Report 003 ...)`."""
     reported = entry.reported
-    bar = "to beat: " if entry.name.endswith("/one_cycle") else ""
+    bar = "to beat: " if is_bar(entry.name) else ""
     for metric in ("test", "best_test", "valid", "best_valid", "train"):
         number = reported.get(f"{metric}_accuracy")
         if number is not None:
@@ -154,9 +161,9 @@ def find(reference: str) -> tuple[Path, str]:
         ValueError: no such recipe, file or variant; names the nearest.
     """
     file, variant = split(reference)
-    if variant:
+    if variant and _is_ours(file):
         known = [entry.name.partition("/")[2] for entry in read(file)[1:]]
-        if variant not in known and _is_ours(file):
+        if variant not in known:
             raise _no_variant(file, variant, known)
     return file, variant
 
@@ -186,7 +193,13 @@ def load(reference: str) -> Any:
 
 def module_name(stem: str) -> str:
     """The name that a file of one's own is imported under: it hides no other module."""
-    return "fastcv_recipe_" + re.sub(r"\W", "_", stem)
+    return OWN + re.sub(r"\W", "_", stem)
+
+
+def own_modules(flat: Mapping[str, Any]) -> list[str]:
+    """The modules of files of one's own that a flat recipe names a function or class of."""
+    modules = (value.partition(":")[0] for value in flat.values() if isinstance(value, str))
+    return sorted({module for module in modules if module.startswith(OWN)})
 
 
 def _is_ours(file: Path) -> bool:

@@ -1,6 +1,7 @@
 """The command line: it parses, calls and prints. What is heavy is imported inside the commands."""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -137,7 +138,12 @@ def recipe(
 
 
 @app.command()
-def resume(run: Annotated[Path, typer.Argument(help="The directory of a stopped run.")]) -> None:
+def resume(
+    run: Annotated[Path, typer.Argument(help="The directory of a stopped run.")],
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: as it began.")
+    ] = None,
+) -> None:
     """Go on with a stopped run behind its last finished epoch."""
     from fastcv.runs import Run
 
@@ -148,7 +154,7 @@ def resume(run: Annotated[Path, typer.Argument(help="The directory of a stopped 
     train(
         stopped.recipe,
         wandb=started["settings"]["wandb"],
-        device=started["settings"]["device"],
+        device=started["settings"]["device"] if device is None else device,
         smoke=started["smoke"],
         resume=run,
     )
@@ -242,11 +248,12 @@ def report(
 
 @app.command()
 def copy(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe.")],
+    name: Annotated[str, typer.Argument(metavar="NAME[/VARIANT]", help="A recipe.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where your own begins.")],
 ) -> None:
     """Start your own recipe from a copy of one."""
     source = catalogue.source_file(name.partition("/")[0])
+    _, variant = catalogue.find(name)
     if file.suffix != ".py":
         raise ValueError(f"a recipe file must end in .py, got {str(file)!r}")
     if file.exists():
@@ -254,7 +261,9 @@ def copy(
     if not file.parent.is_dir():
         raise ValueError(f"a copy must go into a folder that exists, {str(file.parent)!r} does not")
     shutil.copyfile(source, file)
-    typer.echo(f"{file}: edit it, then run it with: fastcv recipe {file}")
+    own = f"{file}/{variant}" if variant else f"{file}"
+    command = shlex.join(["fastcv", "recipe", own])
+    typer.echo(f"{file}: edit it, then run it with: {command}")
 
 
 def _chosen(

@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -39,20 +39,33 @@ class Run:
 
     Args:
         path: the directory.
+        made: the folders above it that were made for it.
     """
 
     path: Path
+    made: tuple[Path, ...] = field(default=(), compare=False, repr=False)
 
     @cached_property
     def recipe(self) -> Any:
-        """The `Recipe` that was run, built again from recipe.json."""
+        """The `Recipe` that was run, built again from recipe.json.
+
+        Raises:
+            ValueError: there is no such file, or what it names is not there any more.
+        """
         from fastcv import catalogue
         from fastcv.recipe import unflat  # not above: fastcv.recipe writes runs
 
         started = self.started
-        if started["settings"]["file"]:  # one's own recipe may name what it defines itself
-            catalogue.load_file(Path(started["settings"]["file"]))
-        return unflat(started["flat"])
+        settings, values = started["settings"], started["flat"]
+        file = Path(settings["file"]) if settings["file"] else None
+        if file is not None and file.is_file():
+            catalogue.load_file(file)
+        elif file is not None and catalogue.own_modules(values):
+            raise ValueError(
+                f"a run whose recipe defines what it is made of must find its file, {str(file)!r} "
+                f"does not exist: put it back"
+            )
+        return unflat(_with_paths_from(settings.get("cwd"), values))
 
     @property
     def started(self) -> dict[str, Any]:
@@ -80,9 +93,9 @@ class Run:
         return read_csv(self.path / "steps.csv")
 
     def remove(self) -> None:
-        """Remove the directory, and those above it that hold nothing else."""
+        """Remove the directory, and those above it that were made for it and hold nothing else."""
         shutil.rmtree(self.path)
-        for folder in self.path.parents[:2]:  # of this recipe, of all runs
+        for folder in self.made:
             try:
                 folder.rmdir()
             except OSError:  # it holds other runs
@@ -93,6 +106,19 @@ class Run:
         if not file.is_file():
             raise ValueError(f"a run directory must hold {name}, {str(self.path)!r} does not")
         return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _with_paths_from(folder: str | None, flat: dict[str, Any]) -> dict[str, Any]:
+    """A flat recipe whose relative data folders mean what they meant where the run began."""
+    if folder is None or Path(folder) == Path.cwd():
+        return flat
+    found = dict(flat)
+    for key in ("data.path", "data.source.path"):
+        path = flat.get(key)
+        # What expanduser would make absolute says "~" first, and is left to it.
+        if isinstance(path, str) and not path.startswith("~"):
+            found[key] = str(Path(folder) / path)
+    return found
 
 
 def finished(out: Path, *, smoke: bool = False) -> list[Run]:
@@ -123,9 +149,10 @@ def create(
         flat: the recipe as `fastcv.recipe.flat` gives it.
         out: the folder of all runs.
         smoke: whether it is a smoke run; its folder says so.
-        settings: how it was started (device, wandb), for resuming.
+        settings: how it was started (device, wandb, file, cwd), for resuming.
     """
     folder = out / (name.replace("/", "-") + ("-smoke" if smoke else ""))
+    made = tuple(each for each in (folder, out) if not os.path.exists(each))
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-seed{flat['seed']}"
     for attempt in range(1, 1000):
         path = folder / (stamp if attempt == 1 else f"{stamp}-{attempt}")
@@ -150,7 +177,7 @@ def create(
             "flat": flat,
         },
     )
-    return Run(path)
+    return Run(path, made)
 
 
 def environment(device: str, precision: str) -> dict[str, Any]:

@@ -13,8 +13,8 @@ Variants  no_relu: without any ReLU, 30 epochs
           no_norm: without batch norm, and pixels in 0-1
           one_cycle: one cycle of Nesterov SGD in 30 epochs, crops, flips, erased parts
 
-`/one_cycle` is not measured yet. ResNet-18, half as much work as this net, is known to reach 75.6 %
-in 200 epochs of crops and flips and 78.0 % with parts erased (arXiv:1708.04552), and 76.8 % in 70.
+`/one_cycle` is not measured yet. ResNet-18, half as much work as this net, is known to reach 77.5 %
+in 200 epochs of crops and flips, and 78.0 % with parts erased (arXiv:1708.04552).
 
     fastcv recipe basenet_cifar100/one_cycle
 """

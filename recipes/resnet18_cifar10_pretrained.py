@@ -7,11 +7,12 @@ Readings  "layers" are torchvision's ten children (conv1, bn1, relu, maxpool, la
           avgpool, fc): the last 5 are layer2 to fc. Images keep their 32 pixels. "Gradient clip
           0.1" limits each element of the gradient, as in resnet18_cifar10. The validation loss
           stops it. Momentum is not stated: 0.9; nor are augmentation (none) and normalisation
-          (that of the weights). The BatchNorm layers of the frozen part train on.
+          (that of the weights). Frozen BatchNorm layers keep their
+          weights; their running statistics follow the batches, as PyTorch has it
 Variants  last4: layer3, layer4 and fc are trained
           last6: layer1 to layer4 and fc are trained
           last5_sgd: SGD at 0.01 along a cosine in place of Adam
-          one_cycle: images enlarged to 64, the head for 1 epoch, then the whole net for 6
+          one_cycle: images enlarged to 64, the head for 1 epoch, then the whole net for 5
 
     fastcv recipe resnet18_cifar10_pretrained
 """
@@ -38,7 +39,7 @@ recipe = Recipe(
         holdout=500,
         normalise=IMAGENET_STATISTICS,
     ),
-    model=Pretrained(arch=resnet18, weights="IMAGENET1K_V1"),
+    model=Pretrained(arch=resnet18, weights="IMAGENET1K_V1", train_bn="statistics"),
     optimizer=Adam(weight_decay=1e-4),
     loss=CrossEntropy(),
     schedule=(
@@ -97,7 +98,7 @@ variants = named(
         loss=CrossEntropy(label_smoothing=0.1),
         schedule=(
             OneCycle(epochs=1, lr="valley", frozen=True),
-            OneCycle(epochs=6, lr=(1e-4, 2e-3)),
+            OneCycle(epochs=5, lr=(1e-4, 2e-3)),
         ),
     ),
 )

@@ -9,7 +9,8 @@ Readings  the printed losses are sums of the batches' means over all images; her
           the batch size, 32. The fixed extractor's then are low for its accuracies: the report may
           have trained it in larger batches than it says. Its batch norm stays as it is. Rotations
           read the nearest pixel and come before the centre crop, in no stated order. Dropout's
-          number is the middle of the two, its epochs are those of the whole network
+          number is the middle of the two, called its best, and held against the last epoch; its
+          epochs are those of the whole network
 Variants  fixed_extractor: only the last layer is trained, 80 epochs
           fixed_rotation: the fixed extractor on images turned by 30 to 60 degrees
           dropout: the whole network with dropout of 0.25 before the last layer

@@ -6,7 +6,9 @@ Report    002, part 2: the whole network, 30 epochs: 56.31 % test accuracy, 94.5
 Data      Caltech-UCSD Birds 200 (2010): 3,000 train (15 a class), 3,033 test, which is read once,
           at the end
 Readings  the backbone is the course starter's ResNet-18, SGD has its momentum of 0.9. In training
-          the random crop takes the place of the centre crop, with torchvision's scale and ratio.
+          the random crop takes the place of the centre crop, with torchvision's scale and ratio,
+          of the square that decoding leaves of the photograph. The set's own statistics were
+          taken of crops around the birds.
           A fixed extractor's batch norm stays as it is. The head has a class for each species:
           the report says 100. Its losses are sums of the batches' means over 3,000 images; here
           they stand times the batch size, 32. The starter's other values are not stated: the

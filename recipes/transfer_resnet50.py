@@ -8,9 +8,11 @@ Readings  batch sizes follow from the printed losses, sums of the batches' means
           128 for the whole network, 8 for the fixed extractor, whose last loss stands here times
           that. Its learning rate is not legible: 0.001; its batch norm stays as it is. The
           scheduler is part 1's: patience 3, on accuracy; that of training, since no validation set
-          was kept apart and the log shows no other. Augmentation is not stated: a horizontal flip
+          was kept apart and the log shows no other; the fixed extractor has none. Momentum is 0.9.
+          Augmentation is said to be part 1's, which one is not: a horizontal flip. No label
+          smoothing: the printed loss lies below the least that part 1's would allow
 Variants  fixed_extractor: only the last layer is trained, 50 epochs
-          one_cycle: the head for 2 epochs, then the whole net for 12, rates growing to the head
+          one_cycle: the head for 2 epochs, then the whole net for 6, rates growing to the head
 
 `/one_cycle` is not measured yet. It differs from the report in what nets from ImageNet are known to
 gain from: crops of at least a third of the image, a new head trained before the rest, rates that
@@ -81,7 +83,7 @@ variants = named(
         loss=CrossEntropy(label_smoothing=0.1),
         schedule=(
             OneCycle(epochs=2, lr="valley", frozen=True),
-            OneCycle(epochs=12, lr=(1e-5, 1e-3)),
+            OneCycle(epochs=6, lr=(1e-5, 1e-3)),
         ),
         reported=Reported(source="001, part 2, whole network", test_accuracy=0.6413),
     ),

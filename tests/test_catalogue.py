@@ -133,3 +133,11 @@ def test_file_without_a_recipe_is_named(tmp_path):
     (tmp_path / "nothing_here.py").write_text('"""Nothing."""\n')
     with pytest.raises(ValueError, match="must bind the name recipe"):
         catalogue.load(str(tmp_path / "nothing_here.py"))
+
+
+def test_a_file_of_ones_own_that_is_not_python_is_one_sentence(tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text("recipe = (\n")
+    for reference in (f"{file}", f"{file}/short"):
+        with pytest.raises(ValueError, match=r"must be importable, '.*broken.py', line 1"):
+            catalogue.load(reference)

@@ -185,6 +185,13 @@ def test_copy_gives_a_file_that_runs(tmp_path):
     assert (tmp_path / "my_digits").is_dir()
 
 
+def test_copy_says_a_command_that_can_be_given(tmp_path):
+    file = tmp_path / "my own.py"
+    code, output = invoke("copy", "mnist_cnn/one_cycle", file)
+    assert code == 0
+    assert output.endswith(f"run it with: fastcv recipe '{file}/one_cycle'\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -192,6 +199,7 @@ def test_copy_gives_a_file_that_runs(tmp_path):
         (["copy", "digits", "mine.txt"], "must end in .py"),
         (["copy", "digits", "nowhere/mine.py"], "a folder that exists"),
         (["copy", "digits", "taken.py"], "must not overwrite a file"),
+        (["copy", "digits/nonsense", "mine.py"], "no variant of 'digits' is called 'nonsense'"),
         (["recipe", "digits", "--set", "sead=1"], "Did you mean 'seed'?"),
         (["recipe", "digits", "--wandb", "maybe"], "wandb must be one of"),
         (["recipe", "digits", "--seeds", "2", "--wandb", "maybe"], "wandb must be one of"),
@@ -222,6 +230,9 @@ def test_resume_goes_on_with_a_stopped_run(tmp_path):
     )  # fmt: skip
     (run,) = (tmp_path / "digits").iterdir()
     (run / "summary.json").unlink()
+    code, output = invoke("resume", run, "--device", "nowhere")
+    assert code == 2
+    assert "device must be cpu, cuda, cuda:N or mps, got 'nowhere'" in output
     code, _ = invoke("resume", run)
     assert code == 0
     assert (run / "summary.json").is_file()

@@ -1,7 +1,9 @@
 """Everything a training needs to go on where it stopped, in one file, written after every epoch."""
 
 import os
+import pickle
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback
 from fastai.learner import Learner
+from fastai.torch_core import to_device
+from fastcore.foundation import L
 
 from fastcv.learning.lr_finder import Rates
 
@@ -21,22 +25,34 @@ class Checkpoint(Callback):
 
     Args:
         path: the file, replaced as a whole.
-        resume: what `read` gave; used by the fit of its stage, then dropped.
+        resume: what `read` gave; used by the fit it was written in, then dropped. Fits that the
+            stage had done before that one train no epoch again.
     """
 
     order, run_valid = 100, False
+    _stage: int | None = None  # whose fits are counted
+    _fit = 0  # the running fit's number in its stage
 
     def __init__(self, path: Path, resume: dict[str, Any] | None = None):
         self.path, self.resume = path, resume
+        self._steps: list[dict[str, Any]] = []  # of the history, as they are written
 
     def before_fit(self) -> None:
-        """Restore the stopped stage, when this is it."""
+        """Restore the stopped fit, when this is it."""
         learn, found = self.learn, self.resume
-        if found is None or found["stage"] != learn.history.stage:
+        if learn.borrowed or not learn.fitting:
+            return
+        stage = learn.history.stage
+        self._fit = self._fit + 1 if stage == self._stage else 0
+        self._stage = stage
+        if found is None or found["stage"] != stage:
+            return
+        if self._fit < found.get("fit", 0):
+            learn.first_epoch = learn.n_epoch
             return
         self.resume, learn.history.resuming = None, False
         learn.model.load_state_dict(found["model"])
-        learn.opt.load_state_dict(found["optimizer"])
+        learn.opt.load_state_dict(_for_optimizer(found["optimizer"], learn.dls.device))
         learn.history.rows[:], learn.history.steps[:] = found["rows"], found["steps"]
         for callback, state in zip(_remembering(learn), found["callbacks"], strict=True):
             callback.restore(state)
@@ -46,33 +62,62 @@ class Checkpoint(Callback):
     def after_epoch(self) -> None:
         """Write the state the next epoch starts from."""
         learn = self.learn
-        if learn.borrowed:
+        if learn.borrowed or not learn.fitting:
             return
+        self._steps += _plain(learn.history.steps[len(self._steps) :])
         state = {
             "stage": learn.history.stage,
-            "epochs": learn.epoch + 1,  # of this stage, done
+            "fit": self._fit,
+            "epochs": learn.epoch + 1,  # of this fit, done
             "model": learn.model.state_dict(),
-            "optimizer": learn.opt.state_dict(),
-            "rows": learn.history.rows,
-            "steps": learn.history.steps,
-            "found": [(stage, tuple(rates)) for stage, rates in learn.history.found],
-            "callbacks": [callback.state() for callback in _remembering(learn)],
+            "optimizer": _plain(learn.opt.state_dict()),
+            "rows": _plain(learn.history.rows),
+            "steps": self._steps,
+            "found": _plain([(stage, tuple(rates)) for stage, rates in learn.history.found]),
+            "callbacks": [_plain(callback.state()) for callback in _remembering(learn)],
             "random": random_state(learn),
         }
         part = self.path.with_name(f".{self.path.name}.part")
-        torch.save(state, part)
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut can leave the new name with an empty file
         os.replace(part, self.path)
+
+
+def _plain(value: Any) -> Any:
+    """Make of a state what `read` takes: it reads no objects of numpy or fastcore."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | L):
+        return [_plain(each) for each in value]
+    return tuple(_plain(each) for each in value) if isinstance(value, tuple) else value
+
+
+def _for_optimizer(state: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Make of a plain state what the optimizer gave: fastai's own neither copies nor moves it."""
+    if "hypers" not in state:
+        return state
+    return state | {"hypers": L(state["hypers"]), "state": to_device(state["state"], device)}
 
 
 def read(path: Path) -> dict[str, Any]:
     """Read a checkpoint, onto the CPU, without unpickling objects.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it cannot be read.
     """
     if not path.is_file():
         raise ValueError(f"a run to resume must hold a checkpoint, {str(path)!r} does not exist")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"a checkpoint must be whole and hold plain data only, {str(path)!r} cannot be read "
+            f"({type(error).__name__}): begin the run anew"
+        ) from error
 
 
 def prepare(learn: Learner, found: dict[str, Any]) -> None:
@@ -92,7 +137,8 @@ def random_state(learn: Learner) -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": (kind, keys.tolist(), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        # Where nothing was computed on a GPU, nothing was drawn there either.
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
         "loaders": [loader.rng.getstate() for loader in learn.dls.loaders],
     }
 
@@ -103,7 +149,8 @@ def restore_random_state(learn: Learner, state: dict[str, Any]) -> None:
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for index, generator in enumerate(state["cuda"][:gpus]):  # it may go on on another machine
+        torch.cuda.set_rng_state(generator, index)
     for loader, generator in zip(learn.dls.loaders, state["loaders"], strict=True):
         loader.rng.setstate(generator)

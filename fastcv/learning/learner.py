@@ -47,11 +47,13 @@ class Learner(fastai_learner.Learner):
     Attributes:
         first_epoch: epochs of the running fit that a stopped run has done; set while a fit begins,
             which fastai's own `start_epoch` cannot do without breaking callbacks.
+        fitting: whether `fit` runs; `validate` lets callbacks handle the same events.
         stepper: computes training steps in another way, as compiled or by a captured graph; None:
             one after the other, as fastai does.
     """
 
     first_epoch = 0
+    fitting = False
     stepper: "Stepper | None" = None
     # Found out once for all batches of a loader; None between loaders.
     _net_device: torch.device | None = None
@@ -133,7 +135,7 @@ class Learner(fastai_learner.Learner):
         return self._by_event[event_name]
 
     def __getstate__(self) -> dict:
-        passing = ("_handled_by", "_by_event", "stepper", "_net_device", "_inputs")
+        passing = ("_handled_by", "_by_event", "stepper", "fitting", "_net_device", "_inputs")
         return {key: value for key, value in super().__getstate__().items() if key not in passing}
 
     def all_batches(self) -> None:
@@ -206,10 +208,26 @@ class Learner(fastai_learner.Learner):
         """What steps: torch's own optimizer where fastai's plain wrapper would look for it."""
         return self.opt.opt if type(self.opt) is OptimWrapper else self.opt
 
+    def fit(
+        self,
+        n_epoch: int,
+        lr: Any = None,
+        wd: float | None = None,
+        cbs: Any = None,
+        reset_opt: bool = False,
+        start_epoch: int = 0,
+    ) -> None:
+        """Train for `n_epoch` epochs; the arguments are those of fastai's."""
+        self.fitting = True
+        try:
+            super().fit(n_epoch, lr, wd, cbs, reset_opt, start_epoch)
+        finally:
+            self.fitting = False
+
     def _do_fit(self) -> None:
         start, self.first_epoch = self.first_epoch, 0
         try:
-            if self.stepper is not None:
+            if self.stepper is not None and start < self.n_epoch:
                 self.epoch = start
                 self.stepper.begin(self)
             for epoch in range(start, self.n_epoch):

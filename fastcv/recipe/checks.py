@@ -4,14 +4,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fastcv import catalogue
 from fastcv.recipe.values import Reported
+
+# Which metric stands for an experiment: the first of these that is reported, else measured.
+HEADLINES = (
+    "test_accuracy",
+    "best_test_accuracy",
+    "valid_accuracy",
+    "best_valid_accuracy",
+    "train_accuracy",
+)
+BEATEN, NOT_BEATEN = "beaten", "not beaten"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One reported number beside the measured one; `verdict` says how they compare.
 
-    "within": inside the tolerance. "above" / "below": outside. "not measured": this run gives none.
+    "within": inside the tolerance. "above" / "below": outside. "beaten" / "not beaten": of a number
+    that is to be beaten. "not measured": this run gives none.
     """
 
     metric: str
@@ -24,13 +36,15 @@ class Checks(tuple[Check, ...]):
     """The rows of a comparison; prints as a table."""
 
     def __str__(self) -> str:
-        """One line a number: metric, reported, measured, within tolerance."""
+        """One line a number: metric, reported, measured, within tolerance or beaten."""
         if not self:
             return "nothing is reported for this experiment"
-        rows = [("", "reported", "measured", "within tolerance")]
+        bar = any(row.verdict in (BEATEN, NOT_BEATEN) for row in self)
+        heads = ("to beat", "measured", "") if bar else ("reported", "measured", "within tolerance")
+        rows = [("", *heads)]
         for row in self:
-            said = {"within": "yes", "not measured": "not measured"}.get(
-                row.verdict, f"no, {row.verdict}"
+            said = {"within": "yes", "above": "no, above", "below": "no, below"}.get(
+                row.verdict, row.verdict
             )
             rows.append((row.metric, _shown(row.reported), _shown(row.measured), said))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -53,22 +67,46 @@ def check(run: Any) -> Checks:
         run: what `train` returned, or `fastcv.runs.Run(path)` of a finished run.
     """
     recipe, summary = run.recipe, run.summary
-    return compare(recipe.reported, summary)
+    return compare(recipe.reported, summary, bar=catalogue.is_bar(recipe.name))
 
 
-def compare(reported: Reported | None, measured: Mapping[str, Any]) -> Checks:
-    """Compare reported numbers with measured ones by the name of their metric."""
+def compare(reported: Reported | None, measured: Mapping[str, Any], *, bar: bool = False) -> Checks:
+    """Compare reported numbers with measured ones by the name of their metric.
+
+    Args:
+        reported: None gives no row.
+        measured: by metric.
+        bar: whether the number that stands for the experiment is to be beaten, in another way than
+            the report's: then no other is compared, but for the parameters. A best accuracy is
+            beaten by the final weights' where the run chose no epoch.
+    """
     if reported is None:
         return Checks()
-    return Checks(
+    numbers = reported.numbers()
+    if bar:
+        headline = next((metric for metric in HEADLINES if metric in numbers), None)
+        rows = [_race(headline, numbers[headline], measured)] if headline else []
+        kept = {"parameters": numbers["parameters"]} if "parameters" in numbers else {}
+    else:
+        rows, kept = [], numbers
+    rows += (
         Check(
             metric=metric,
             reported=number,
             measured=measured.get(metric),
             verdict=_verdict(metric, number, measured.get(metric), reported),
         )
-        for metric, number in reported.numbers().items()
+        for metric, number in kept.items()
     )
+    return Checks(rows)
+
+
+def _race(metric: str, number: float, measured: Mapping[str, Any]) -> Check:
+    value = measured.get(metric)
+    if value is None:
+        value = measured.get(metric.removeprefix("best_"))
+    verdict = "not measured" if value is None else BEATEN if value > number else NOT_BEATEN
+    return Check(metric=metric, reported=number, measured=value, verdict=verdict)
 
 
 def _verdict(metric: str, number: float, measured: float | None, reported: Reported) -> str:

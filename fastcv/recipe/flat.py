@@ -18,6 +18,9 @@ def flat(recipe: Recipe) -> dict[str, Any]:
 
     A function or class stands as "module:name", a value made of parts as "module:name()" with the
     parts below its key.
+
+    Raises:
+        ValueError: a value could not be built again from this.
     """
     return dict(_leaves(recipe, ""))
 
@@ -34,13 +37,19 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(item, f"{prefix}{index}")
     elif isinstance(value, Mapping) and value:
         for name, item in value.items():
-            yield from _leaves(item, f"{prefix}{name}")
+            yield from _leaves(item, f"{prefix}{_part(name, key)}")
     elif isinstance(value, tuple | list):
         yield key, _as_lists(value)
     elif isinstance(value, Mapping):
         yield key, {}
-    elif isinstance(value, Path):
-        yield key, str(value)
+    elif isinstance(value, Path | str):
+        text = str(value)
+        if _is_address(text):  # `unflat` would import it
+            raise ValueError(
+                f"text in a recipe must not read like the address of a callable, got {text!r} at "
+                f"{key!r}: write it otherwise, as with a space"
+            )
+        yield key, text
     elif callable(value):
         yield key, _address(value)
     elif _is_plain(value):
@@ -50,6 +59,16 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
             f"every value in a recipe must be plain data, a dataclass or a named callable, "
             f"got {type(value).__name__} at {key!r}"
         )
+
+
+def _part(name: Any, key: str) -> str:
+    """A mapping's key as a part of a flat one."""
+    if not isinstance(name, str) or not name or "." in name or name.isdigit():
+        raise ValueError(
+            f"the keys of a mapping in a recipe must be words without a dot, got {name!r} in "
+            f"{key!r}: write it as a tuple, or as a dataclass"
+        )
+    return name
 
 
 def _is_plain(value: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcv import interpret, runs
+from fastcv import catalogue, interpret, runs
 from fastcv.learning import weights
 from fastcv.learning.learner import Learner
 from fastcv.recipe.checks import compare
@@ -46,7 +46,7 @@ class Results:
         self._draw()
         measured = self._measure() | {"parameters": parameters}
         reported = self.recipe.reported
-        checks = compare(reported, measured)
+        checks = compare(reported, measured, bar=catalogue.is_bar(self.recipe.name))
         speeds = [row["images_per_second"] for row in history.rows]
         summary = {
             "recipe": self.recipe.name,
@@ -105,8 +105,7 @@ class Results:
 
     def _measure(self) -> dict[str, Any]:
         """The final weights on every split, and the best epoch's validation accuracy."""
-        rows = self.learn.history.rows
-        last = rows[-1] if rows else {}
+        rows, last = self.learn.history.rows, self.learn.history.final
         measured = {f"train_{name}": last.get(f"train_{name}") for name in ("loss", "accuracy")}
         evaluated = {
             "loss": float(self._predicted.losses.mean()),

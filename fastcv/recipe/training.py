@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +132,7 @@ def train(
         raise ValueError("a recipe must have at least one stage to be trained, got schedule=()")
     if resume is not None and runs.Run(Path(resume)).summary:
         raise ValueError(f"a run to resume must have been stopped, {str(resume)!r} is finished")
+    values = flat(recipe)  # before the data is read: a recipe that cannot be written is refused
     ran = smoked(recipe) if smoke else recipe
     found = checkpoint.read(Path(resume) / "last.ckpt") if resume is not None else None
     if smoke:
@@ -140,34 +142,39 @@ def train(
     place = str(learn.dls.device)
 
     if resume is None:
-        settings = {"device": device, "wandb": wandb, "file": defining_file(recipe)}
-        run = runs.create(recipe.name, flat(recipe), Path(out), smoke=smoke, settings=settings)
+        settings = {
+            "device": device,
+            "wandb": wandb,
+            "file": defining_file(recipe),
+            "cwd": str(Path.cwd()),
+        }
+        run = runs.create(recipe.name, values, Path(out), smoke=smoke, settings=settings)
         tracked = None
     else:
         run = runs.Run(Path(resume))
         tracked = run.environment.get("wandb_id")
         checkpoint.prepare(learn, found)
-    parameters = sum(p.numel() for p in learn.model.parameters())
-    _introduce(ran, learn, run, parameters, write)
-    if getattr(learn.dls, "skipped", 0):
-        write(f"unreadable images left out: {learn.dls.skipped}")
-
-    tracker = tracking.start(
-        wandb,
-        directory=run.path,
-        name=recipe.name,
-        config=flat(recipe),
-        smoke=smoke,
-        resume_id=tracked,
-    )
-    here = runs.environment(place, kind) | {"wandb_id": tracker.id}
-    if resume is not None:  # what began the run stays in the first place
-        before = run.environment
-        here = before | {"resumed": [*before.get("resumed", []), here]}
-    runs.write_json(run.path / "environment.json", here)
-    learn.history.on_epoch = _writer(run, learn.history, tracker)
-    learn.epoch_lines.total_epochs = sum(getattr(stage, "epochs", 0) for stage in ran.schedule)
+    tracker = None
     try:
+        parameters = sum(p.numel() for p in learn.model.parameters())
+        _introduce(ran, learn, run, parameters, write)
+        if getattr(learn.dls, "skipped", 0):
+            write(f"unreadable images left out: {learn.dls.skipped}")
+        tracker = tracking.start(
+            wandb,
+            directory=run.path,
+            name=recipe.name,
+            config=values,
+            smoke=smoke,
+            resume_id=tracked,
+        )
+        here = runs.environment(place, kind) | {"wandb_id": tracker.id}
+        if resume is not None:  # what began the run stays in the first place
+            before = run.environment
+            here = before | {"resumed": [*before.get("resumed", []), here]}
+        runs.write_json(run.path / "environment.json", here)
+        learn.history.on_epoch = _writer(run, learn.history, tracker)
+        learn.epoch_lines.total_epochs = sum(getattr(stage, "epochs", 0) for stage in ran.schedule)
         with learn.added_cbs(Checkpoint(run.path / "last.ckpt", found)):
             for number, stage in enumerate(ran.schedule):
                 if found is not None and number < found["stage"]:
@@ -180,23 +187,30 @@ def train(
             summary, summary["reported"], results.figures, results.table(), results.model
         )
     except BaseException as error:
-        tracker.close()
+        if tracker is not None:
+            tracker.close()
         if (run.path / "last.ckpt").exists():
-            runs.write_csv(run.path / "steps.csv", learn.history.steps)
             command = shlex.join(["fastcv", "resume", str(run.path)])
             learn.epoch_lines.line(f"stopped; go on with: {command}")
+            with suppress(OSError):  # a full disk may be why it stopped: the checkpoint has them
+                runs.write_csv(run.path / "steps.csv", learn.history.steps)
         elif isinstance(error, ValueError | KeyboardInterrupt):
             learn.epoch_lines.line("stopped before the first epoch was done: nothing was kept")
             run.remove()
         raise
-    _conclude(recipe, run, compare(recipe.reported, summary), tracker, smoke, write)
+    checks = compare(recipe.reported, summary, bar=catalogue.is_bar(recipe.name))
+    _conclude(recipe, run, checks, tracker, smoke, write)
     return run
 
 
 def defining_file(recipe: Recipe) -> str | None:
     """The file of one's own that made the recipe, needed to build it again; None for fastcv's."""
-    module = sys.modules.get(catalogue.module_name(recipe.name.partition("/")[0]))
-    return str(Path(module.__file__).resolve()) if module else None
+    # The recipe may have been given another name than its file's.
+    needed = catalogue.own_modules(flat(recipe))
+    for name in (*needed, catalogue.module_name(recipe.name.partition("/")[0])):
+        if module := sys.modules.get(name):
+            return str(Path(module.__file__).resolve())
+    return None
 
 
 def _introduce(

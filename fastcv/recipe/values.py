@@ -26,8 +26,9 @@ class Reported:
     """What a report says of its experiment; None where it gives no number.
 
     Accuracies are fractions 0-1. `best_...` is the best over the epochs, else the final weights
-    count. A measured accuracy is within tolerance where it lies at most `tolerance` away; losses
-    are within tolerance at a relative difference of `loss_tolerance`; parameters must be equal.
+    count; training numbers are those of the epoch that made them. A measured accuracy is within
+    tolerance where it lies at most `tolerance` away; losses are within tolerance at a relative
+    difference of `loss_tolerance`; parameters must be equal.
 
     Args:
         source: where it is said, as "003 table 1".

@@ -19,7 +19,8 @@ from fastcv.interpret.style import (
     dress,
     legend,
 )
-from fastcv.report.experiments import BEATEN, HEADLINES, NOT_BEATEN, Experiment
+from fastcv.recipe.checks import BEATEN, HEADLINES, NOT_BEATEN
+from fastcv.report.experiments import Experiment
 from fastcv.report.tables import measured, name, number, short
 
 REPORTED = "#B8B8B8"
@@ -41,7 +42,12 @@ def ladder_metric(experiments: Sequence[Experiment]) -> str | None:
 
 
 def step_metric(each: Experiment, metric: str) -> str:
-    """The accuracy that is drawn of a step: the ladder's, else the one that its report gives."""
+    """The accuracy that is drawn of a step: the ladder's, else the one that its report gives.
+
+    Of a bar it is its headline, which alone is to be beaten.
+    """
+    if each.is_bar:
+        return each.headline or metric
     return metric if metric in each.numbers or not each.numbers else each.headline or metric
 
 
@@ -73,7 +79,8 @@ def ladder(recipe: str, experiments: Sequence[Experiment], metric: str) -> Figur
         other = "" if shown == metric else f" ({short(shown)})"
         _reported_bar(axes, row, each, shown, other)
         _measured_bar(axes, row, each, shown, other)
-    axes.set_yticks(range(len(drawn)), [_step(each, experiments[0]) for each in drawn])
+    names = [_step(each, experiments[0]) for each in drawn]
+    axes.set_yticks(range(len(drawn)), names, parse_math=False)
     axes.set_ylim(len(drawn) - 0.4, -0.6)
     axes.set_xlim(0, 1.12)
     axes.set_xticks([tenth / 5 for tenth in range(6)])
@@ -113,7 +120,9 @@ def _measured_bar(axes: Axes, row: int, each: Experiment, metric: str, other: st
         return
     error = {"xerr": spread, "ecolor": INK, "capsize": 3} if spread is not None else {}
     axes.barh(row + 0.2, mean, 0.36, color=BLUE, **error)
-    seeds = f", {len(each.results)} seeds" if len(each.results) > 1 else ""
+    # Where some seeds lack the metric, `measured` says so itself.
+    count = len(each.values(metric))
+    seeds = f", {count} seeds" if count == len(each.results) > 1 else ""
     text = measured(each, metric) + seeds + other
     _write(axes, mean + (spread or 0), row + 0.2, text, INK)
 
@@ -136,7 +145,8 @@ def compared(experiments: Sequence[Experiment]) -> list[Experiment]:
     found: dict[str, Experiment] = {}
     for each in experiments:
         there = each.headline in each.numbers and each.mean(each.headline) is not None
-        if there and not found.keys() & set(each.aliases):
+        same = [found[alias] for alias in each.aliases if alias in found]
+        if there and not any(other.numbers == each.numbers for other in same):
             found[each.name] = each
     return list(found.values())
 
@@ -180,9 +190,8 @@ def differences(experiments: Sequence[Experiment]) -> Figure:
         )
         farthest = max(farthest, abs(away) + spread, band)
     axes.set_xlim(-1.15 * farthest, 1.35 * farthest)
-    axes.set_yticks(
-        range(len(experiments)), [f"{each.name}, {short(each.headline)}" for each in experiments]
-    )
+    names = [f"{each.name}, {short(each.headline)}" for each in experiments]
+    axes.set_yticks(range(len(experiments)), names, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(experiments) - 0.4, -0.6)
     for colour, marker, said in (

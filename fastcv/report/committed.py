@@ -10,7 +10,7 @@ from typing import Any
 from fastcv import runs
 from fastcv.report.experiments import Experiment, Result
 from fastcv.report.figures import slug
-from fastcv.report.reading import read_summary
+from fastcv.report.reading import UNREADABLE, read_summary, sentence
 
 
 def save(experiments: Sequence[Experiment], folder: Path) -> list[Path]:
@@ -39,8 +39,15 @@ PLACES = ("--out", "--data")
 
 
 def portable(command: str) -> str:
-    """Leave out of a command what only holds on the machine it was given on."""
-    kept, words = [], iter(shlex.split(command))
+    """Leave out of a command what only holds on the machine it was given on.
+
+    One that is no line of a shell, as with a lone quote, stays as it is.
+    """
+    try:
+        words = iter(shlex.split(command))
+    except ValueError:
+        return command
+    kept = []
     for word in words:
         if word in PLACES:
             next(words, None)  # the place itself
@@ -53,29 +60,38 @@ def _write(result: Result, folder: Path) -> Path:
     name = f"{slug(result.recipe)}-seed{result.seed}" + ("-changed" if result.changed else "")
     for number in range(1, 10_000):
         file = folder / (f"{name}.json" if number == 1 else f"{name}-{number}.json")
-        if not file.exists() or _same(read_summary(file), result):
+        if not file.exists() or _same(_read(file), result):
             break
     runs.write_json(file, _as_json(result))
     return file
 
 
+def _read(file: Path) -> Result:
+    try:
+        return read_summary(file)
+    except UNREADABLE as error:
+        raise ValueError(
+            f"a folder of summaries must hold such as can be read, {str(file)!r} cannot: "
+            f"{sentence(error)}"
+        ) from error
+
+
 def _as_json(result: Result) -> dict[str, Any]:
-    kept = {
-        each.name: getattr(result, each.name)
-        for each in dataclasses.fields(result)
-        if each.name != "path"
-    } | {"command": portable(result.command)}
-    left_out = ("", None, False, {})  # what `read_summary` gives back by itself
-    return {
-        name: value
-        for name, value in kept.items()
-        if not any(value == each and type(value) is type(each) for each in left_out)
-    }
+    kept = {}
+    for each in dataclasses.fields(result):
+        value = getattr(result, each.name)
+        if each.name == "command":
+            value = portable(value)
+        made = each.default_factory
+        default = each.default if made is dataclasses.MISSING else made()
+        if each.name != "path" and value != default:  # a default is read back by itself
+            kept[each.name] = value
+    return kept
 
 
 def _same(there: Result, here: Result) -> bool:
-    """Whether a summary is of the same seed, settings, device and precision."""
-    compared = ("recipe", "seed", "device_name", "precision")
+    """Whether a summary is of the same seed, settings, device, precision and skipped images."""
+    compared = ("recipe", "seed", "device_name", "precision", "skipped")
     return all(getattr(there, name) == getattr(here, name) for name in compared) and json.dumps(
         dict(there.settings), sort_keys=True
     ) == json.dumps(dict(here.settings), sort_keys=True)

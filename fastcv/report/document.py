@@ -14,7 +14,8 @@ READING = (
         "measured",
         "the mean over the seeds, ± their sample standard deviation where there are two or more. "
         "Accuracies are of the final weights, but for those called best: these are the best over "
-        "the epochs.",
+        "the epochs. Training numbers are the average over an epoch's own batches, of the epoch "
+        "whose weights were kept.",
     ),
     (
         "within tolerance",
@@ -30,8 +31,8 @@ READING = (
     ),
     (
         "changed",
-        "a run that changed a setting of its experiment, most often to be shorter. It stands in a "
-        "table of its own and is compared with nothing.",
+        "a run that changed a setting of its experiment, most often to be shorter, or that had to "
+        "skip images. It stands in a table of its own and is compared with nothing.",
     ),
     (
         "time",
@@ -91,13 +92,15 @@ class Document:
 
     @property
     def lead(self) -> str:
-        """How many experiments there are, and how many of them were run."""
-        run = [each for each in self.experiments if each.results]
-        missing = [each for each in self.experiments if not each.results]
-        cut = sum(bool(each.altered) for each in missing)
+        """How many experiments there are, and how many of them were run; two names are one."""
+        named: dict[tuple[bool, frozenset[str]], list[Experiment]] = {}
+        for each in self.experiments:
+            named.setdefault((each.own, frozenset((each.name, *each.aliases))), []).append(each)
+        missing = [group for group in named.values() if not any(each.results for each in group)]
+        cut = sum(any(each.altered for each in group) for group in missing)
         changed = f", {cut} of these only with changed settings" if cut else ""
-        count = len(self.experiments)
-        return f"{count} experiments: {len(run)} run, {len(missing)} not run{changed}."
+        run = len(named) - len(missing)
+        return f"{len(named)} experiments: {run} run, {len(missing)} not run{changed}."
 
 
 def compose(
@@ -123,9 +126,10 @@ def compose(
         said.append(line)
         warn(line)
 
-    chapters = tuple(
-        _chapter(recipe, group, folder, note) for (recipe, _), group in grouped.items()
-    )
+    chapters: list[Chapter] = []
+    for (recipe, _), group in grouped.items():
+        before = [each for chapter in chapters for each in chapter.experiments]
+        chapters.append(_chapter(recipe, group, before, folder, note))
     compared = charts.compared(experiments)
     differences = None
     if compared:
@@ -138,7 +142,7 @@ def compose(
             folder,
         )
     return Document(
-        chapters=chapters,
+        chapters=tuple(chapters),
         differences=differences,
         short_cuts=tuple(cut for each in experiments for cut in short_cuts(each)),
         unfinished=tuple((each, run) for each in experiments for run in each.unfinished),
@@ -152,7 +156,11 @@ def _difference(each: Experiment) -> str:
 
 
 def _chapter(
-    recipe: str, group: list[Experiment], folder: Path, warn: Callable[[str], None]
+    recipe: str,
+    group: list[Experiment],
+    before: list[Experiment],
+    folder: Path,
+    warn: Callable[[str], None],
 ) -> Chapter:
     metric = charts.ladder_metric(group)
     ladder = None
@@ -171,7 +179,12 @@ def _chapter(
         experiments=tuple(group),
         blocks=tuple(block for each in group for block in blocks(each)),
         ladder=ladder,
-        shown=tuple(shown for each in group for shown in _shown(each, group, folder, warn)),
+        shown=tuple(
+            shown
+            for index, each in enumerate(group)
+            if not _is_shown(each, [*before, *group[:index]])
+            for shown in _shown(each, folder, warn)
+        ),
     )
 
 
@@ -181,12 +194,15 @@ def _step(each: Experiment, metric: str) -> str:
     return f"{each.name} {reported}, {measured(each, metric)}"
 
 
-def _shown(
-    each: Experiment, group: list[Experiment], folder: Path, warn: Callable[[str], None]
-) -> list[Shown]:
+def _is_shown(each: Experiment, before: Sequence[Experiment]) -> bool:
+    """Whether its pictures stand under another name of it already, with the same numbers."""
+    return bool(each.results) and any(
+        other.name in each.aliases and other.numbers == each.numbers for other in before
+    )
+
+
+def _shown(each: Experiment, folder: Path, warn: Callable[[str], None]) -> list[Shown]:
     """The pictures of the first seed; where no run is whole, of each short cut's first seed."""
-    if any(other.name in each.aliases for other in group[: group.index(each)]):
-        return []  # shown under its other name
     chosen: list[tuple[Result, ShortCut | None]] = []
     if each.results:
         with_figures = [result for result in each.results if result.path is not None]

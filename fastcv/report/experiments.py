@@ -1,25 +1,22 @@
 """Every experiment with its results: the one thing that every form of the report is made from."""
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fastcv.recipe.checks import compare
+from fastcv import catalogue
+from fastcv.recipe.checks import HEADLINES, compare
 from fastcv.recipe.values import Reported
 
-# Which metric stands for an experiment: the first of these that is reported, else measured.
-HEADLINES = (
-    "test_accuracy",
-    "best_test_accuracy",
-    "valid_accuracy",
-    "best_valid_accuracy",
-    "train_accuracy",
-)
 MEASURED_FIRST = "views_accuracy"  # where nothing is reported and a run measured it
+SKIPPED = "skipped images"  # what `Result.changed` calls images that could not be read
 
-BEATEN, NOT_BEATEN = "beaten", "not beaten"
+_TEXTS = ("recipe", "device", "device_name", "precision", "command")
+_COUNTS = ("seed", "epochs", "skipped")
+_MAPPINGS = ("measured", "packages", "settings", "reported", "changed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +31,7 @@ class Result:
         seconds: of all epochs.
         warmup_seconds: before them: first batch, compile, capture.
         images_per_second: in training, the median over the epochs.
+        skipped: images that could not be read, so that the run did without them.
         device: as torch names it: "cpu", "cuda:0".
         device_name: as its maker names it.
         precision: "fp32" or "bf16".
@@ -45,6 +43,9 @@ class Result:
         changed: key to (the experiment's value, this run's); empty where it is the experiment.
         own: whether its recipe is a file of one's own.
         path: of the run directory; None of a committed summary.
+
+    Raises:
+        ValueError: a value is of another type, or a time is not finite.
     """
 
     recipe: str
@@ -54,6 +55,7 @@ class Result:
     seconds: float
     warmup_seconds: float | None = None
     images_per_second: float | None = None
+    skipped: int = 0
     device: str = ""
     device_name: str = ""
     precision: str = ""
@@ -66,15 +68,83 @@ class Result:
     own: bool = False
     path: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Check the values: they come from files, which may hold anything."""
+        for name in _TEXTS:
+            _must(name, getattr(self, name), str, "a text")
+        for name in _COUNTS:
+            _must(name, getattr(self, name), int, "a whole number")
+        for name in _MAPPINGS:
+            _must(name, getattr(self, name), Mapping, "names with values")
+        _must("git_revision", self.git_revision, str | None, "a text")
+        _must("own", self.own, bool, "true or false")
+        for name in ("seconds", "warmup_seconds", "images_per_second"):
+            value = getattr(self, name)
+            if value is None and name != "seconds":
+                continue
+            if not is_finite(value) or value < 0:
+                raise ValueError(f"{name} must be a finite number from 0 on, got {value!r:.40}")
+        if self.reported:
+            _check_reported(self.reported)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
-    """A run that was stopped, or still goes on: how many epochs are done."""
+    """A run that was stopped, or still goes on.
+
+    Args:
+        recipe: its name, with the variant.
+        seed: of the run.
+        epochs: that are done.
+        planned: epochs of its own recipe, over all stages.
+        path: of the run directory.
+        own: whether its recipe is a file of one's own.
+
+    Raises:
+        ValueError: a value is of another type.
+    """
 
     recipe: str
     seed: int
     epochs: int
+    planned: int
     path: Path
+    own: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what comes from the run's files."""
+        _must("recipe", self.recipe, str, "a text")
+        _must("seed", self.seed, int, "a whole number")
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number, and neither infinite nor too large for a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _must(name: str, value: Any, kind: Any, says: str) -> None:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{name} must be {says}, got {value!r:.40}")
+
+
+def _check_reported(values: Mapping[str, Any]) -> None:
+    try:
+        reported = Reported(**values)
+    except TypeError as error:
+        raise ValueError(f"reported must hold what a Reported does: {error}") from error
+    _must("source of what is reported", reported.source, str, "a text")
+    numbers = reported.numbers() | {
+        "tolerance": reported.tolerance,
+        "loss_tolerance": reported.loss_tolerance,
+    }
+    for name, value in numbers.items():
+        if not is_finite(value):
+            raise ValueError(f"reported {name} must be a finite number, got {value!r:.40}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +178,7 @@ class Experiment:
     @property
     def is_bar(self) -> bool:
         """Whether the reported number is to be beaten, not to be met."""
-        return self.name.endswith("/one_cycle")
+        return catalogue.is_bar(self.name)
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -159,13 +229,8 @@ class Experiment:
         mean = self.mean(metric)
         if mean is None:
             return "not measured"
-        if self.is_bar and metric != "parameters":
-            if metric != self.headline:
-                return ""
-            return BEATEN if mean > self.numbers[metric] else NOT_BEATEN
-        return next(
-            row.verdict for row in compare(self.reported, {metric: mean}) if row.metric == metric
-        )
+        rows = compare(self.reported, {metric: mean}, bar=self.is_bar)
+        return next((row.verdict for row in rows if row.metric == metric), "")
 
     def by_device(self) -> list["Experiment"]:
         """The experiment once for each device and precision that ran it; itself if none did."""

@@ -1,5 +1,7 @@
 """The figures that a report shows of a run, small enough for one page to hold them all."""
 
+import csv
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -22,6 +24,11 @@ SHOWN = {
 }
 WIDEST = 1080  # pixels
 QUALITY = 80  # of WebP: the letters of a chart stay clean
+# SyntaxError is of a broken PNG, the last two of one that would take more memory than it may.
+_UNREADABLE = (
+    *(OSError, SyntaxError, KeyError, ValueError, TypeError, OverflowError, csv.Error),
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +54,8 @@ def of_run(
     """Give the pictures of one run that a report shows; none of a committed summary.
 
     The curves of a run that changed something are drawn anew, into `folder`: its own have the
-    reported number beside them, with which it must not be compared.
+    reported number beside them, with which it must not be compared. So are those of a run under
+    another name, whose report may give another number.
     """
     found = []
     of = f"{'own-' if experiment.own else ''}{slug(experiment.name)}-seed{result.seed}"
@@ -57,15 +65,15 @@ def of_run(
         if file is None or not file.is_file():
             continue
         name = f"{of}{changed}-{stem}"
-        rows = Run(result.path).metrics if changed and stem == "curves" else []
+        source = file
         try:
-            if rows:
-                file = folder / f"{name}.png"
-                save(curves(rows, title=f"{experiment.name}, with changed settings"), file)
-            with Image.open(file) as image:
-                image.verify()
-        except (OSError, SyntaxError, KeyError, ValueError) as error:  # SyntaxError: a broken PNG
-            warn(f"{file}: left out, it cannot be read: {error}")
+            if stem == "curves" and (changed or result.recipe != experiment.name):
+                source, file = result.path / "metrics.csv", folder / f"{name}.png"
+                save(_curves(experiment, result), file)
+            _decode(file)
+        except _UNREADABLE as error:
+            said = " ".join(str(error).split())
+            warn(f"{source}: left out, no picture can be made of it: {said}")
             continue
         found.append(
             Picture(
@@ -79,6 +87,27 @@ def of_run(
     return found
 
 
+def _curves(experiment: Experiment, result: Result) -> Figure:
+    """The curves of a run for an experiment whose name they do not bear yet."""
+    rows = Run(result.path).metrics
+    if result.changed:
+        return curves(rows, title=f"{experiment.name}, with changed settings")
+    reported = {
+        metric.replace("_", " "): value
+        for metric, value in experiment.numbers.items()
+        if metric.endswith("accuracy")
+    }
+    return curves(rows, reported, title=experiment.name)
+
+
+def _decode(file: Path) -> None:
+    """Read a whole picture, for what is wrong with its data shows nowhere else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(file, formats=["PNG"]) as image:
+            image.load()
+
+
 def drawn(figure: Figure, name: str, caption: str, alt: str, folder: Path) -> Picture:
     """Save a figure of the report itself into a folder, as `of_run` gives those of runs."""
     file = folder / f"{name}.png"
@@ -88,7 +117,7 @@ def drawn(figure: Figure, name: str, caption: str, alt: str, folder: Path) -> Pi
 
 def webp(file: Path) -> tuple[bytes, int, int]:
     """Return a picture as WebP with its width and height in pixels, at most `WIDEST` wide."""
-    with Image.open(file) as image:
+    with Image.open(file, formats=["PNG"]) as image:
         picture = image.convert("RGB")
     picture.thumbnail((WIDEST, 4 * WIDEST), Image.Resampling.LANCZOS)
     written = BytesIO()

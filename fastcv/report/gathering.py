@@ -7,10 +7,10 @@ from pathlib import Path
 from fastcv import catalogue
 from fastcv.recipe.flat import flat
 from fastcv.recipe.identity import differences, essence
+from fastcv.recipe.matching import changes, planned_epochs
 from fastcv.recipe.values import Reported
 from fastcv.report import reading
-from fastcv.report.experiments import Experiment, Result, Unfinished
-from fastcv.report.matching import changes, planned_epochs
+from fastcv.report.experiments import SKIPPED, Experiment, Result, Unfinished
 
 
 def gather(
@@ -21,7 +21,7 @@ def gather(
     """Read runs, and give every experiment of the catalogue, in its order, with its results.
 
     Recipes of one's own come after it. Smoke runs are left out. Of several runs of one seed on
-    one device the newest counts.
+    one device the newest counts, whichever folder it lies in, and any run before a summary.
 
     Args:
         runs: run directories, or folders that hold some at any depth.
@@ -29,9 +29,10 @@ def gather(
         warn: takes a line for every run or summary that could not be read.
     """
     results, unfinished = [], []
-    for folder in runs:
-        for found in reading.read_runs(Path(folder), warn):
-            (unfinished if isinstance(found, Unfinished) else results).append(found)
+    found = [each for folder in runs for each in reading.read_runs(Path(folder), warn)]
+    once = {each.path.resolve(): each for each in found}  # folders may hold one another
+    for _, each in sorted(once.items(), key=lambda pair: pair[0].name, reverse=True):
+        (unfinished if isinstance(each, Unfinished) else results).append(each)
     if results_folder is not None:
         results += reading.read_summaries(Path(results_folder), warn)
     return arrange(results, unfinished)
@@ -51,18 +52,20 @@ def arrange(results: Iterable[Result], unfinished: Iterable[Unfinished] = ()) ->
     own: dict[str, list[Result]] = {}
     for result in _distinct(results):
         names = [name for name, ours in flats.items() if not changes(result.settings, ours)]
-        for name in names:
-            exact.setdefault(name, []).append(result)
-        if names:
-            continue
-        if result.recipe in flats and not result.own:
-            changed = changes(result.settings, flats[result.recipe])
-            altered.setdefault(result.recipe, []).append(replace(result, changed=changed))
+        if names and not result.skipped:
+            for name in names:
+                exact.setdefault(name, []).append(result)
+        elif names or (result.recipe in flats and not result.own):
+            name = names[0] if names and result.recipe not in names else result.recipe
+            changed = changes(result.settings, flats[name]) | _skipped(result)
+            altered.setdefault(name, []).append(replace(result, changed=changed))
         else:
             own.setdefault(result.recipe, []).append(result)
     stopped: dict[str, list[Unfinished]] = {}
+    own_stopped: dict[str, list[Unfinished]] = {}
     for run in unfinished:
-        stopped.setdefault(run.recipe, []).append(run)
+        ours = run.recipe in flats and not run.own
+        (stopped if ours else own_stopped).setdefault(run.recipe, []).append(run)
     experiments = [
         Experiment(
             name=entry.name,
@@ -71,7 +74,7 @@ def arrange(results: Iterable[Result], unfinished: Iterable[Unfinished] = ()) ->
             epochs=planned_epochs(flats[entry.name]),
             results=_by_seed(exact.get(entry.name, [])),
             altered=_by_seed(altered.get(entry.name, [])),
-            unfinished=tuple(stopped.pop(entry.name, [])),
+            unfinished=tuple(stopped.get(entry.name, [])),
             aliases=tuple(
                 name
                 for name in flats
@@ -81,8 +84,8 @@ def arrange(results: Iterable[Result], unfinished: Iterable[Unfinished] = ()) ->
         for entry in catalogue.entries()
     ]
     experiments = [replace(each, bar=_bar(each, experiments)) for each in experiments]
-    for name in dict.fromkeys([*own, *stopped]):
-        experiments.append(_own(name, own.get(name, []), tuple(stopped.get(name, []))))
+    for name in dict.fromkeys([*own, *own_stopped]):
+        experiments.append(_own(name, own.get(name, []), tuple(own_stopped.get(name, []))))
     return experiments
 
 
@@ -91,9 +94,15 @@ def _distinct(results: Iterable[Result]) -> list[Result]:
     kept: dict[str, Result] = {}
     for result in results:
         settings = sorted(result.settings.items())
-        key = repr((result.seed, result.device_name, result.precision, settings))
+        whole = not result.skipped  # a run that lacks images does not stand for one that has all
+        key = repr((result.seed, result.device_name, result.precision, whole, settings))
         kept.setdefault(key, result)
     return list(kept.values())
+
+
+def _skipped(result: Result) -> dict[str, tuple[int, int]]:
+    """What a run without some of its images has otherwise: it is not the whole experiment."""
+    return {SKIPPED: (0, result.skipped)} if result.skipped else {}
 
 
 def _by_seed(results: list[Result]) -> tuple[Result, ...]:
@@ -111,7 +120,8 @@ def _bar(experiment: Experiment, experiments: list[Experiment]) -> Experiment | 
             for other in experiments
             if other.name.partition("/")[0] == name
             and not other.is_bar
-            and other.reported == experiment.reported
+            and other.reported is not None
+            and other.reported.source == experiment.reported.source
         ),
         None,
     )
@@ -120,9 +130,11 @@ def _bar(experiment: Experiment, experiments: list[Experiment]) -> Experiment | 
 def _own(name: str, results: list[Result], unfinished: tuple[Unfinished, ...]) -> Experiment:
     """An experiment of one's own, which is what its newest run was."""
     if not results:
-        return Experiment(name=name, own=True, unfinished=unfinished)
+        return Experiment(name=name, epochs=unfinished[0].planned, own=True, unfinished=unfinished)
     newest = results[0]
-    changed = [differences(newest.settings, result.settings) for result in results]
+    changed = [
+        differences(newest.settings, result.settings) | _skipped(result) for result in results
+    ]
     pairs = list(zip(results, changed, strict=True))
     return Experiment(
         name=name,

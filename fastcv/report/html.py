@@ -7,9 +7,9 @@ from importlib import resources
 from pathlib import Path
 
 from fastcv import __version__, runs
+from fastcv.recipe.checks import BEATEN, NOT_BEATEN
 from fastcv.report import figures, page_tables
 from fastcv.report.document import READING, Chapter, Document, Shown
-from fastcv.report.experiments import BEATEN, NOT_BEATEN
 from fastcv.report.figures import Picture
 from fastcv.report.tables import blocks
 

@@ -40,7 +40,12 @@ def write(document: Document, folder: Path) -> Path:
         ]
     if document.unfinished:
         rows = (
-            (f"`{each.name}`", str(run.seed), f"{run.epochs} of {each.epochs}", f"`{run.path}`")
+            (
+                code(each.name),
+                str(run.seed),
+                f"{run.epochs} of {run.planned}",
+                code(str(run.path)),
+            )
             for each, run in document.unfinished
         )
         parts += [
@@ -52,7 +57,8 @@ def write(document: Document, folder: Path) -> Path:
         parts += _chapter(chapter, folder)
     parts += ["## How to read this", *(f"**{word}**: {says}" for word, says in READING)]
     if document.runs:
-        parts += ["## The runs", table(RUN_COLUMNS, map(run_row, document.runs))]
+        rows = ([escaped(cell) for cell in run_row(run)] for run in document.runs)
+        parts += ["## The runs", table(RUN_COLUMNS, rows)]
     if document.warnings:
         parts += ["## Left out", "\n".join(f"- {escaped(line)}" for line in document.warnings)]
     file = folder / "report.md"
@@ -65,10 +71,10 @@ def result_table(blocks: Iterable[Block]) -> str:
     rows = []
     for block in blocks:
         for index, line in enumerate(block.lines):
-            run = block.epochs, block.time, block.device, block.seeds
+            run = block.epochs, block.time, escaped(block.device), block.seeds
             rows.append(
                 (
-                    f"`{block.experiment.name}`" if index == 0 else "",
+                    code(block.experiment.name) if index == 0 else "",
                     line.metric,
                     line.reported,
                     line.measured,
@@ -98,12 +104,12 @@ def short_cut_table(short_cuts: Iterable[ShortCut]) -> str:
         SHORT_CUT_COLUMNS,
         (
             (
-                f"`{cut.experiment.name}`",
-                "<br>".join(f"`{line}`" for line in cut.changed),
+                code(cut.experiment.name),
+                "<br>".join(code(line) for line in cut.changed),
                 cut.measured,
                 cut.epochs,
                 cut.time,
-                cut.device,
+                escaped(cut.device),
                 cut.seeds,
             )
             for cut in short_cuts
@@ -114,13 +120,15 @@ def short_cut_table(short_cuts: Iterable[ShortCut]) -> str:
 def _chapter(chapter: Chapter, folder: Path) -> list[str]:
     if not chapter.ladder and not chapter.shown:
         return []
-    parts = [f"## {chapter.recipe}", escaped(chapter.summary)]
+    parts = [f"## {escaped(chapter.recipe)}"]
+    if chapter.summary:
+        parts.append(escaped(chapter.summary))
     if chapter.ladder:
         parts.append(_picture(chapter.ladder, folder))
     for shown in chapter.shown:
-        parts.append(f"### `{shown.experiment.name}`")
+        parts.append(f"### {code(shown.experiment.name)}")
         if shown.short_cut:
-            changed = ", ".join(f"`{line}`" for line in shown.short_cut.changed)
+            changed = ", ".join(code(line) for line in shown.short_cut.changed)
             parts.append(f"Changed: {changed}. Compared with nothing.")
         parts += [_picture(picture, folder) for picture in shown.pictures]
     return parts
@@ -133,16 +141,29 @@ def _picture(picture: Picture, folder: Path) -> str:
         part = place.with_name(f".{place.name}.part")
         shutil.copyfile(picture.file, part)
         os.replace(part, place)
-    alt = picture.alt.replace("[", "(").replace("]", ")")
-    return f"![{alt}](figures/{place.name})\n\n*{picture.caption}*"
+    return f"![{escaped(picture.alt)}](figures/{place.name})\n\n*{escaped(picture.caption)}*"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Set rows as a Markdown table."""
+    """Set rows of cells, which are Markdown themselves, as a table."""
     lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(escaped(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def escaped(text: str) -> str:
-    """Keep a text from ending a cell or a line of a table."""
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Set a text on one line, so that Markdown and HTML take nothing in it for their own."""
+    # As entities, because a table reads a backslash before a bar otherwise than a paragraph.
+    return " ".join(text.split()).translate(_ENTITIES)
+
+
+def code(text: str) -> str:
+    """Set a text as code, in a table as anywhere."""
+    if not text or set(text) & _ENDS_CODE:
+        return f"<code>{escaped(text)}</code>"
+    return f"`{text}`"
+
+
+_ENTITIES = {ord("&"): "&amp;", ord("<"): "&lt;"} | {
+    ord(each): f"&#{ord(each)};" for each in "|`\\[]*"
+}
+_ENDS_CODE = {*"<|`\\\n\r"}  # the first not in Markdown, but a README's marks are comments of HTML

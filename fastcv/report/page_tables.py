@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from html import escape
 
+from fastcv.recipe.checks import BEATEN, NOT_BEATEN
 from fastcv.report.document import Chapter, Document
-from fastcv.report.experiments import BEATEN, NOT_BEATEN, Experiment
+from fastcv.report.experiments import Experiment
 from fastcv.report.markdown import RESULT_COLUMNS, RUN_COLUMNS, SHORT_CUT_COLUMNS, run_row
 from fastcv.report.tables import Block, Line, ShortCut
 
@@ -139,7 +140,7 @@ def unfinished(document: Document) -> str:
         '<tr role="row" class="run first"><th scope="row" role="rowheader">'
         f"{name(each.name)}</th>"
         + _cell("seed", str(run.seed))
-        + _cell("epochs done", f"{run.epochs} of {each.epochs}", "", "number")
+        + _cell("epochs done", f"{run.epochs} of {run.planned}", "", "number")
         + _filled("directory", f"<code>{_breakable(str(run.path))}</code>")
         + "</tr>"
         for each, run in document.unfinished

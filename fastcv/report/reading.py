@@ -1,7 +1,7 @@
 """Run directories and committed summaries, read into results."""
 
+import csv
 import json
-import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from fastcv.recipe.identity import essence
+from fastcv.recipe.matching import planned_epochs
 from fastcv.recipe.values import METRICS
-from fastcv.report.experiments import Result, Unfinished
+from fastcv.report.experiments import Result, Unfinished, is_finite
 from fastcv.runs import Run, read_csv
 
 MEASURES = (*METRICS, "views_accuracy")
 # Any of these makes a folder a run directory, so that one without recipe.json is noticed.
 _SIGNS = {"recipe.json", "environment.json", "summary.json", "metrics.csv"}
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError),
+    *(OverflowError, RecursionError, csv.Error),
+)
 
 
 def read_runs(folder: Path, warn: Callable[[str], None]) -> list[Result | Unfinished]:
@@ -30,26 +34,33 @@ def read_runs(folder: Path, warn: Callable[[str], None]) -> list[Result | Unfini
     found = []
     for path in sorted(_directories(folder), key=lambda path: path.name, reverse=True):
         try:
-            read = read_run(path)
-        except _UNREADABLE as error:
-            warn(f"{path}: left out, it cannot be read: {_sentence(error)}")
+            read = read_run(path, warn)
+        except UNREADABLE as error:
+            warn(f"{path}: left out, it cannot be read: {sentence(error)}")
             continue
         if read is not None:
             found.append(read)
     return found
 
 
-def read_run(path: Path) -> Result | Unfinished | None:
+def read_run(path: Path, warn: Callable[[str], None]) -> Result | Unfinished | None:
     """Read one run directory; None of a smoke run, `Unfinished` of one without a summary."""
     run = Run(path)
     started = run.started
     if started["smoke"]:
         return None
     name, seed, flat = started["name"], started["flat"]["seed"], started["flat"]
+    own = bool(started["settings"].get("file"))
     summary = run.summary
     if not summary:
-        done = len(read_csv(path / "metrics.csv"))
-        return Unfinished(recipe=name, seed=seed, epochs=done, path=path)
+        return Unfinished(
+            recipe=name,
+            seed=seed,
+            epochs=len(read_csv(path / "metrics.csv")),
+            planned=planned_epochs(flat),
+            path=path,
+            own=own,
+        )
     environment = run.environment
     stated = {
         key.removeprefix("reported."): value
@@ -59,11 +70,12 @@ def read_run(path: Path) -> Result | Unfinished | None:
     return Result(
         recipe=name,
         seed=seed,
-        measured=_measured(summary),
-        epochs=int(summary["epochs"]),
-        seconds=float(summary["seconds"]),
+        measured=_measured(summary, path, warn),
+        epochs=summary["epochs"],
+        seconds=summary["seconds"],
         warmup_seconds=summary.get("warmup_seconds"),
         images_per_second=summary.get("images_per_second"),
+        skipped=summary.get("skipped_images", 0),
         device=environment["device"],
         device_name=environment["device_name"],
         precision=environment["precision"],
@@ -72,7 +84,7 @@ def read_run(path: Path) -> Result | Unfinished | None:
         git_revision=environment["git_revision"],
         settings=essence(flat),
         reported=stated,
-        own=bool(started["settings"].get("file")),
+        own=own,
         path=path,
     )
 
@@ -82,27 +94,32 @@ def read_summaries(folder: Path, warn: Callable[[str], None]) -> list[Result]:
     found = []
     for file in sorted(folder.glob("*.json")):
         try:
-            found.append(read_summary(file))
-        except _UNREADABLE as error:
-            warn(f"{file}: left out, it cannot be read: {_sentence(error)}")
+            found.append(read_summary(file, warn))
+        except UNREADABLE as error:
+            warn(f"{file}: left out, it cannot be read: {sentence(error)}")
     return found
 
 
-def read_summary(file: Path) -> Result:
+def read_summary(file: Path, warn: Callable[[str], None] = lambda line: None) -> Result:
     """Read one committed summary."""
     given: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     known = {each.name for each in fields(Result)} - {"path"}
     if unknown := set(given) - known:
         raise ValueError(f"a summary must hold {', '.join(sorted(known))}, not {unknown}")
-    return Result(**given | {"measured": _measured(given["measured"])})
+    return Result(**given | {"measured": _measured(given["measured"], file, warn)})
 
 
-def _measured(summary: dict[str, Any]) -> dict[str, float]:
-    return {
-        metric: summary[metric]
-        for metric in MEASURES
-        if isinstance(summary.get(metric), int | float) and math.isfinite(summary[metric])
-    }
+def _measured(
+    summary: dict[str, Any], source: Path, warn: Callable[[str], None]
+) -> dict[str, float]:
+    found = {}
+    for metric in MEASURES:
+        value = summary.get(metric)
+        if is_finite(value):
+            found[metric] = value
+        elif value is not None:
+            warn(f"{source}: its {metric} is left out, it is no finite number: {value!r:.40}")
+    return found
 
 
 def _directories(folder: Path) -> Iterator[Path]:
@@ -112,6 +129,7 @@ def _directories(folder: Path) -> Iterator[Path]:
             yield Path(place)
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
+    """Say in one line why something could not be read."""
     said = f"it has no {error}" if isinstance(error, KeyError) else str(error)
     return " ".join(said.split())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastcv import runs
 from fastcv.report.experiments import Experiment
-from fastcv.report.markdown import short_cut_table, table
+from fastcv.report.markdown import code, escaped, short_cut_table, table
 from fastcv.report.tables import (
     Block,
     blocks,
@@ -29,12 +29,17 @@ COLUMNS = ("experiment", "reported", "measured", "epochs", "time", "device", "se
 def results_table(experiments: Sequence[Experiment]) -> str:
     """Set what was run: whole experiments first, then those with changed settings, folded away."""
     rows, listed = [], set()
+    by_name = {experiment.name: experiment for experiment in experiments}
     for experiment in experiments:
-        if listed.intersection(experiment.aliases):
-            continue  # it stands there under its other name
+        others = [by_name[alias] for alias in experiment.aliases]
+        # Two reports may give two numbers for what is one experiment: then each has its row.
+        names = [experiment.name] + [
+            other.name for other in others if other.numbers == experiment.numbers
+        ]
+        if listed.intersection(names) or not experiment.results:
+            continue
         listed.add(experiment.name)
-        if experiment.results:
-            rows += [_row(block) for block in blocks(experiment)]
+        rows += [_row(names, block) for block in blocks(experiment)]
     parts = [table(COLUMNS, rows)] if rows else ["No experiment was run yet."]
     cuts = [cut for experiment in experiments for cut in short_cuts(experiment)]
     if cuts:
@@ -45,33 +50,30 @@ def results_table(experiments: Sequence[Experiment]) -> str:
     return "\n\n".join(parts)
 
 
-def _row(block: Block) -> tuple[str, ...]:
-    experiment = block.experiment
-    names = [experiment.name, *experiment.aliases]
+def _row(names: Sequence[str], block: Block) -> tuple[str, ...]:
     return (
-        ", ".join(f"`{name}`" for name in names),
-        _reported(experiment),
+        ", ".join(code(name) for name in names),
+        escaped(_reported(block.experiment)),
         _measured(block.group),
         block.epochs,
         block.time,
-        block.device,
+        escaped(block.device),
         block.seeds,
     )
 
 
 def _reported(experiment: Experiment) -> str:
-    """Say "91.47 % best test in 70 epochs (Report 003, table 1, model 5)"."""
+    """Say "91.47 % best test (Report 003, table 1, model 5)", of a bar with the recipe's epochs."""
     metric = experiment.headline
     if experiment.reported is None:
         return "none"
     if metric not in experiment.numbers:
         return f"no number (Report {experiment.reported.source})"
     said = f"{number(metric, experiment.numbers[metric])} {short(metric)}"
-    if experiment.bar is not None:
-        said = f"to beat: {said} in {experiment.bar.epochs} epochs"
-    elif experiment.is_bar:
+    said = f"{said} (Report {experiment.reported.source})"
+    if experiment.is_bar:
         said = f"to beat: {said}"
-    return f"{said} (Report {experiment.reported.source})"
+    return said if experiment.bar is None else f"{said}; its recipe: {experiment.bar.epochs} epochs"
 
 
 def _measured(experiment: Experiment) -> str:

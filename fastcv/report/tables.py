@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fastcv.recipe.identity import change
-from fastcv.report.experiments import HEADLINES, MEASURED_FIRST, Experiment, Result
+from fastcv.report.experiments import HEADLINES, MEASURED_FIRST, SKIPPED, Experiment, Result
 
 WITHIN = {
     "within": "yes",
@@ -84,7 +84,7 @@ def short_cuts(experiment: Experiment) -> list[ShortCut]:
         found.append(
             ShortCut(
                 experiment=experiment,
-                changed=tuple(change(key, *pair) for key, pair in group[0].changed.items()),
+                changed=tuple(_change(key, *pair) for key, pair in group[0].changed.items()),
                 measured="; ".join(f"{measured(ran, name)} {short(name)}" for name in metrics),
                 epochs=_span(result.epochs for result in group),
                 time=times(group),
@@ -94,6 +94,10 @@ def short_cuts(experiment: Experiment) -> list[ShortCut]:
             )
         )
     return found
+
+
+def _change(key: str, ours: object, theirs: object) -> str:
+    return f"{key}: {theirs}" if key == SKIPPED else change(key, ours, theirs)
 
 
 def _lines(experiment: Experiment) -> Iterable[Line]:
@@ -139,14 +143,19 @@ def shown_metrics(experiment: Experiment) -> list[str]:
 
 
 def measured(experiment: Experiment, metric: str) -> str:
-    """Mean and spread as "91.64 ± 0.12 %"; "not run" or "not measured"."""
+    """Mean and spread as "91.64 ± 0.12 %"; "not run" or "not measured".
+
+    It says of how many seeds they are where some lack the metric.
+    """
     if not experiment.results:
         return NOT_RUN
     mean, spread = experiment.mean(metric), experiment.spread(metric)
     if mean is None:
         return "not measured"
+    there, ran = len(experiment.values(metric)), len(experiment.results)
+    some = "" if there == ran else f" ({there} of {ran} seeds)"
     if metric == "parameters":
-        return f"{mean:,.0f}"
+        return f"{mean:,.0f}{some}"
     accuracy = metric.endswith("accuracy")
     scale, digits, unit = (100, 2, " %") if accuracy else (1, 4, "")
     middle = f"{scale * mean:.{digits}f}"
@@ -154,7 +163,7 @@ def measured(experiment: Experiment, metric: str) -> str:
     final = metric.startswith("best_") and not any(
         metric in result.measured for result in experiment.results
     )
-    return f"{middle}{around}{unit}" + (" (final weights)" if final else "")
+    return f"{middle}{around}{unit}" + (" (final weights)" if final else "") + some
 
 
 def number(metric: str, value: float) -> str:

@@ -102,7 +102,7 @@ def specification(experiments: Sequence[Experiment]) -> Report:
     for (recipe, _), variants in recipes.items():
         parts += _section(wr, recipe, variants)
     unfinished = [
-        f"{each.name}, seed {run.seed}: {run.epochs} of {each.epochs} epochs"
+        f"{each.name}, seed {run.seed}: {run.epochs} of {run.planned} epochs"
         for each in experiments
         for run in each.unfinished
     ]

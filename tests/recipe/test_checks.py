@@ -28,9 +28,37 @@ def test_parameters_must_be_equal():
     assert rows[0].verdict == "above"
 
 
+def test_a_bar_is_beaten_or_not_by_one_number():
+    reported = Reported(
+        source="000", best_test_accuracy=0.91, train_accuracy=0.5, train_loss=0.1, parameters=10
+    )
+
+    def verdicts(**measured):
+        rows = compare(reported, {"train_accuracy": 0.5, **measured}, bar=True)
+        return {row.metric: row.verdict for row in rows}
+
+    beaten = verdicts(best_test_accuracy=0.95, test_accuracy=0.9, parameters=10)
+    assert beaten == {"best_test_accuracy": "beaten", "parameters": "within"}
+    assert verdicts(test_accuracy=0.95, parameters=9) == {  # no epoch was chosen
+        "best_test_accuracy": "beaten",
+        "parameters": "below",
+    }
+    assert verdicts(best_test_accuracy=0.91)["best_test_accuracy"] == "not beaten"
+    assert verdicts()["best_test_accuracy"] == "not measured"
+    beats = Reported(source="000", test_accuracy=0.9)
+    run = SimpleNamespace(
+        recipe=SimpleNamespace(name="a/one_cycle", reported=beats),
+        summary={"test_accuracy": 0.96},
+    )
+    assert [" ".join(line.split()) for line in str(check(run)).splitlines()] == [
+        "to beat measured",
+        "test_accuracy 0.9000 0.9600 beaten",
+    ]
+
+
 def test_check_prints_a_table():
     run = SimpleNamespace(
-        recipe=SimpleNamespace(reported=Reported(source="000", test_accuracy=0.9147)),
+        recipe=SimpleNamespace(name="a", reported=Reported(source="000", test_accuracy=0.9147)),
         summary={"test_accuracy": 0.96},
     )
     assert str(check(run)).splitlines() == [
@@ -40,5 +68,5 @@ def test_check_prints_a_table():
 
 
 def test_check_without_a_report_says_so():
-    run = SimpleNamespace(recipe=SimpleNamespace(reported=None), summary={})
+    run = SimpleNamespace(recipe=SimpleNamespace(name="a", reported=None), summary={})
     assert str(check(run)) == "nothing is reported for this experiment"

@@ -1,5 +1,6 @@
 import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,23 @@ def test_flat_refuses_what_cannot_be_written_down():
         flat(replace(make_recipe(), loss=lambda: None))
     with pytest.raises(ValueError, match="a dataclass or a named callable, got complex"):
         flat(replace(make_recipe(), precision=1j))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{1: "a"}, {0: "a", 1: "b"}, {"0": "a"}, {"a.b": 1}, {"": 1}, {"note": "os:sep"}],
+    ids=str,
+)
+def test_flat_refuses_what_would_not_come_back(settings):
+    with pytest.raises(ValueError, match=r"must (be words|not read like the address).*'model.sett"):
+        flat(replace(make_recipe(), model=Net(settings=settings)))
+
+
+def test_a_path_and_text_with_a_colon_come_back():
+    settings = {"where": Path("/x/y"), "note": "ours: the first", "list": ("os:sep",)}
+    recipe = replace(make_recipe(), model=Net(settings=settings))
+    found = unflat(json.loads(json.dumps(flat(recipe)))).model.settings
+    assert found == settings | {"where": "/x/y"}
 
 
 def test_unflat_says_what_cannot_be_imported():

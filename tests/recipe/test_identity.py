@@ -17,6 +17,19 @@ def test_essence_is_the_same_under_another_name_seed_and_speed():
     assert differences(flat(elsewhere), flat(RECIPE)) == {}
 
 
+def test_of_folders_of_ones_own_the_place_is_of_the_essence():
+    from fastcv.data.sources import ImageFolders
+
+    folders = replace(RECIPE, data=replace(RECIPE.data, source=ImageFolders()))
+    own = override(folders, "data.path=/a")
+    other = override(own, "data.path=/b")
+    assert differences(flat(own), flat(other)) == {"data.path": ("/a", "/b")}
+    assert differences(essence(flat(own)), essence(flat(other))) == {"data.path": ("/a", "/b")}
+    assert differences(flat(folders), flat(own)) == {}
+    named = override(folders, "data.source.path=/a")
+    assert differences(flat(named), flat(override(named, "data.path=/b")))
+
+
 def test_differences_are_named_with_both_values():
     shorter = override(RECIPE, "schedule.0.epochs=1", "data.batch_size=7")
     epochs, batch = RECIPE.schedule[0].epochs, RECIPE.data.batch_size

@@ -110,8 +110,9 @@ def test_a_setting_that_all_variants_lack_fails_at_once(mine, tmp_path):
 def test_only_a_finished_run_of_the_same_experiment_and_seed_is_done(tmp_path):
     digits = catalogue.load("digits")
 
-    def done():
-        return [job.before for job in plan("digits", seeds=2, out=tmp_path)]
+    def done(*settings):
+        jobs = plan("digits", settings=settings, seeds=2, seed=0, out=tmp_path)
+        return [job.before for job in jobs]
 
     put_run(tmp_path, digits, smoke=True)
     put_run(tmp_path, digits, summary={})
@@ -122,6 +123,8 @@ def test_only_a_finished_run_of_the_same_experiment_and_seed_is_done(tmp_path):
     assert done() == [False, False]
     put_run(tmp_path, override(digits, "precision=fp32", "data.path=elsewhere", "seed=1"))
     assert done() == [False, True]
+    assert done("precision=fp32", "data.path=here") == [False, True]
+    assert done("precision=bf16") == done("step.compile=True") == [False, False]
     put_run(tmp_path, replace(digits, name="another_name"))
     assert done() == [True, True]
 
@@ -142,6 +145,9 @@ def test_a_run_older_than_a_setting_is_done_where_its_default_is_asked_for(tmp_p
 
     assert done_without("loss.label_smoothing")  # 0 without
     assert not done_without("data.batch_size")  # what it was cannot be known
+    assert done_without("precision")
+    assert plan("digits", settings=["precision=auto"], out=tmp_path)[0].before
+    assert not plan("digits", settings=["precision=bf16"], out=tmp_path)[0].before
 
 
 def test_of_several_runs_the_newest_counts(tmp_path):

@@ -157,6 +157,12 @@ def test_early_stop_keeps_its_last_epoch_and_says_so(tmp_path, capsys):
     assert epochs < 30
     assert f"epoch {epochs:>2}/30" in printed
     assert "stopped early: train_loss has not improved for 2 epochs" in printed
+    kept, last = run.metrics[-3], run.metrics[-1]
+    assert f"the weights are those of epoch {epochs - 2}" in printed
+    for name in ("train_loss", "train_accuracy"):  # of the weights that were kept, as all others
+        assert run.summary[name] == pytest.approx(kept[name])
+    assert run.summary["train_loss"] != pytest.approx(last["train_loss"])
+    assert run.summary["valid_loss"] == pytest.approx(kept["valid_loss"], rel=1e-4)
 
 
 def test_epoch_lines_are_printed_once_beside_a_test_set(tmp_path, capsys):

@@ -6,6 +6,7 @@ import pytest
 from fastcv import catalogue
 from fastcv.report import gather
 from fastcv.report.gathering import arrange
+from fastcv.report.reading import read_summaries
 from fastcv.report.tables import blocks, measured, short_cuts
 
 
@@ -112,6 +113,43 @@ def test_smoke_runs_are_left_out_and_unfinished_ones_count_in_no_number(tmp_path
     assert (run.seed, run.epochs, run.path) == (3, 4, stopped)
 
 
+def test_an_unfinished_run_has_the_epochs_of_its_own_recipe_and_stands_where_it_is_of(
+    tmp_path, write_run
+):
+    write_run(tmp_path, "digits", "schedule.0.epochs=3", finished=False, epochs=2)
+    write_run(
+        tmp_path, "digits", "schedule.0.epochs=5", seed=1, finished=False, epochs=4, file="/x.py"
+    )
+    ours, own = (each for each in gather([tmp_path]) if each.name == "digits")
+    assert [(run.seed, run.epochs, run.planned) for run in ours.unfinished] == [(0, 2, 3)]
+    assert [(run.seed, run.epochs, run.planned) for run in own.unfinished] == [(1, 4, 5)]
+    assert (own.own, own.epochs) == (True, 5)
+
+
+def test_a_run_that_skipped_images_is_compared_with_nothing(tmp_path, write_run, edit_json):
+    whole = write_run(tmp_path, "mnist_cnn/regularised", test_accuracy=0.98)
+    whole.rename(whole.with_name("20200101-000000-seed0"))
+    some = write_run(tmp_path, "mnist_cnn/regularised", test_accuracy=0.5)
+    edit_json(some / "summary.json", skipped_images=7)
+    found = of(gather([tmp_path]), "mnist_cnn/regularised")
+    assert found.values("test_accuracy") == [0.98]
+    (cut,) = short_cuts(found)
+    assert (cut.changed, cut.measured) == (("skipped images: 7",), "50.00 % test")
+
+
+def test_a_number_that_is_not_finite_is_said_and_left_out(tmp_path, write_run, edit_json):
+    for seed, accuracy in enumerate((0.98, float("nan"), 0.96)):
+        run = write_run(tmp_path, "digits", seed=seed, valid_accuracy=accuracy, parameters=1)
+    (first, *_) = (tmp_path / "digits").glob("*-seed1")
+    lines = []
+    found = of(gather([tmp_path], None, lines.append), "digits")
+    assert lines == [f"{first}: its valid_accuracy is left out, it is no finite number: nan"]
+    assert measured(found, "valid_accuracy") == "97.00 ± 1.41 % (2 of 3 seeds)"
+    assert measured(found, "parameters") == "1"
+    edit_json(run / "summary.json", seconds=float("inf"))
+    assert len(of(gather([tmp_path]), "digits").results) == 2
+
+
 def test_devices_and_precisions_stand_in_lines_of_their_own(tmp_path, write_run):
     write_run(tmp_path, "digits", device_name="One(R) CPU @ 2GHz", seconds=7, valid_accuracy=0.8)
     write_run(tmp_path, "digits", device_name="Two", precision="bf16", valid_accuracy=0.9)
@@ -128,6 +166,15 @@ def test_of_one_seed_on_one_device_the_newest_run_counts(tmp_path, write_run):
     old.rename(old.with_name("20200101-000000-seed0"))
     write_run(tmp_path, "digits", valid_accuracy=0.9)
     assert of(gather([tmp_path]), "digits").values("valid_accuracy") == [0.9]
+
+
+def test_the_newest_run_counts_in_whichever_order_folders_are_given(tmp_path, write_run):
+    for folder, stamp, accuracy in (("a", "20200101", 0.1), ("b", "20300101", 0.9)):
+        run = write_run(tmp_path / folder, "digits", valid_accuracy=accuracy)
+        run.rename(run.with_name(f"{stamp}-000000-seed0"))
+    for order in ("ab", "ba"):
+        found = of(gather([tmp_path / folder for folder in order]), "digits")
+        assert found.values("valid_accuracy") == [0.9]
 
 
 def test_a_recipe_of_ones_own_is_listed_last_with_what_it_says_is_reported(tmp_path, write_run):
@@ -160,6 +207,68 @@ def test_a_broken_run_is_a_line_of_warning_and_the_others_are_read(tmp_path, wri
         (line,) = (line for line in lines if line.startswith(str(path)))
         assert "\n" not in line
     assert len(lines) == 5
+
+
+BAD_FILES = [
+    ("summary.json", {"epochs": float("inf")}),
+    ("summary.json", {"epochs": "10"}),
+    ("summary.json", {"seconds": 10**400}),
+    ("summary.json", {"seconds": -1}),
+    ("summary.json", {"warmup_seconds": "x"}),
+    ("summary.json", {"skipped_images": None}),
+    ("environment.json", {"packages": None}),
+    ("environment.json", {"device_name": None}),
+    ("environment.json", {"command": None}),
+    ("recipe.json", {"name": 5}),
+    ("recipe.json", {"flat": {"seed": "0"}}),
+    ("recipe.json", {"flat": {"seed": 0, "reported.nonsense": 1}}),
+]
+
+
+def test_a_run_with_a_value_of_another_kind_is_left_out_and_said(tmp_path, write_run, edit_json):
+    for seed, (file, values) in enumerate(BAD_FILES):
+        edit_json(write_run(tmp_path, "digits", seed=seed) / file, **values)
+    write_run(tmp_path, "digits", seed=99, valid_accuracy=0.9)
+    lines = []
+    experiments = gather([tmp_path], None, lines.append)
+    assert [result.seed for result in of(experiments, "digits").results] == [99]
+    assert not any(each.own or each.altered for each in experiments)
+    assert len(lines) == len(BAD_FILES)
+    assert all("left out, it cannot be read: " in line and "\n" not in line for line in lines)
+
+
+def test_an_unfinished_run_without_a_name_is_left_out(tmp_path, write_run, edit_json):
+    edit_json(write_run(tmp_path, "digits", finished=False) / "recipe.json", name=5)
+    lines = []
+    assert not any(each.unfinished for each in gather([tmp_path], None, lines.append))
+    assert "recipe must be a text, got 5" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"seed": "0"},
+        {"seed": [0]},
+        {"epochs": "10"},
+        {"seconds": None},
+        {"seconds": "5"},
+        {"device_name": 5},
+        {"settings": []},
+        {"settings": None},
+        {"measured": []},
+        {"reported": {"nonsense": 1}},
+        {"reported": {"source": "1", "test_accuracy": "x"}},
+    ],
+    ids=str,
+)
+def test_a_summary_with_a_value_of_another_kind_is_left_out_and_said(tmp_path, values):
+    good = {"recipe": "a", "seed": 0, "measured": {}, "epochs": 1, "seconds": 1.0}
+    (tmp_path / "a.json").write_text(json.dumps(good | values), encoding="utf-8")
+    (tmp_path / "b.json").write_text(json.dumps(good), encoding="utf-8")
+    lines = []
+    (read,) = read_summaries(tmp_path, lines.append)
+    assert read.recipe == "a"
+    assert "a.json: left out, it cannot be read" in lines[0]
 
 
 def test_what_a_run_names_is_never_imported(tmp_path, write_run, edit_json, monkeypatch):

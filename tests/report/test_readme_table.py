@@ -26,6 +26,7 @@ def fail(line):
         ("fastcv recipe digits --out /home/me/r --seed 3", "fastcv recipe digits --seed 3"),
         ("fastcv recipe digits --out=/home/me/r --data '/my data'", "fastcv recipe digits"),
         ("fastcv recipe a --set 'data.augment=()'", "fastcv recipe a --set 'data.augment=()'"),
+        ("fastcv recipe it's", "fastcv recipe it's"),
     ],
 )
 def test_a_committed_command_says_no_place_of_one_machine(command, kept):
@@ -79,7 +80,7 @@ def test_a_table_has_a_row_for_each_experiment_that_was_run(tmp_path, write_run)
         "| 91.47 % best test (Report 003, table 1, model 5) "
         "| 90.00 % best test (within tolerance) | 70 | 60 s | A, fp32 | 0 |",
         "| `light_resnet_cifar10/one_cycle` "
-        "| to beat: 91.47 % best test in 70 epochs (Report 003, table 1, model 5) "
+        "| to beat: 91.47 % best test (Report 003, table 1, model 5); its recipe: 70 epochs "
         "| 91.66 % best test (beaten) | 16 | 36 min | A, fp32 | 0 |",
     ]
 

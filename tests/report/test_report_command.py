@@ -121,6 +121,15 @@ def test_saved_summaries_are_reported_as_the_runs_are(here, write_run):
     assert [len(each.results) for each in both] == [len(each.results) for each in experiments]
 
 
+def test_a_summary_that_cannot_be_read_is_named_and_not_replaced(here, write_run):
+    write_run(here / "runs", "digits", valid_accuracy=0.98)
+    (here / "results").mkdir()
+    (here / "results" / "digits-seed0.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"'results/digits-seed0.json' cannot: it has no"):
+        invoke("--save-results", "results")
+    assert (here / "results" / "digits-seed0.json").read_text() == "{}"
+
+
 def test_saving_again_replaces_and_another_device_gets_a_file_of_its_own(here, write_run):
     write_run(here / "a", "digits", valid_accuracy=0.97)
     write_run(here / "b", "digits", valid_accuracy=0.98)

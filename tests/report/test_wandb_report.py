@@ -97,7 +97,7 @@ def ladder(folder):
         Experiment(
             name="later",
             epochs=9,
-            unfinished=(Unfinished(recipe="later", seed=4, epochs=3, path=folder),),
+            unfinished=(Unfinished(recipe="later", seed=4, epochs=3, planned=9, path=folder),),
         ),
         Experiment(name="never", reported=Reported(source="001", valid_accuracy=0.49), epochs=7),
     ]

@@ -8,8 +8,8 @@ from typing import Any
 from fastcv import catalogue, runs
 from fastcv.recipe.flat import flat, override
 from fastcv.recipe.identity import differences, essence
+from fastcv.recipe.matching import as_asked, changes
 from fastcv.recipe.values import Recipe
-from fastcv.report.matching import changes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +54,22 @@ def recorded(out: Path, *, smoke: bool = False) -> dict[runs.Run, dict[str, Any]
     return {run: run.started["flat"] for run in runs.finished(out, smoke=smoke)}
 
 
-def newest(recipe: Recipe, among: Mapping[runs.Run, Mapping[str, Any]]) -> runs.Run | None:
-    """The last of the recorded runs that is this very experiment, with this seed; else None."""
+def newest(
+    recipe: Recipe, among: Mapping[runs.Run, Mapping[str, Any]], settings: Sequence[str] = ()
+) -> runs.Run | None:
+    """The last of the recorded runs that is this very experiment, with this seed; else None.
+
+    Args:
+        recipe: the experiment, with its settings.
+        among: what `recorded` gave.
+        settings: what was asked for; such a run has these values too, as a precision, that do not
+            decide which experiment it is.
+    """
     ours = flat(recipe)
     for run, theirs in reversed(among.items()):
-        if theirs["seed"] == recipe.seed and not changes(theirs, ours):
+        if theirs["seed"] != recipe.seed or changes(theirs, ours):
+            continue
+        if as_asked(theirs, ours, settings):
             return run
     return None
 
@@ -77,8 +88,8 @@ def plan(
     """List the jobs of a series in the order they run, variant by variant and seed by seed.
 
     Recipes that are one experiment under several names, or that the settings made so, are one job
-    a seed. A finished run of the same experiment and seed makes a job done; smoke runs and those
-    that were stopped do not count.
+    a seed. A finished run of the same experiment and seed, with the values of `settings`, makes a
+    job done; smoke runs and those that were stopped do not count.
 
     Args:
         reference: "NAME", "NAME/VARIANT", or a path to one's own file, with "/VARIANT" or not.
@@ -106,7 +117,7 @@ def plan(
         first = experiment.recipe.seed if seed is None else seed
         for each in range(first, first + seeds):
             recipe = replace(experiment.recipe, seed=each)
-            found = newest(recipe, among)
+            found = newest(recipe, among, settings)
             jobs.append(replace(experiment, recipe=recipe, run=found, before=found is not None))
     return jobs
 

@@ -1,7 +1,7 @@
 """Which experiment a run was: its settings beside those of a recipe."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -20,6 +20,28 @@ def changes(settings: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, t
         ours: the flat recipe to hold it against; it decides what is imported, the run does not.
     """
     return differences(ours, settings | _younger(settings, ours))
+
+
+def as_asked(settings: Mapping[str, Any], ours: Mapping[str, Any], asked: Sequence[str]) -> bool:
+    """Whether a run had what was asked for, also of what does not decide its result.
+
+    Where the data lies does not count: `changes` knows when it does.
+
+    Args:
+        settings: of the run's flat recipe.
+        ours: the flat recipe with what was asked for.
+        asked: "key=value" as for `override`.
+    """
+    keys = {each.partition("=")[0].strip() for each in asked} - {"seed", "data.path"}
+
+    def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            key: value
+            for key, value in values.items()
+            if any(key == each or key.startswith(f"{each}.") for each in keys)
+        }
+
+    return chosen(settings | _younger(settings, ours)) == chosen(ours)
 
 
 def planned_epochs(values: Mapping[str, Any]) -> int:
@@ -66,4 +88,5 @@ def _default(each: Field, key: str) -> dict[str, Any]:
     value = each.default if each.default_factory is MISSING else each.default_factory()
     if value is MISSING:
         return {}
-    return flat({key: value})
+    # Below one key, of which `flat` takes dots for parts.
+    return {f"{key}{rest[1:]}": leaf for rest, leaf in flat({"_": value}).items()}
