@@ -194,8 +194,14 @@ class Images:
         return self.augment[: len(self.augment) - len(mixing)], mixing
 
     def _check(self) -> None:
-        at_least_1 = ("size", "batch_size", "valid_batch_size", "resize")
-        for name in (*at_least_1, "train_per_class", "test_per_class"):
+        for name in (
+            "size",
+            "batch_size",
+            "valid_batch_size",
+            "train_per_class",
+            "test_per_class",
+            "resize",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -231,12 +237,8 @@ class Images:
                     "or take ImageFolders(valid=0), which holds none out itself"
                 )
             valid, train = stratified(labels, self.holdout, self.split_seed)
-        if self.train_per_class is not None:
-            left = [labels[place] for place in train]
-            train = [train[place] for place in kept(left, self.train_per_class, self.split_seed)]
-        if self.test_per_class is not None:
-            left = [sample.label for sample in samples.test]
-            test = [test[place] for place in kept(left, self.test_per_class, self.split_seed)]
+        train = self._kept(train, [labels[place] for place in train], self.train_per_class)
+        test = self._kept(test, [sample.label for sample in samples.test], self.test_per_class)
         if len(train) < 2:
             raise ValueError(f"training needs at least 2 images, got {len(train)}: add more")
         if valid:
@@ -247,6 +249,11 @@ class Images:
             "there must be images to validate on, but the data has a training part alone: "
             "hold some out, as by holdout=0.2"
         )
+
+    def _kept(self, places: list[int], labels: list[str], per_class: int | None) -> list[int]:
+        if per_class is None:
+            return places
+        return [places[each] for each in kept(labels, per_class, self.split_seed)]
 
     def _loaders(
         self,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastcv import catalogue
-from fastcv.recipe.values import Reported
+from fastcv.recipe.values import Recipe, Reported
 
 # Which metric stands for an experiment: the first of these that is reported, else measured.
 HEADLINES = (
@@ -66,8 +66,12 @@ def check(run: Any) -> Checks:
     Args:
         run: what `train` returned, or `fastcv.runs.Run(path)` of a finished run.
     """
-    recipe, summary = run.recipe, run.summary
-    return compare(recipe.reported, summary, bar=catalogue.is_bar(recipe.name))
+    return compare_recipe(run.recipe, run.summary)
+
+
+def compare_recipe(recipe: Recipe, measured: Mapping[str, Any]) -> Checks:
+    """Compare what a recipe reports with what was measured, by metric, as the recipe means it."""
+    return compare(recipe.reported, measured, bar=catalogue.is_bar(recipe.name))
 
 
 def compare(reported: Reported | None, measured: Mapping[str, Any], *, bar: bool = False) -> Checks:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fastcv import catalogue, interpret, runs
+from fastcv import interpret, runs
 from fastcv.learning import weights
 from fastcv.learning.learner import Learner
-from fastcv.recipe.checks import compare
+from fastcv.recipe.checks import compare_recipe
 from fastcv.recipe.values import Recipe
 
 TABLE_ROWS = 64  # predictions that W&B's table shows
@@ -46,7 +46,7 @@ class Results:
         self._draw()
         measured = self._measure() | {"parameters": parameters}
         reported = self.recipe.reported
-        checks = compare(reported, measured, bar=catalogue.is_bar(self.recipe.name))
+        checks = compare_recipe(self.recipe, measured)
         speeds = [row["images_per_second"] for row in history.rows]
         summary = {
             "recipe": self.recipe.name,

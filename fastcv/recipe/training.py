@@ -23,7 +23,7 @@ from fastcv.learning.mixing import Mixing
 from fastcv.learning.precision import Precision, resolve
 from fastcv.learning.progress import Progress
 from fastcv.learning.step import Stepper
-from fastcv.recipe.checks import Checks, compare
+from fastcv.recipe.checks import Checks, compare_recipe
 from fastcv.recipe.flat import flat
 from fastcv.recipe.identity import change, differences
 from fastcv.recipe.results import Results
@@ -198,8 +198,7 @@ def train(
             learn.epoch_lines.line("stopped before the first epoch was done: nothing was kept")
             run.remove()
         raise
-    checks = compare(recipe.reported, summary, bar=catalogue.is_bar(recipe.name))
-    _conclude(recipe, run, checks, tracker, smoke, write)
+    _conclude(recipe, run, compare_recipe(recipe, summary), tracker, smoke, write)
     return run
 
 
