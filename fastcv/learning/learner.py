@@ -27,6 +27,7 @@ from torch import Tensor
 
 from fastcv.learning import recorder
 from fastcv.learning.lr_finder import Rates, find_rates
+from fastcv.learning.processor import denormals_flushed
 
 if TYPE_CHECKING:
     from fastcv.learning.step import Stepper
@@ -208,6 +209,7 @@ class Learner(fastai_learner.Learner):
         """What steps: torch's own optimizer where fastai's plain wrapper would look for it."""
         return self.opt.opt if type(self.opt) is OptimWrapper else self.opt
 
+    @denormals_flushed()
     def fit(
         self,
         n_epoch: int,

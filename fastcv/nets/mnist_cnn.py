@@ -36,8 +36,8 @@ class MnistCNN(nn.Module):
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Conv2d(32, 64, 3),
+            nn.MaxPool2d(2),  # before the ReLU: the same values, a quarter of its work
             nn.ReLU(),
-            nn.MaxPool2d(2),
             nn.Dropout(dropout),
         )
         self.classifier = nn.Sequential(

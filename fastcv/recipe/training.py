@@ -18,9 +18,9 @@ from fastcv.learning.alternation import Alternation
 from fastcv.learning.checkpoint import Checkpoint
 from fastcv.learning.history import Accuracy, History
 from fastcv.learning.learner import Learner
-from fastcv.learning.memory import keep_freed_memory
 from fastcv.learning.mixing import Mixing
 from fastcv.learning.precision import Precision, resolve
+from fastcv.learning.processor import keep_freed_memory
 from fastcv.learning.progress import Progress
 from fastcv.learning.step import Stepper
 from fastcv.recipe.checks import Checks, compare_recipe

@@ -29,6 +29,6 @@ def test_mnist_cnn_parameters_by_hand():
 def test_mnist_cnn_dropout_follows_every_hidden_layer():
     net = MnistCNN(classes=10, channels=1, size=28, dropout=0.2)
     names = [type(layer).__name__ for layer in [*net.features, *net.classifier]]
-    expected = "Conv2d ReLU Dropout Conv2d ReLU MaxPool2d Dropout Linear ReLU Dropout Linear"
+    expected = "Conv2d ReLU Dropout Conv2d MaxPool2d ReLU Dropout Linear ReLU Dropout Linear"
     assert names == expected.split()
     assert {layer.p for layer in net.modules() if type(layer).__name__ == "Dropout"} == {0.2}

@@ -1,8 +1,12 @@
-"""How the processor's memory is handed out while a net trains."""
+"""What a processor needs to train at its speed: its memory kept, its denormal numbers flushed."""
 
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 
 # Of glibc's <malloc.h>.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -29,6 +33,23 @@ def keep_freed_memory() -> bool:
         return False
     done = mallopt(M_TRIM_THRESHOLD, LARGEST), mallopt(M_TOP_PAD, PAD), mallopt(M_MMAP_MAX, 0)
     return all(done)
+
+
+@contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """Within, have numbers too small for a full mantissa (below 1.2e-38 in float32) become zero.
+
+    A net that fits its training images has gradients, and Adam the squares of gradients, of that
+    size, and a processor takes many times as long for each. The mode belongs to a thread: torch's
+    own threads take it from the thread that starts them and keep it, so enter before torch first
+    computes in parallel. The calling thread gets back the mode that it had.
+    """
+    before = torch.tensor(1e-39).mul(1).item() == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def _set_by_user() -> bool:

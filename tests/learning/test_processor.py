@@ -3,14 +3,15 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from fastcv.learning import memory
+from fastcv.learning import processor
 
 FAULTS = """
 import resource
 import sys
 import torch
-from fastcv.learning.memory import keep_freed_memory
+from fastcv.learning.processor import keep_freed_memory
 
 kept = keep_freed_memory() if sys.argv[1] == "keep" else False
 torch.set_num_threads(1)
@@ -51,14 +52,59 @@ def test_memory_that_is_kept_is_not_asked_for_page_by_page_again():
     assert not kept
 
 
+DENORMALS = """
+import numpy as np
+import torch
+from fastai.callback.core import Callback
+from fastcv import catalogue
+from fastcv.recipe.training import learner, smoked
+
+torch.set_num_threads(2)
+
+class Kept(Callback):
+    def after_batch(self):
+        tiny = torch.from_numpy(np.full(2**20, 1e-39, np.float32))
+        self.kept = (tiny * 1).view(torch.int32).count_nonzero().item()
+
+learn = learner(smoked(catalogue.load("digits")), device="cpu")
+kept = Kept()
+learn.fit(1, 1e-3, cbs=kept)
+print(kept.kept, (np.full(1, 1e-39, np.float32) * 1)[0] > 0)
+"""
+
+
+def test_denormal_numbers_are_zero_in_a_fit_on_all_threads_and_kept_after_it():
+    said = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", DENORMALS],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()[-1]
+    assert said == "0 True"
+
+
+def test_the_mode_of_denormal_numbers_is_put_back():
+    tiny = torch.tensor(1e-39)
+    torch.set_flush_denormal(True)
+    try:
+        with processor.denormals_flushed():
+            assert tiny * 1 == 0
+        assert tiny * 1 == 0
+    finally:
+        torch.set_flush_denormal(False)
+    with pytest.raises(ZeroDivisionError), processor.denormals_flushed():
+        raise ZeroDivisionError
+    assert tiny * 1 > 0
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("MALLOC_TOP_PAD_", "0"), ("GLIBC_TUNABLES", "glibc.malloc.mmap_max=9")]
 )
 def test_settings_of_ones_own_stay(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
-    assert not memory.keep_freed_memory()
+    assert not processor.keep_freed_memory()
 
 
 def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert not memory.keep_freed_memory()
+    assert not processor.keep_freed_memory()
