@@ -24,11 +24,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 PACKAGES = ("fastcv", "fastai", "torch", "torchvision", "wandb", "numpy", "pillow")
 
@@ -178,6 +182,32 @@ def create(
         },
     )
     return Run(path, made)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep a run directory to one process while it is trained; two would write over each other.
+
+    A folder whose file system has no locks is trained without.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"a run must be trained by one process at a time, another trains {str(path)!r}: "
+            f"wait for it, or stop it first"
+        ) from None
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        yield
+    finally:
+        (path / ".lock").unlink(missing_ok=True)  # while it is held: nobody waits for it
+        lock.release()
 
 
 def environment(device: str, precision: str) -> dict[str, Any]:

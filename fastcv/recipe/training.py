@@ -155,49 +155,45 @@ def train(
         tracked = run.environment.get("wandb_id")
         checkpoint.prepare(learn, found)
     tracker = None
-    try:
-        parameters = sum(p.numel() for p in learn.model.parameters())
-        _introduce(ran, learn, run, parameters, write)
-        if getattr(learn.dls, "skipped", 0):
-            write(f"unreadable images left out: {learn.dls.skipped}")
-        tracker = tracking.start(
-            wandb,
-            directory=run.path,
-            name=recipe.name,
-            config=values,
-            smoke=smoke,
-            resume_id=tracked,
-        )
-        here = runs.environment(place, kind) | {"wandb_id": tracker.id}
-        if resume is not None:  # what began the run stays in the first place
-            before = run.environment
-            here = before | {"resumed": [*before.get("resumed", []), here]}
-        runs.write_json(run.path / "environment.json", here)
-        learn.history.on_epoch = _writer(run, learn.history, tracker)
-        learn.epoch_lines.total_epochs = sum(getattr(stage, "epochs", 0) for stage in ran.schedule)
-        with learn.added_cbs(Checkpoint(run.path / "last.ckpt", found)):
-            for number, stage in enumerate(ran.schedule):
-                if found is not None and number < found["stage"]:
-                    continue
-                learn.history.stage = number
-                stage(learn)
-        results = Results(recipe=ran, learn=learn, run=run, smoke=smoke)
-        summary = results.write(parameters)
-        tracker.finish(
-            summary, summary["reported"], results.figures, results.table(), results.model
-        )
-    except BaseException as error:
-        if tracker is not None:
-            tracker.close()
-        if (run.path / "last.ckpt").exists():
-            command = shlex.join(["fastcv", "resume", str(run.path)])
-            learn.epoch_lines.line(f"stopped; go on with: {command}")
-            with suppress(OSError):  # a full disk may be why it stopped: the checkpoint has them
-                runs.write_csv(run.path / "steps.csv", learn.history.steps)
-        elif isinstance(error, ValueError | KeyboardInterrupt):
-            learn.epoch_lines.line("stopped before the first epoch was done: nothing was kept")
-            run.remove()
-        raise
+    with runs.held(run.path):
+        try:
+            parameters = sum(p.numel() for p in learn.model.parameters())
+            _introduce(ran, learn, run, parameters, write)
+            if getattr(learn.dls, "skipped", 0):
+                write(f"unreadable images left out: {learn.dls.skipped}")
+            tracker = tracking.start(
+                wandb,
+                directory=run.path,
+                name=recipe.name,
+                config=values,
+                smoke=smoke,
+                resume_id=tracked,
+            )
+            here = runs.environment(place, kind) | {"wandb_id": tracker.id}
+            if resume is not None:  # what began the run stays in the first place
+                before = run.environment
+                here = before | {"resumed": [*before.get("resumed", []), here]}
+            runs.write_json(run.path / "environment.json", here)
+            learn.history.on_epoch = _writer(run, learn.history, tracker)
+            learn.epoch_lines.total_epochs = sum(
+                getattr(stage, "epochs", 0) for stage in ran.schedule
+            )
+            with learn.added_cbs(Checkpoint(run.path / "last.ckpt", found)):
+                for number, stage in enumerate(ran.schedule):
+                    if found is not None and number < found["stage"]:
+                        continue
+                    learn.history.stage = number
+                    stage(learn)
+            results = Results(recipe=ran, learn=learn, run=run, smoke=smoke)
+            summary = results.write(parameters)
+            tracker.finish(
+                summary, summary["reported"], results.figures, results.table(), results.model
+            )
+        except BaseException as error:
+            if tracker is not None:
+                tracker.close()
+            _stopped(run, learn, error)
+            raise
     _conclude(recipe, run, compare_recipe(recipe, summary), tracker, smoke, write)
     return run
 
@@ -210,6 +206,18 @@ def defining_file(recipe: Recipe) -> str | None:
         if module := sys.modules.get(name):
             return str(Path(module.__file__).resolve())
     return None
+
+
+def _stopped(run: runs.Run, learn: Learner, error: BaseException) -> None:
+    """Say how to go on with a run that stopped; remove one that kept nothing and shows nothing."""
+    if (run.path / "last.ckpt").exists():
+        command = shlex.join(["fastcv", "resume", str(run.path)])
+        learn.epoch_lines.line(f"stopped; go on with: {command}")
+        with suppress(OSError):  # a full disk may be why it stopped: the checkpoint has them
+            runs.write_csv(run.path / "steps.csv", learn.history.steps)
+    elif isinstance(error, ValueError | KeyboardInterrupt):
+        learn.epoch_lines.line("stopped before the first epoch was done: nothing was kept")
+        run.remove()
 
 
 def _introduce(

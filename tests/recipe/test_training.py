@@ -9,7 +9,7 @@ from fastcv import catalogue
 from fastcv.recipe import check, learner, train
 from fastcv.recipe.training import changed
 from fastcv.recipes.digits import recipe as digits
-from fastcv.runs import Run
+from fastcv.runs import Run, held
 
 QUICK = replace(digits, schedule=(replace(digits.schedule[0], epochs=2),))
 
@@ -135,6 +135,11 @@ def test_resumed_run_equals_one_never_stopped(tmp_path, monkeypatch, rates):
     assert stopped.summary == {}
     assert len(stopped.metrics) == 3 * stages - 1
 
+    files = {file: file.stat().st_mtime_ns for file in stopped.path.iterdir()}
+    with held(stopped.path), pytest.raises(ValueError, match="by one process at a time"):
+        train(stopped.recipe, wandb="off", device="cpu", resume=stopped.path)
+    assert {file: file.stat().st_mtime_ns for file in stopped.path.iterdir()} == files
+
     resumed = train(stopped.recipe, wandb="off", device="cpu", resume=stopped.path)
     assert resumed.path == stopped.path
     assert numbers(resumed) == numbers(whole)
@@ -145,6 +150,16 @@ def test_resumed_run_equals_one_never_stopped(tmp_path, monkeypatch, rates):
     assert len(resumed.environment["resumed"]) == 1
     with pytest.raises(ValueError, match="is finished"):
         train(recipe, wandb="off", device="cpu", resume=resumed.path)
+
+
+def test_a_run_where_nothing_can_be_locked_is_trained(tmp_path, monkeypatch):
+    def refuse(self, **options):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with held(tmp_path):
+        (tmp_path / "weights").touch()
+    assert [file.name for file in tmp_path.iterdir()] == ["weights"]
 
 
 def test_early_stop_keeps_its_last_epoch_and_says_so(tmp_path, capsys):
