@@ -115,10 +115,14 @@ def _measured(
     found = {}
     for metric in MEASURES:
         value = summary.get(metric)
-        if is_finite(value):
-            found[metric] = value
-        elif value is not None:
+        if value is None:
+            continue
+        if not is_finite(value):
             warn(f"{source}: its {metric} is left out, it is no finite number: {value!r:.40}")
+        elif "accuracy" in metric and not 0 <= value <= 1:
+            warn(f"{source}: its {metric} is left out, it is not between 0 and 1: {value}")
+        else:
+            found[metric] = value
     return found
 
 

@@ -137,13 +137,17 @@ def test_a_run_that_skipped_images_is_compared_with_nothing(tmp_path, write_run,
     assert (cut.changed, cut.measured) == (("skipped images: 7",), "50.00 % test")
 
 
-def test_a_number_that_is_not_finite_is_said_and_left_out(tmp_path, write_run, edit_json):
-    for seed, accuracy in enumerate((0.98, float("nan"), 0.96)):
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [(float("nan"), "is no finite number: nan"), (98.0, "is not between 0 and 1: 98.0")],
+)
+def test_a_number_that_cannot_be_is_said_and_left_out(tmp_path, write_run, edit_json, wrong, why):
+    for seed, accuracy in enumerate((0.98, wrong, 0.96)):
         run = write_run(tmp_path, "digits", seed=seed, valid_accuracy=accuracy, parameters=1)
     (first, *_) = (tmp_path / "digits").glob("*-seed1")
     lines = []
     found = of(gather([tmp_path], None, lines.append), "digits")
-    assert lines == [f"{first}: its valid_accuracy is left out, it is no finite number: nan"]
+    assert lines == [f"{first}: its valid_accuracy is left out, it {why}"]
     assert measured(found, "valid_accuracy") == "97.00 ± 1.41 % (2 of 3 seeds)"
     assert measured(found, "parameters") == "1"
     edit_json(run / "summary.json", seconds=float("inf"))
