@@ -318,7 +318,7 @@ assert not os.listdir(), os.listdir()
 
 
 def test_off_imports_no_wandb_and_writes_nothing():
-    root = Path(tracking.__file__).parents[1]
+    root = Path(tracking.__file__).parents[2]
     env = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
     ran = subprocess.run([sys.executable, "-c", OFF], env=env, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
@@ -387,7 +387,7 @@ def test_crashed_service_is_said_once_and_the_next_run_works(tmp_path, capfd):
 
 def test_hanging_service_is_killed_and_said_once(tmp_path, monkeypatch, capfd):
     for bound in ("GRACE", "FINISH_TIMEOUT", "TEARDOWN_TIMEOUT"):
-        monkeypatch.setattr(tracking, bound, 0.5)
+        monkeypatch.setattr(tracking.service, bound, 0.5)
     tracker = tracking.start("offline", directory=tmp_path, name="digits", config={})
     [service] = [p for p in running() if "wandb-core" in p.args[0]]
     service.send_signal(signal.SIGSTOP)
@@ -419,7 +419,7 @@ class Server(JsonServer):
 
 @pytest.mark.parametrize("status", [None, 401, 500, 0], ids=["dead", "401", "500", "silent"])
 def test_unreachable_server_is_given_up_and_logged_offline(status, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(tracking, "INIT_TIMEOUT", 0.5)
+    monkeypatch.setattr(tracking.service, "INIT_TIMEOUT", 0.5)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     with Server(status) as server:
         url = server.url if status is not None else "http://127.0.0.1:9"  # nobody listens there
@@ -458,7 +458,7 @@ def test_online_run_reaches_the_server_with_the_stored_key(tmp_path, monkeypatch
 
 
 def test_server_lost_in_training_bounds_the_end(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(tracking, "FINISH_TIMEOUT", 1.0)
+    monkeypatch.setattr(tracking.service, "FINISH_TIMEOUT", 1.0)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     with Server() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)

@@ -384,7 +384,7 @@ def test_refusal_and_silence_are_one_sentence_and_the_file_is_there(
     status, reason, published, tmp_path, monkeypatch, capfd
 ):
     if reason != "401":
-        monkeypatch.setattr(tracking, "PUBLISH_TIMEOUT", 1.0)
+        monkeypatch.setattr(tracking.service, "PUBLISH_TIMEOUT", 1.0)
     with Server(status or 200) as server:
         if status == 0:
             server.status = 0
