@@ -7,8 +7,8 @@ Readings  "layers" are torchvision's ten children (conv1, bn1, relu, maxpool, la
           avgpool, fc): the last 5 are layer2 to fc. Images keep their 32 pixels. "Gradient clip
           0.1" limits each element of the gradient, as in resnet18_cifar10. The validation loss
           stops it. Momentum is not stated: 0.9; nor are augmentation (none) and normalisation
-          (that of the weights). Frozen BatchNorm layers keep their
-          weights; their running statistics follow the batches, as PyTorch has it
+          (that of the weights). Frozen BatchNorm layers keep their weights; their running
+          statistics follow the batches, as PyTorch has it
 Variants  last4: layer3, layer4 and fc are trained
           last6: layer1 to layer4 and fc are trained
           last5_sgd: SGD at 0.01 along a cosine in place of Adam

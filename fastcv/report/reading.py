@@ -119,7 +119,7 @@ def _measured(
             continue
         if not is_finite(value):
             warn(f"{source}: its {metric} is left out, it is no finite number: {value!r:.40}")
-        elif "accuracy" in metric and not 0 <= value <= 1:
+        elif metric.endswith("accuracy") and not 0 <= value <= 1:
             warn(f"{source}: its {metric} is left out, it is not between 0 and 1: {value}")
         else:
             found[metric] = value

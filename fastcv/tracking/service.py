@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import Popen
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     import wandb
 
 Mode = Literal["auto", "online", "offline", "off"]
 
-MODES = ("auto", "online", "offline", "off")
+MODES = get_args(Mode)
 PROJECT = "fastcv"  # where neither WANDB_PROJECT nor W&B's settings name one
 INIT_TIMEOUT = 20.0  # seconds until a server that does not answer is given up at the start
 FINISH_TIMEOUT = 180.0  # seconds for what is still to be uploaded at the end
