@@ -1,6 +1,8 @@
 """Data sets as image folders: one folder per class, in train/valid/test folders or in one."""
 
 import os
+import sys
+from collections import Counter
 from pathlib import Path
 
 from fastcv.data.samples import Sample
@@ -23,7 +25,8 @@ def read_folders(
 
     Names are sorted, letter case of suffixes and of the split folders' names does not count, and
     names that begin with a dot are left out (as are macOS's ``__MACOSX`` folders). No file is
-    opened: a file counts as an image by its suffix.
+    opened: a file counts as an image by its suffix, and those in class folders that do not are told
+    on the standard error.
 
     Args:
         root: the folder that holds the split folders, or the class folders.
@@ -40,10 +43,12 @@ def read_folders(
     """
     if not root.is_dir():
         raise ValueError(f"there must be a folder of images at '{root}', but there is no such one")
-    splits = split_folders(root)
-    if not splits:
-        return _classes(root, superclasses), [], []
-    parts = {part: _classes(folder, superclasses) for part, folder in splits.items()}
+    splits = split_folders(root) or {"train": root}
+    others: Counter[str] = Counter()
+    parts = {part: _classes(folder, superclasses, others) for part, folder in splits.items()}
+    if others:
+        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common())
+        print(f"'{root}': left out, as no images that can be read: {kinds}", file=sys.stderr)
     return parts["train"], parts.get("valid", []), parts.get("test", [])
 
 
@@ -78,8 +83,8 @@ def split_folders(root: Path) -> dict[str, Path]:
     return found
 
 
-def _classes(root: Path, superclasses: bool) -> list[Sample]:
-    """List the images of every class folder in `root`."""
+def _classes(root: Path, superclasses: bool, others: Counter[str]) -> list[Sample]:
+    """List the images of every class folder in `root`; count the suffixes of its `others`."""
     folders, files = _entries(root)
     if not folders:
         what = "no class folders, only images" if _images(files) else "no images"
@@ -91,7 +96,7 @@ def _classes(root: Path, superclasses: bool) -> list[Sample]:
         folder = root / name
         inner, files = _entries(folder)
         if inner and superclasses and not _images(files):
-            samples += _classes(folder, superclasses=False)
+            samples += _classes(folder, False, others)
             continue
         if inner:
             raise ValueError(
@@ -105,11 +110,16 @@ def _classes(root: Path, superclasses: bool) -> list[Sample]:
                 "(.jpg, .png and the like): add some, or remove the folder"
             )
         samples.extend(Sample(folder / image, name) for image in images)
+        others.update(_suffix(file) or "without suffix" for file in sorted({*files} - {*images}))
     return samples
 
 
 def _images(files: list[str]) -> list[str]:
-    return [name for name in files if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
+    return [name for name in files if _suffix(name) in IMAGE_SUFFIXES]
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def _entries(root: Path) -> tuple[list[str], list[str]]:

@@ -109,7 +109,7 @@ def test_path_of_the_call_comes_first(tmp_path):
     assert "seed=42" in repr(source)
 
 
-def test_hidden_and_foreign_files_are_left_out(tmp_path):
+def test_hidden_and_foreign_files_are_left_out(tmp_path, capsys):
     folders(tmp_path, "cat", "dog")
     (tmp_path / "cat" / "._0.png").write_bytes(b"macOS")
     (tmp_path / "cat" / "labels.csv").touch()
@@ -119,6 +119,20 @@ def test_hidden_and_foreign_files_are_left_out(tmp_path):
     assert names(ImageFolders(path=tmp_path, valid=0)().train) == [
         f"{label}/{number}.png" for label in ("cat", "dog") for number in range(3)
     ]
+    assert "images that can be read: 1 .csv\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_photographs_in_a_format_that_is_not_read_are_told(tmp_path, capsys, split):
+    folders(tmp_path / split, "cat", "dog")
+    ImageFolders(path=tmp_path)()
+    assert capsys.readouterr().err == ""
+    for name in ("dog/IMG_1.HEIC", "dog/IMG_2.heic", "cat/IMG_3.heic", "cat/notes"):
+        (tmp_path / split / name).touch()
+    assert len(ImageFolders(path=tmp_path, valid=0)().train) == 6
+    assert capsys.readouterr().err == (
+        f"'{tmp_path}': left out, as no images that can be read: 3 .heic, 1 without suffix\n"
+    )
 
 
 @pytest.mark.parametrize(
