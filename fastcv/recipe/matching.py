@@ -17,9 +17,19 @@ def changes(settings: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, t
 
     Args:
         settings: of the run's flat recipe.
-        ours: the flat recipe to hold it against; it decides what is imported, the run does not.
+        ours: the flat recipe to hold it against.
     """
-    return differences(ours, settings | _younger(settings, ours))
+    return differences(ours, completed(settings, ours))
+
+
+def completed(settings: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to the settings of an older fastcv's run what it did not have yet, at its default.
+
+    Args:
+        settings: of the run's flat recipe.
+        ours: the flat recipe that it was a run of; it decides what is imported, the run does not.
+    """
+    return settings | _younger(settings, ours)
 
 
 def as_asked(settings: Mapping[str, Any], ours: Mapping[str, Any], asked: Sequence[str]) -> bool:
@@ -41,7 +51,7 @@ def as_asked(settings: Mapping[str, Any], ours: Mapping[str, Any], asked: Sequen
             if any(key == each or key.startswith(f"{each}.") for each in keys)
         }
 
-    return chosen(settings | _younger(settings, ours)) == chosen(ours)
+    return chosen(completed(settings, ours)) == chosen(ours)
 
 
 def planned_epochs(values: Mapping[str, Any]) -> int:

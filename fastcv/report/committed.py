@@ -1,15 +1,16 @@
 """Summaries of runs as small files, to be committed where the runs themselves are too large."""
 
 import dataclasses
-import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastcv import runs
+from fastcv import catalogue, runs
+from fastcv.recipe.flat import flat
 from fastcv.report.experiments import Experiment, Result
 from fastcv.report.figures import slug
+from fastcv.report.gathering import completed
 from fastcv.report.reading import UNREADABLE, read_summary, sentence
 
 
@@ -30,8 +31,9 @@ def save(experiments: Sequence[Experiment], folder: Path) -> list[Path]:
         for result in (*experiment.results, *experiment.altered):
             if result.path is not None:
                 results.setdefault(str(result.path), result)  # an alias shows the same run
+    flats = {each.name: flat(catalogue.load(each.name)) for each in experiments if not each.own}
     folder.mkdir(parents=True, exist_ok=True)
-    return [_write(result, folder) for result in results.values()]
+    return [_write(result, folder, flats) for result in results.values()]
 
 
 # Options that say where things lie on one machine: what is committed is for others.
@@ -56,11 +58,11 @@ def portable(command: str) -> str:
     return shlex.join(kept)
 
 
-def _write(result: Result, folder: Path) -> Path:
+def _write(result: Result, folder: Path, flats: Mapping[str, Mapping[str, Any]]) -> Path:
     name = f"{slug(result.recipe)}-seed{result.seed}" + ("-changed" if result.changed else "")
     for number in range(1, 10_000):
         file = folder / (f"{name}.json" if number == 1 else f"{name}-{number}.json")
-        if not file.exists() or _same(_read(file), result):
+        if not file.exists() or _same(completed(_read(file), flats), result):
             break
     runs.write_json(file, _as_json(result))
     return file
@@ -91,7 +93,5 @@ def _as_json(result: Result) -> dict[str, Any]:
 
 def _same(there: Result, here: Result) -> bool:
     """Whether a summary is of the same seed, settings, device, precision and skipped images."""
-    compared = ("recipe", "seed", "device_name", "precision", "skipped")
-    return all(getattr(there, name) == getattr(here, name) for name in compared) and json.dumps(
-        dict(there.settings), sort_keys=True
-    ) == json.dumps(dict(here.settings), sort_keys=True)
+    compared = ("recipe", "seed", "device_name", "precision", "skipped", "settings")
+    return all(getattr(there, name) == getattr(here, name) for name in compared)

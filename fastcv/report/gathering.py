@@ -1,10 +1,12 @@
 """From runs to experiments: which run belongs to which."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fastcv import catalogue
+from fastcv.recipe import matching
 from fastcv.recipe.flat import flat
 from fastcv.recipe.identity import differences, essence
 from fastcv.recipe.matching import changes, planned_epochs
@@ -47,6 +49,7 @@ def arrange(results: Iterable[Result], unfinished: Iterable[Unfinished] = ()) ->
     """
     recipes = {entry.name: catalogue.load(entry.name) for entry in catalogue.entries()}
     flats = {name: flat(recipe) for name, recipe in recipes.items()}
+    results = [completed(result, flats) for result in results]
     exact: dict[str, list[Result]] = {}
     altered: dict[str, list[Result]] = {}
     own: dict[str, list[Result]] = {}
@@ -87,6 +90,15 @@ def arrange(results: Iterable[Result], unfinished: Iterable[Unfinished] = ()) ->
     for name in dict.fromkeys([*own, *own_stopped]):
         experiments.append(_own(name, own.get(name, []), tuple(own_stopped.get(name, []))))
     return experiments
+
+
+def completed(result: Result, flats: Mapping[str, Mapping[str, Any]]) -> Result:
+    """Give a result of one of our recipes the settings that its own, older fastcv did not have."""
+    ours = None if result.own else flats.get(result.recipe)
+    if ours is None:
+        return result
+    # Of the recipe only what decides a result, as of the run.
+    return replace(result, settings=matching.completed(result.settings, essence(ours)))
 
 
 def _distinct(results: Iterable[Result]) -> list[Result]:

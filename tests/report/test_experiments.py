@@ -172,6 +172,15 @@ def test_of_one_seed_on_one_device_the_newest_run_counts(tmp_path, write_run):
     assert of(gather([tmp_path]), "digits").values("valid_accuracy") == [0.9]
 
 
+def test_a_seed_is_counted_once_though_its_older_run_lacks_a_setting(tmp_path, write_run):
+    old = write_run(
+        tmp_path, "digits", without=("data.drop_last", "data.test_per_class"), valid_accuracy=0.1
+    )
+    old.rename(old.with_name("20200101-000000-seed0"))
+    write_run(tmp_path, "digits", valid_accuracy=0.9)
+    assert of(gather([tmp_path]), "digits").values("valid_accuracy") == [0.9]
+
+
 def test_the_newest_run_counts_in_whichever_order_folders_are_given(tmp_path, write_run):
     for folder, stamp, accuracy in (("a", "20200101", 0.1), ("b", "20300101", 0.9)):
         run = write_run(tmp_path / folder, "digits", valid_accuracy=accuracy)

@@ -141,3 +141,18 @@ def test_saving_again_replaces_and_another_device_gets_a_file_of_its_own(here, w
         for file in (here / "results").iterdir()
     }
     assert read == {"digits-seed0.json": 0.98, "digits-seed0-2.json": 0.99}
+
+
+def test_saving_again_replaces_a_summary_of_before_a_setting_was_there(here, write_run):
+    without = ("data.drop_last", "data.test_per_class")
+    write_run(here / "old", "digits", without=without, valid_accuracy=0.1)
+    file, *_ = committed.save(gather([here / "old"]), here / "results")
+    summary = json.loads(file.read_text())
+    for key in without:
+        summary["settings"].pop(key, None)
+    file.write_text(json.dumps(summary))
+    write_run(here / "new", "digits", valid_accuracy=0.9)
+    experiments = gather([here / "new"], here / "results")
+    assert committed.save(experiments, here / "results") == [file]
+    assert [each.name for each in (here / "results").iterdir()] == [file.name]
+    assert json.loads(file.read_text())["measured"]["valid_accuracy"] == 0.9
