@@ -114,7 +114,7 @@ def headline(entry: Entry) -> str:
         number = reported.get(f"{metric}_accuracy")
         if number is not None:
             name = metric.replace("_", " ")
-            return f"{bar}{name} {number * 100:.2f} % (Report {reported['source']})"
+            return f"{bar}{name} {round(100 * number, 4):g} % (Report {reported['source']})"
     return f"no number (Report {reported['source']})" if "source" in reported else ""
 
 
@@ -138,7 +138,9 @@ def split(reference: str) -> tuple[Path, str]:
         if not Path(file).is_file():
             raise ValueError(f"a recipe file must exist, {file!r} does not")
         return Path(file), variant
-    name, _, variant = reference.partition("/")
+    name, slash, variant = reference.partition("/")
+    if slash and not variant:
+        raise ValueError(f"behind the slash a variant must be named, got {reference!r}")
     return source_file(name), variant
 
 

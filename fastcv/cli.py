@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ app = typer.Typer(
     help="Image-classification experiments: run a recipe, compare it with its report.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",  # paragraphs are set anew for the terminal's width
     pretty_exceptions_enable=False,
 )
 
@@ -56,13 +58,17 @@ def _options(
 @app.command()
 def recipes() -> None:
     """List every recipe and variant with what its report claims."""
-    entries = catalogue.entries()
-    width = max(len(entry.name) for entry in entries)
-    told = max(len(catalogue.headline(entry)) for entry in entries)
-    for entry in entries:
-        typer.echo(
-            f"{entry.name:<{width}}  {catalogue.headline(entry):<{told}}  {entry.summary}".rstrip()
-        )
+    rows = [(each.name, catalogue.headline(each), each.summary) for each in catalogue.entries()]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for row in rows:
+        if terminal is None or sum(widths) + 4 <= terminal:
+            cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+            typer.echo("  ".join(cells).rstrip())
+            continue
+        typer.echo(row[0])  # too wide for a table
+        for cell in filter(None, row[1:]):
+            typer.echo(textwrap.indent(textwrap.fill(cell, max(terminal - 4, 20)), "    "))
 
 
 @app.command()

@@ -109,7 +109,10 @@ class Run:
         file = self.path / name
         if not file.is_file():
             raise ValueError(f"a run directory must hold {name}, {str(self.path)!r} does not")
-        return json.loads(file.read_text(encoding="utf-8"))
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{str(file)!r} must be JSON: {error}") from error
 
 
 def _with_paths_from(folder: str | None, flat: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ Variants  starter: the course starter: 28,022 parameters, 15 epochs
           step01: the starter with batch norm after each convolution
           step02: step 1 with another net: five convolutions with batch norm, two pools
           step03: step 2 with a sixth convolution
-          step04: step 3 with sixteen blocks of two convolutions each, without shortcuts
+          step04: step 3 with sixteen blocks of two convolutions, one pool, and no shortcuts
           step05: step 4 with shortcuts
           step06: step 5 with each block's branch times 0.1
           step07: step 6 with batch norm after the first linear layer

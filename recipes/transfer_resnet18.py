@@ -43,6 +43,7 @@ recipe = Recipe(
         size=224,
         resize=256,
         batch_size=32,
+        drop_last=False,
         augment=(Flip(),),
         normalise=IMAGENET_STATISTICS,
         test_validates=False,

@@ -44,6 +44,7 @@ recipe = Recipe(
         size=224,
         resize=256,
         batch_size=32,
+        drop_last=False,
         augment=(RandomResizedCrop(size=224), Flip()),
         normalise=BIRDS_STATISTICS,
         test_validates=False,

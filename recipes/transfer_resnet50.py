@@ -41,6 +41,7 @@ recipe = Recipe(
         size=224,
         resize=256,
         batch_size=128,
+        drop_last=False,
         normalise=IMAGENET_STATISTICS,
         augment=(Flip(),),
         test_validates=False,

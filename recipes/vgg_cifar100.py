@@ -9,13 +9,15 @@ Readings  "accuracy on val" is the last epoch's: the starter's log ends with 24 
           changes no pixel: what the report saw it bring is chance. Augmentation: the crop of 32
           pixels is the printed one with padding 4, every image is grey in step 3, as the printed
           transform has it; rotations of up to 15 degrees (nearest pixel) and a gamma of 0.5 to 1.5
-          are ours. The dropout printed in step 6 is read as commented out, as beside it. Step 7
-          averages what the last block leaves: without pools the next layer would have two thousand
-          million weights. Sizes of 64 and 128 are bilinear. The text of step 15 speaks of five
-          blocks, the printed table has four: the table counts. Every round of it starts afresh,
-          with step 10's schedule; its six methods are those the text lists, in the printed order,
-          with the printed crop of 128 pixels out of 160; the printed colour jitter stands where the
-          text has gamma, and the text counts
+          are ours. Rotation and crop are one resampling, not two: 2 % of the pixels, at the edges,
+          are image where they would be black. The dropout printed in step 6 is read as commented
+          out, as beside it, and step 5 has none. Step 7 averages what the last block leaves:
+          without pools the next layer would have two thousand million weights. Sizes of 64 and 128
+          are bilinear. The text of step 15 speaks of five blocks, the printed table has four: the
+          table counts. Every round of it starts afresh, with step 10's schedule; its six methods
+          are those the text lists, in the printed order, with the printed crop of 128 pixels out of
+          160, which are enlarged from 128; the printed colour jitter stands where the text has
+          gamma, and the text counts
 Variants  starter: the course starter, BaseNet, 15 epochs, pixels of 0-1
           step01: the starter, normalised by mean 0 and deviation 1
           step02: the starter, normalised by mean 0.5 and deviation 0.5

@@ -13,6 +13,7 @@ from fastcv.interpret.style import (
     GREEN,
     GREY,
     INK,
+    PURPLE,
     SMALL,
     VERMILION,
     blank,
@@ -42,13 +43,17 @@ def ladder_metric(experiments: Sequence[Experiment]) -> str | None:
 
 
 def step_metric(each: Experiment, metric: str) -> str:
-    """The accuracy that is drawn of a step: the ladder's, else the one that its report gives.
+    """The accuracy that is drawn of a step: the ladder's, else the nearest that its report gives.
 
-    Of a bar it is its headline, which alone is to be beaten.
+    The best epoch's stands for it, and a test accuracy for a validation one; of training never
+    one beside the others. Of a bar it is its headline, which alone is to be beaten.
     """
     if each.is_bar:
         return each.headline or metric
-    return metric if metric in each.numbers or not each.numbers else each.headline or metric
+    for nearest in (metric, f"best_{metric}", each.headline):
+        if nearest in each.numbers and (nearest == metric or nearest != "train_accuracy"):
+            return nearest
+    return metric
 
 
 def steps(experiments: Sequence[Experiment]) -> list[Experiment]:
@@ -100,13 +105,13 @@ def _step(each: Experiment, recipe: Experiment) -> str:
     """Name a step, and what it changes where the recipe's docstring says so."""
     step = each.name.partition("/")[2] or each.name
     told = each.summary if each.summary != recipe.summary else ""
-    return f"{step}\n{textwrap.shorten(told, LONGEST, placeholder=' …')}" if told else step
+    return "\n".join([step, *textwrap.wrap(told, LONGEST, max_lines=2, placeholder=" …")])
 
 
 def _reported_bar(axes: Axes, row: int, each: Experiment, metric: str, other: str) -> None:
     value = each.numbers.get(metric)
     if value is None:
-        _write(axes, 0, row - 0.2, "no number reported", GREY)
+        _write(axes, 0, row - 0.2, f"no {short(metric)} accuracy reported", GREY)
         return
     axes.barh(row - 0.2, value, 0.36, **(TO_BEAT if each.is_bar else {"color": REPORTED}))
     _write(axes, value, row - 0.2, number(metric, value) + other, GREY)
@@ -196,18 +201,19 @@ def differences(experiments: Sequence[Experiment]) -> Figure:
     axes.set_ylim(len(experiments) - 0.4, -0.6)
     for colour, marker, said in (
         (BLUE, "o", "within tolerance"),
-        (GREEN, "^", "above it, or beaten"),
-        (VERMILION, "v", "below it, or not beaten"),
+        (VERMILION, "s", "outside it"),
+        (GREEN, "^", "beaten"),
+        (PURPLE, "v", "not beaten"),
     ):
         axes.plot([], [], color=colour, marker=marker, linestyle="none", label=said)
-    legend(axes, columns=3)
+    legend(axes, columns=4)
     return figure
 
 
 _VERDICTS = {
     "within": (BLUE, "o"),
-    "above": (GREEN, "^"),
+    "above": (VERMILION, "s"),
+    "below": (VERMILION, "s"),
     BEATEN: (GREEN, "^"),
-    "below": (VERMILION, "v"),
-    NOT_BEATEN: (VERMILION, "v"),
+    NOT_BEATEN: (PURPLE, "v"),
 }

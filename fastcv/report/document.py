@@ -7,7 +7,16 @@ from pathlib import Path
 from fastcv.report import charts, figures
 from fastcv.report.experiments import Experiment, Result, Unfinished
 from fastcv.report.figures import Picture
-from fastcv.report.tables import Block, ShortCut, blocks, measured, name, number, short_cuts
+from fastcv.report.tables import (
+    Block,
+    ShortCut,
+    blocks,
+    lead,
+    measured,
+    name,
+    number,
+    short_cuts,
+)
 
 READING = (
     (
@@ -92,15 +101,8 @@ class Document:
 
     @property
     def lead(self) -> str:
-        """How many experiments there are, and how many of them were run; two names are one."""
-        named: dict[tuple[bool, frozenset[str]], list[Experiment]] = {}
-        for each in self.experiments:
-            named.setdefault((each.own, frozenset((each.name, *each.aliases))), []).append(each)
-        missing = [group for group in named.values() if not any(each.results for each in group)]
-        cut = sum(any(each.altered for each in group) for group in missing)
-        changed = f", {cut} of these only with changed settings" if cut else ""
-        run = len(named) - len(missing)
-        return f"{len(named)} experiments: {run} run, {len(missing)} not run{changed}."
+        """How many experiments there are, and how many of them were run."""
+        return lead(self.experiments)
 
 
 def compose(

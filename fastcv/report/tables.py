@@ -193,6 +193,11 @@ def epochs(experiment: Experiment) -> str:
     return ran if ran == str(experiment.epochs) else f"{ran} of {experiment.epochs}"
 
 
+def in_words(epochs: str) -> str:
+    """Write "1 epoch", "15 epochs", "7 of 15 epochs"."""
+    return f"{epochs} epoch" if epochs == "1" else f"{epochs} epochs"
+
+
 def _span(values: Iterable[int]) -> str:
     found = sorted(set(values))
     return str(found[0]) if len(found) == 1 else f"{found[0]}-{found[-1]}"
@@ -233,6 +238,28 @@ def seeds(results: Sequence[Result]) -> str:
     return listed if len(results) <= 5 else f"{len(results)} seeds"
 
 
+def _seeded(listed: str) -> str:
+    return listed if listed.endswith("seeds") else f"seed {listed}"
+
+
+def distinct(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
+    """Put those together that are one experiment under two names, in order."""
+    groups: dict[tuple[bool, frozenset[str]], list[Experiment]] = {}
+    for each in experiments:
+        groups.setdefault((each.own, frozenset((each.name, *each.aliases))), []).append(each)
+    return list(groups.values())
+
+
+def lead(experiments: Sequence[Experiment]) -> str:
+    """Say how many experiments there are, and how many of them were run; two names are one."""
+    groups = distinct(experiments)
+    missing = [group for group in groups if not any(each.results for each in group)]
+    cut = sum(any(each.altered for each in group) for group in missing)
+    changed = f", {cut} of these only with changed settings" if cut else ""
+    run = len(groups) - len(missing)
+    return f"{len(groups)} experiments: {run} run, {len(missing)} not run{changed}."
+
+
 def as_text(experiments: Sequence[Experiment]) -> str:
     """Set the results as a table of plain text; what was not run is listed below it."""
     rows = [("experiment", "", "reported", "measured", "within tolerance", "epochs", "time")]
@@ -250,7 +277,7 @@ def as_text(experiments: Sequence[Experiment]) -> str:
                         line.measured,
                         line.within,
                         block.epochs if first else "",
-                        f"{block.time} on {block.device}; seed {block.seeds}" if first else "",
+                        f"{block.time} on {block.device}, {_seeded(block.seeds)}" if first else "",
                     )
                 )
     parts = [_aligned(rows) if len(rows) > 1 else "no experiment was run in full"]
@@ -259,7 +286,7 @@ def as_text(experiments: Sequence[Experiment]) -> str:
         parts.append(
             "changed, so not compared:\n"
             + "\n".join(
-                f"  {cut.experiment.name}: {cut.measured}; {cut.epochs} epochs; "
+                f"  {cut.experiment.name}: {cut.measured}; {in_words(cut.epochs)}; "
                 f"{cut.time}; {', '.join(cut.changed)}"
                 for cut in cuts
             )
@@ -268,11 +295,13 @@ def as_text(experiments: Sequence[Experiment]) -> str:
     if unfinished:
         parts.append(
             "unfinished, left out:\n"
-            + "\n".join(f"  {run.path}: {run.epochs} epochs done" for run in unfinished)
+            + "\n".join(f"  {run.path}: {run.epochs} of {run.planned} epochs" for run in unfinished)
         )
-    missing = [each.name for each in experiments if not each.results]
+    missing = [group for group in distinct(experiments) if not any(each.results for each in group)]
     if missing:
-        parts.append(f"not run ({len(missing)}):\n" + "\n".join(f"  {each}" for each in missing))
+        names = "\n".join(f"  {', '.join(each.name for each in group)}" for group in missing)
+        parts.append(f"not run ({len(missing)}):\n{names}")
+    parts.append(lead(experiments))
     return "\n\n".join(parts)
 
 

@@ -34,7 +34,7 @@ def test_report_reads_runs_and_writes_markdown_and_a_page(here, write_run):
     assert "99.11 %" in row
     assert "yes" in row
     assert "  digits: 50.00 % validation; 2 epochs; 60 s; schedule.0.epochs: 10 → 2" in output
-    assert f"  {stopped.relative_to(here)}: 7 epochs done" in output
+    assert f"  {stopped.relative_to(here)}: 7 of 250 epochs" in output
     assert f"warning: {broken.relative_to(here)}: left out" in output
     assert "  transfer_resnet50/one_cycle\n" in output.partition("not run (")[2]
     assert output.endswith("report/report.md\nreport/report.html\n")

@@ -423,7 +423,8 @@ def test_command_without_an_account_writes_the_file_and_says_so(
         command.report([tmp_path], out=out, wandb=True, write=said.append)
         assert server.posts == []
     file = out / "report_wandb.json"
-    assert said[-2] == str(file)
+    assert said[-3] == str(file)
+    assert said[-2].startswith(f"{file} has tables and no charts: ")
     assert said[-1] == (
         f"the W&B Report was not published, because {why}: {file} is its specification, "
         "and the same command publishes it with an account"
