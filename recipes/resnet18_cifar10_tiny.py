@@ -13,8 +13,7 @@ Variants  one_cycle: one cycle of 100 epochs, images of 64 pixels, batches of 16
 Source    of one_cycle's batches and weight decay: Brigato et al. 2021, arXiv:2108.13122, where a
           tuned plain training was hard to beat on few images
 
-`/one_cycle` is not measured yet. It has a third of the epochs, but more steps than the recipe, and
-about a third more work.
+`/one_cycle` has a third of the recipe's epochs, but more steps and about a third more work.
 
     fastcv recipe resnet18_cifar10_tiny
 """
