@@ -13,6 +13,8 @@ Variants  last4: layer3, layer4 and fc are trained
           last6: layer1 to layer4 and fc are trained
           last5_sgd: SGD at 0.01 along a cosine in place of Adam
           one_cycle: images enlarged to 64, the head for 1 epoch, then the whole net for 5
+Rates     one_cycle takes the head's from the finder (valley); the whole net's are 0.0001 to 0.002,
+          usual for AdamW on a net from ImageNet
 
     fastcv recipe resnet18_cifar10_pretrained
 """

@@ -15,6 +15,8 @@ Variants  fixed_extractor: only the last layer is trained, 80 epochs
           fixed_rotation: the fixed extractor on images turned by 30 to 60 degrees
           dropout: the whole network with dropout of 0.25 before the last layer
           one_cycle: the head for 2 epochs, then the whole net for 12, rates growing to the head
+Rates     one_cycle takes the head's from the finder (valley); the whole net's are 0.00001 to 0.001,
+          usual for AdamW on a net from ImageNet
 
 `/one_cycle` is not measured yet. It differs from the report in what nets from ImageNet are known to
 gain from: crops of at least a third of the image, a new head trained before the rest, rates that

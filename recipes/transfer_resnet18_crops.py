@@ -16,6 +16,8 @@ Readings  the backbone is the course starter's ResNet-18, SGD has its momentum o
 Variants  starter: the course starter: only the last layer, 10 epochs, centre crops
           fixed_extractor: only the last layer is trained, 30 epochs
           one_cycle: the head for 2 epochs, then the whole net for 8, rates growing towards the head
+Rates     one_cycle takes the head's from the finder (valley); the whole net's are 0.00001 to 0.001,
+          usual for AdamW on a net from ImageNet
 
 `/one_cycle` is not measured yet. It differs from the report in what nets from ImageNet are known to
 gain from: ImageNet's own statistics, crops of at least a third of the image, a new head trained

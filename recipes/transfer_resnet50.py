@@ -13,6 +13,8 @@ Readings  batch sizes follow from the printed losses, sums of the batches' means
           smoothing: the printed loss lies below the least that part 1's would allow
 Variants  fixed_extractor: only the last layer is trained, 50 epochs
           one_cycle: the head for 2 epochs, then the whole net for 6, rates growing to the head
+Rates     one_cycle takes the head's from the finder (valley); the whole net's are 0.00001 to 0.001,
+          usual for AdamW on a net from ImageNet
 
 `/one_cycle` is not measured yet. It differs from the report in what nets from ImageNet are known to
 gain from: crops of at least a third of the image, a new head trained before the rest, rates that

@@ -35,6 +35,8 @@ Variants  starter: the course starter, BaseNet, 15 epochs, pixels of 0-1
           step14: step 11 without the max-pools after blocks 2, 3 and 4
           step15: the recipe itself: step 14 with four blocks, three max-pools, 128 pixels, rounds
           one_cycle: its net at 64 pixels, one cycle of 100 epochs, TrivialAugment
+Rates     one_cycle's is SGD's usual 0.1 for batches of 128: with SGD the finder's suggestions lie
+          far below what nets are trained at, as resnet18_cifar10 says
 
 `/one_cycle` is not measured yet. Published VGG-16 reaches 73 to 74 % at 32 pixels in 200 epochs of
 crops and flips. TrivialAugment is known to bring nets of this size some points more than these

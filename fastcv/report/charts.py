@@ -26,9 +26,9 @@ from fastcv.report.tables import measured, name, number, short
 
 REPORTED = "#B8B8B8"
 TO_BEAT = {"facecolor": "white", "edgecolor": GREY, "hatch": "////", "linewidth": 0.8}
-ROW = 0.46  # inches that a step takes
+ROW = 0.52  # inches that a step takes
 FEWEST_STEPS = 3
-LONGEST = 54  # letters of what a step changes
+LONGEST = 54  # letters of a line of what a step changes; there are two
 
 
 def ladder_metric(experiments: Sequence[Experiment]) -> str | None:
@@ -105,7 +105,8 @@ def _step(each: Experiment, recipe: Experiment) -> str:
     """Name a step, and what it changes where the recipe's docstring says so."""
     step = each.name.partition("/")[2] or each.name
     told = each.summary if each.summary != recipe.summary else ""
-    return "\n".join([step, *textwrap.wrap(told, LONGEST, max_lines=2, placeholder=" …")])
+    lines = textwrap.wrap(told, LONGEST, max_lines=2, placeholder=" …", break_on_hyphens=False)
+    return "\n".join([step, *lines])
 
 
 def _reported_bar(axes: Axes, row: int, each: Experiment, metric: str, other: str) -> None:
