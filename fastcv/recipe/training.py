@@ -2,10 +2,11 @@
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from fastai.callback.progress import ProgressCallback
@@ -23,13 +24,19 @@ from fastcv.learning.precision import Precision, resolve
 from fastcv.learning.processor import keep_freed_memory
 from fastcv.learning.progress import Progress
 from fastcv.learning.step import Stepper
-from fastcv.recipe.checks import Checks, compare_recipe
+from fastcv.recipe.checks import compare_recipe
 from fastcv.recipe.flat import flat
 from fastcv.recipe.identity import change, differences
 from fastcv.recipe.results import Results
 from fastcv.recipe.values import Recipe
 
 SMOKE_NOTE = "SMOKE RUN: toy images, random weights, one epoch a stage; its numbers mean nothing"
+FINAL = (
+    ("train", "train_accuracy"),
+    ("validation", "valid_accuracy"),
+    ("test", "test_accuracy"),
+    ("test through views", "views_accuracy"),
+)  # what a run ends with, in its words and in those of its summary
 
 
 def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Learner:
@@ -194,7 +201,7 @@ def train(
                 tracker.close()
             _stopped(run, learn, error)
             raise
-    _conclude(recipe, run, compare_recipe(recipe, summary), tracker, smoke, write)
+    _conclude(recipe, run, summary, tracker, smoke, write)
     return run
 
 
@@ -263,18 +270,23 @@ def changed(recipe: Recipe) -> dict[str, tuple[object, object]]:
 def _conclude(
     recipe: Recipe,
     run: runs.Run,
-    checks: Checks,
+    summary: Mapping[str, Any],
     tracker: tracking.Tracker,
     smoke: bool,
     write: Callable[[str], None],
 ) -> None:
     if smoke:
         write(SMOKE_NOTE)
-    elif checks:
-        write(str(checks))
-        if altered := changed(recipe):
-            said = ", ".join(change(key, *pair) for key, pair in altered.items())
-            write(f"another experiment than the reported one: {said}")
+    else:
+        accuracies = ((said, summary.get(metric)) for said, metric in FINAL)
+        told = [f"{said} {value:.2%}" for said, value in accuracies if value is not None]
+        if told:
+            write(f"accuracy: {', '.join(told)}")
+        if checks := compare_recipe(recipe, summary):
+            write(str(checks))
+            if altered := changed(recipe):
+                said = ", ".join(change(key, *pair) for key, pair in altered.items())
+                write(f"another experiment than the reported one: {said}")
     write(f"{run.path}")
     if tracker.sync_hint:
         write(f"to upload it to Weights & Biases: {tracker.sync_hint}")

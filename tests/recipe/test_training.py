@@ -6,6 +6,8 @@ import torch
 from safetensors.torch import load_file
 
 from fastcv import catalogue
+from fastcv.data.images import Images
+from fastcv.data.toy import Toy
 from fastcv.recipe import check, learner, train
 from fastcv.recipe.training import changed
 from fastcv.recipes.digits import recipe as digits
@@ -303,6 +305,16 @@ def test_check_compares_a_run_with_its_report(tmp_path, capsys):
     assert run.summary["verdicts"] == {"valid_accuracy": "within", "parameters": "within"}
     said = "another experiment than the reported one: schedule.0.epochs: 10 → 2"
     assert capsys.readouterr().out.splitlines()[-2:] == [said, str(run.path)]
+
+
+def test_a_run_ends_with_its_accuracies_though_no_report_gives_one(tmp_path, capsys):
+    source = Toy(size=8, channels=1, train=8, test=4)
+    data = Images(source=source, size=8, channels=1, batch_size=8, holdout=2)
+    summary = run_quick(tmp_path, replace(QUICK, data=data)).summary
+    *_, said, _ = capsys.readouterr().out.splitlines()
+    assert said == "accuracy: train {:.2%}, validation {:.2%}, test {:.2%}".format(
+        *(summary[f"{part}_accuracy"] for part in ("train", "valid", "test"))
+    )
 
 
 def test_what_a_run_changed_is_known_by_the_file_of_its_recipe(tmp_path):
