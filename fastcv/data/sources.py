@@ -101,6 +101,9 @@ def cifar100(path: Path | None = None, *, skip_bad: bool = False) -> Samples:
     Reads ``cifar-100-python`` (fine labels), its checksums compared, or
     ``{train,test}/CLASS/*.png``, also with fastai's folders of superclasses in between.
 
+    The set itself holds 26 groups of images that are equal to the pixel, 10 of them in both parts
+    and 17 under different labels: parts never share a file, but a few of these pictures.
+
     Args:
         path: the set's folder or the one above it; looked for, then fetched, if None.
         skip_bad: whether to decode every file and leave out, counted, those that cannot be read.
