@@ -60,15 +60,15 @@ def recipes() -> None:
     """List every recipe and variant with what its report claims."""
     rows = [(each.name, catalogue.headline(each), each.summary) for each in catalogue.entries()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for row in rows:
-        if terminal is None or sum(widths) + 4 <= terminal:
+    terminal = shutil.get_terminal_size().columns
+    if not sys.stdout.isatty() or sum(widths) + 4 <= terminal:
+        for row in rows:
             cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
             typer.echo("  ".join(cells).rstrip())
-            continue
-        typer.echo(row[0])  # too wide for a table
-        for cell in filter(None, row[1:]):
-            typer.echo(textwrap.indent(textwrap.fill(cell, max(terminal - 4, 20)), "    "))
+        return
+    fill = textwrap.TextWrapper(max(terminal, 24), initial_indent="    ", subsequent_indent="    ")
+    for name, *cells in rows:
+        typer.echo("\n".join([name, *(fill.fill(cell) for cell in cells if cell)]))
 
 
 @app.command()

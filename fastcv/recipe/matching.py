@@ -17,7 +17,7 @@ def changes(settings: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, t
 
     Args:
         settings: of the run's flat recipe.
-        ours: the flat recipe to hold it against.
+        ours: the flat recipe to hold it against; it decides what is imported, the run does not.
     """
     return differences(ours, completed(settings, ours))
 

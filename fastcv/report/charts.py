@@ -50,10 +50,9 @@ def step_metric(each: Experiment, metric: str) -> str:
     """
     if each.is_bar:
         return each.headline or metric
-    for nearest in (metric, f"best_{metric}", each.headline):
-        if nearest in each.numbers and (nearest == metric or nearest != "train_accuracy"):
-            return nearest
-    return metric
+    order = (metric, f"best_{metric}", each.headline)
+    nearest = next((other for other in order if other in each.numbers), metric)
+    return metric if nearest == "train_accuracy" else nearest
 
 
 def steps(experiments: Sequence[Experiment]) -> list[Experiment]:

@@ -1,6 +1,7 @@
 """Summaries of runs as small files, to be committed where the runs themselves are too large."""
 
 import dataclasses
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,5 +94,7 @@ def _as_json(result: Result) -> dict[str, Any]:
 
 def _same(there: Result, here: Result) -> bool:
     """Whether a summary is of the same seed, settings, device, precision and skipped images."""
-    compared = ("recipe", "seed", "device_name", "precision", "skipped", "settings")
-    return all(getattr(there, name) == getattr(here, name) for name in compared)
+    compared = ("recipe", "seed", "device_name", "precision", "skipped")
+    return all(getattr(there, name) == getattr(here, name) for name in compared) and json.dumps(
+        dict(there.settings), sort_keys=True
+    ) == json.dumps(dict(here.settings), sort_keys=True)

@@ -11,7 +11,7 @@ from fastcv.recipe.checks import BEATEN, NOT_BEATEN
 from fastcv.report import figures, page_tables
 from fastcv.report.document import READING, Chapter, Document, Shown
 from fastcv.report.figures import Picture
-from fastcv.report.tables import blocks, in_words
+from fastcv.report.tables import blocks, epochs_in_words
 
 # The page may show what it carries, and fetch nothing.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -104,7 +104,7 @@ def _told(shown: Shown) -> Iterator[str]:
         if line.within and not within:
             within = f" (within tolerance: {line.within})"
         yield (
-            f"{line.measured} {line.metric}{reported}{within}; {in_words(block.epochs)} in "
+            f"{line.measured} {line.metric}{reported}{within}; {epochs_in_words(block.epochs)} in "
             f"{block.time} on {block.device}"
         )
 

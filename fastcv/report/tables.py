@@ -193,7 +193,7 @@ def epochs(experiment: Experiment) -> str:
     return ran if ran == str(experiment.epochs) else f"{ran} of {experiment.epochs}"
 
 
-def in_words(epochs: str) -> str:
+def epochs_in_words(epochs: str) -> str:
     """Write "1 epoch", "15 epochs", "7 of 15 epochs"."""
     return f"{epochs} epoch" if epochs == "1" else f"{epochs} epochs"
 
@@ -250,10 +250,15 @@ def distinct(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
     return list(groups.values())
 
 
+def not_run(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
+    """Keep of the `distinct` experiments those without a finished run."""
+    return [group for group in distinct(experiments) if not any(each.results for each in group)]
+
+
 def lead(experiments: Sequence[Experiment]) -> str:
     """Say how many experiments there are, and how many of them were run; two names are one."""
     groups = distinct(experiments)
-    missing = [group for group in groups if not any(each.results for each in group)]
+    missing = not_run(experiments)
     cut = sum(any(each.altered for each in group) for group in missing)
     changed = f", {cut} of these only with changed settings" if cut else ""
     run = len(groups) - len(missing)
@@ -286,7 +291,7 @@ def as_text(experiments: Sequence[Experiment]) -> str:
         parts.append(
             "changed, so not compared:\n"
             + "\n".join(
-                f"  {cut.experiment.name}: {cut.measured}; {in_words(cut.epochs)}; "
+                f"  {cut.experiment.name}: {cut.measured}; {epochs_in_words(cut.epochs)}; "
                 f"{cut.time}; {', '.join(cut.changed)}"
                 for cut in cuts
             )
@@ -297,7 +302,7 @@ def as_text(experiments: Sequence[Experiment]) -> str:
             "unfinished, left out:\n"
             + "\n".join(f"  {run.path}: {run.epochs} of {run.planned} epochs" for run in unfinished)
         )
-    missing = [group for group in distinct(experiments) if not any(each.results for each in group)]
+    missing = not_run(experiments)
     if missing:
         names = "\n".join(f"  {', '.join(each.name for each in group)}" for group in missing)
         parts.append(f"not run ({len(missing)}):\n{names}")

@@ -59,7 +59,7 @@ def write(experiments: Sequence[Experiment], folder: Path, say: Callable[[str], 
     file = folder / FILE
     runs.write_json(file, as_json(report))
     say(str(file))
-    if not _ids(result for each in experiments for result in (*each.results, *each.altered)):
+    if not any(isinstance(block, workspaces().PanelGrid) for block in report.blocks):
         say(f"{file} has tables and no charts: none of its runs was logged to Weights & Biases")
 
     def save(entity: str, project: str) -> str:

@@ -68,7 +68,7 @@ def in_words(job: Job) -> str:
     experiment = _experiment([job])
     (result,) = experiment.results
     measured = "" if job.smoke else ", ".join(_measured(experiment))
-    epochs = tables.in_words(str(result.epochs))
+    epochs = tables.epochs_in_words(str(result.epochs))
     said = f"{measured or epochs} in {result.seconds:.1f} s"
     if result.warmup_seconds is not None:
         said += f", warm-up {result.warmup_seconds:.1f} s"
