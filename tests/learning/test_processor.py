@@ -7,8 +7,11 @@ import torch
 
 from fastcv.learning import processor
 
+# A tensor may find a new place once: what a process frees and takes besides shifts the rest. What
+# counts is the usual step.
 FAULTS = """
 import resource
+import statistics
 import sys
 import torch
 from fastcv.learning.processor import keep_freed_memory
@@ -20,16 +23,18 @@ def step():
     tensors = [torch.ones(size, 2**18) for size in (3, 17, 40)]  # 3, 17 and 40 MiB
     del tensors
 
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
 for _ in range(5):
     step()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    step()
-print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(kept, statistics.median_low(faults() for _ in range(21)))
 """
 
 
-def page_faults(mode, **settings):
+def page_faults_of_a_step(mode, **settings):
     unset = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     unset.pop("GLIBC_TUNABLES", None)
     command = [sys.executable, "-W", "ignore", "-c", FAULTS, mode]
@@ -44,11 +49,11 @@ def page_faults(mode, **settings):
     reason="needs glibc",
 )
 def test_memory_that_is_kept_is_not_asked_for_page_by_page_again():
-    kept, few = page_faults("keep")
+    kept, few = page_faults_of_a_step("keep")
     assert kept
-    _, many = page_faults("leave")
-    assert few < 200 < 20_000 < many
-    kept, _ = page_faults("keep", MALLOC_ARENA_MAX="2")
+    _, many = page_faults_of_a_step("leave")
+    assert few < 10 < 1_000 < many
+    kept, _ = page_faults_of_a_step("keep", MALLOC_ARENA_MAX="2")
     assert not kept
 
 
