@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from fastcv import __version__, catalogue
+from fastcv.text import aligned
 
 app = typer.Typer(
     help="Image-classification experiments: run a recipe, compare it with its report.",
@@ -59,12 +60,10 @@ def _options(
 def recipes() -> None:
     """List every recipe and variant with what its report claims."""
     rows = [(each.name, catalogue.headline(each), each.summary) for each in catalogue.entries()]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = aligned(rows)
     terminal = shutil.get_terminal_size().columns
-    if not sys.stdout.isatty() or sum(widths) + 4 <= terminal:
-        for row in rows:
-            cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-            typer.echo("  ".join(cells).rstrip())
+    if not sys.stdout.isatty() or max(map(len, lines)) <= terminal:
+        typer.echo("\n".join(lines))
         return
     fill = textwrap.TextWrapper(max(terminal, 24), initial_indent="    ", subsequent_indent="    ")
     for name, *cells in rows:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from fastcv.recipe.identity import change
 from fastcv.report.experiments import HEADLINES, MEASURED_FIRST, SKIPPED, Experiment, Result
+from fastcv.text import aligned
 
 WITHIN = {
     "within": "yes",
@@ -285,7 +286,7 @@ def as_text(experiments: Sequence[Experiment]) -> str:
                         f"{block.time} on {block.device}, {_seeded(block.seeds)}" if first else "",
                     )
                 )
-    parts = [_aligned(rows) if len(rows) > 1 else "no experiment was run in full"]
+    parts = ["\n".join(aligned(rows)) if len(rows) > 1 else "no experiment was run in full"]
     cuts = [cut for experiment in experiments for cut in short_cuts(experiment)]
     if cuts:
         parts.append(
@@ -308,11 +309,3 @@ def as_text(experiments: Sequence[Experiment]) -> str:
         parts.append(f"not run ({len(missing)}):\n{names}")
     parts.append(lead(experiments))
     return "\n\n".join(parts)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )

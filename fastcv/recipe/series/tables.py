@@ -8,6 +8,7 @@ from fastcv.recipe.training import SMOKE_NOTE
 from fastcv.report import tables
 from fastcv.report.experiments import HEADLINES, MEASURED_FIRST, Experiment, Result
 from fastcv.report.reading import MEASURES
+from fastcv.text import aligned
 
 COLUMNS = (
     "experiment",
@@ -35,7 +36,7 @@ def table(jobs: Sequence[Job], at_once: int = 1) -> str:
     for job in jobs:
         groups.setdefault(job.name, []).append(job)
     rows = [COLUMNS, *(_row(group) for group in groups.values())]
-    lines = _aligned(rows)
+    lines = aligned(rows)
     for job in jobs:
         if job.failure:
             lines.append(f"failed: {job.label}: {job.failure}")
@@ -60,7 +61,7 @@ def listing(jobs: Sequence[Job]) -> str:
             said = f"done before: {job.run.path}" if job.run else "would run"
         seed = "-" if job.recipe is None else f"seed {job.recipe.seed}"
         rows.append((_named(job), seed, said))
-    return "\n".join(_aligned(rows))
+    return "\n".join(aligned(rows))
 
 
 def in_words(job: Job) -> str:
@@ -173,11 +174,3 @@ def _states(jobs: list[Job]) -> str:
         "not run": sum(job.waits for job in jobs),
     }
     return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
