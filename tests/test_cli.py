@@ -164,7 +164,7 @@ def test_smoke_run_of_a_pretrained_recipe_needs_no_weights_and_no_data(tmp_path)
 def test_lr_find_writes_plot_and_table(tmp_path):
     code, output = invoke("lr-find", "digits", "--out", tmp_path, "--device", "cpu")
     assert code == 0
-    for name in ("valley", "steep", "slide", "minimum"):
+    for name in ("valley", "steep", "slide", "minimum", "largest"):
         assert name in output
     assert (tmp_path / "lr_find.png").is_file()
     header, *rows = (tmp_path / "lr_find.csv").read_text().splitlines()

@@ -26,7 +26,7 @@ from fastcv.interpret.style import (
 )
 
 DASHES = ("--", ":", "-.")
-SUGGESTION_MARKS = (("o", VERMILION), ("s", GREEN), ("^", PURPLE), ("D", INK))
+SUGGESTION_MARKS = (("o", VERMILION), ("s", GREEN), ("^", PURPLE), ("D", INK), ("v", GREY))
 
 
 def curves(

@@ -60,6 +60,27 @@ class Rates(NamedTuple):
     suggestions: dict[str, tuple[float, float]]
 
 
+def largest(rates: Tensor, losses: Tensor, num_it: int) -> tuple[float, tuple[float, float]]:
+    """Suggest the rate of the lowest loss: the largest that a cycle should rise to.
+
+    It is ten times fastai's `minimum`, which is for a rate that stays. A cycle of SGD, which soon
+    falls from its top, bears more than `valley` suggests.
+
+    Args:
+        rates: of the finder's steps, without the first and the last ones.
+        losses: after each of these steps.
+        num_it: steps of the finder; not used.
+
+    Returns:
+        the rate, and the point (rate, loss) of the curve that it stands for.
+
+    Source: Smith 2018, arXiv:1803.09820, section 4.1.
+    """
+    lowest = int(losses.argmin())
+    rate, loss = float(rates[lowest]), float(losses[lowest])
+    return rate, (rate, loss)
+
+
 def find_rates(
     learn: Learner,
     *,
@@ -67,7 +88,7 @@ def find_rates(
     end_lr: float | Sequence[float] = 10,
     num_it: int = 100,
     stop_div: bool = True,
-    suggest_funcs: Sequence[Callable] = (valley, steep, slide, minimum),
+    suggest_funcs: Sequence[Callable] = (valley, steep, slide, minimum, largest),
 ) -> Rates:
     """Train `learn` with an exponentially growing learning rate, then put everything back.
 
@@ -80,7 +101,7 @@ def find_rates(
         end_lr: the rate after the last step, as `start_lr`.
         num_it: steps, at least 6.
         stop_div: stop when the smoothed loss exceeds four times its best.
-        suggest_funcs: fastai's suggestion methods, `f(rates, losses, num_it) -> rate, point`.
+        suggest_funcs: `largest`, and fastai's methods: `f(rates, losses, num_it) -> rate, point`.
 
     Raises:
         ValueError: the rates do not grow, or there is too little to learn a suggestion from.

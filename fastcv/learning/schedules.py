@@ -19,7 +19,7 @@ from fastcv.learning.lr_finder import find_rates
 from fastcv.learning.models import last_children
 
 MONITORS = ("valid_loss", "valid_accuracy", "train_loss", "train_accuracy")
-SUGGESTIONS = ("valley", "steep", "slide", "minimum")  # names of fastai's suggestion methods
+SUGGESTIONS = ("valley", "steep", "slide", "minimum", "largest")  # of the LR finder, by name
 
 # A curve takes the step, the epoch, the steps of an epoch and the epochs of the stage, all counted
 # from 0, and returns a factor of the learning rate and the momentum (None: left as it is).
@@ -171,7 +171,8 @@ class Constant:
     Args:
         epochs: passes over the training images.
         lr: learning rate; a pair is spread evenly, in ratio, from the first parameter group to the
-            last; a name (valley, steep, slide, minimum) is what the LR finder suggests on the spot.
+            last; a name (valley, steep, slide, minimum, largest) is what the LR finder suggests on
+            the spot.
         frozen: True trains the head alone, a number n the last n children of the net, False all.
         clip: largest norm of the gradient, None for no limit.
         clip_value: largest magnitude of each element of the gradient, None for no limit.

@@ -17,7 +17,7 @@ from matplotlib import pyplot
 from torch import nn
 
 from fastcv.learning.learner import Learner
-from fastcv.learning.lr_finder import find_rates, untouched_randomness
+from fastcv.learning.lr_finder import find_rates, largest, untouched_randomness
 
 SGD = partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=0.9, fused=True))
 
@@ -263,10 +263,21 @@ def test_find_rates_records_fastais_curve(tmp_path):
     found = find_rates(toy_learner(tmp_path), num_it=60)
     assert list(found.rates) == stock.recorder.lrs
     assert list(found.losses) == [loss.item() for loss in stock.recorder.losses]
-    assert list(found.suggestions) == ["valley", "steep", "slide", "minimum"]
+    assert list(found.suggestions) == ["valley", "steep", "slide", "minimum", "largest"]
     for rate, loss in found.suggestions.values():
         assert 1e-7 < rate < 10
         assert min(found.losses) <= loss <= max(found.losses)
+
+
+def test_largest_is_the_rate_of_the_lowest_loss(tmp_path):
+    found = find_rates(toy_learner(tmp_path))
+    kept = slice(10, len(found.losses) - 5)
+    lowest = int(np.argmin(found.losses[kept]))
+    rate, loss = found.suggestions["largest"]
+    assert rate == pytest.approx(found.rates[kept][lowest])
+    assert loss == pytest.approx(found.losses[kept][lowest])
+    assert rate == pytest.approx(10 * found.suggestions["minimum"][0])
+    assert toy_learner(tmp_path).lr_find(suggest_funcs=largest, show_plot=False).largest == rate
 
 
 def test_find_rates_with_fewer_batches_than_steps_goes_round(tmp_path):
@@ -316,8 +327,10 @@ def test_find_rates_with_too_few_losses_says_so_in_a_sentence(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
-@pytest.mark.parametrize(("method", "fewest"), [(slide, 16), (steep, 2), (valley, 1), (minimum, 1)])
-def test_methods_of_fastai_need_as_many_losses_as_we_ask_for(method, fewest):
+@pytest.mark.parametrize(
+    ("method", "fewest"), [(slide, 16), (steep, 2), (valley, 1), (minimum, 1), (largest, 1)]
+)
+def test_methods_need_as_many_losses_as_we_ask_for(method, fewest):
     rates, losses = torch.logspace(-5, 0, fewest), torch.linspace(2, 1, fewest)
     method(rates, losses, 100)
     with pytest.raises((IndexError, RuntimeError, ValueError)):

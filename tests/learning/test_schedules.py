@@ -146,7 +146,9 @@ def test_named_rate_is_what_the_finder_suggests():
 
 
 def test_unknown_rate_name_is_refused():
-    with pytest.raises(ValueError, match="one of valley, steep, slide, minimum, got 'best'"):
+    with pytest.raises(
+        ValueError, match="one of valley, steep, slide, minimum, largest, got 'best'"
+    ):
         Constant(epochs=1, lr="best")(make_learner())
 
 
