@@ -13,8 +13,9 @@ Readings  the net is torchvision's, with its 7x7 stem of stride 2 and its max-po
           epoch 5, of the lowest validation loss: 78.3 % train and 69.2 % test. What brought the
           report its 77 % is not known
 Variants  one_cycle: one cycle of Nesterov SGD in 10 epochs, label smoothing, crops and flips
-Rates     one_cycle's is SGD's usual 0.1 for batches of 128, where the finder suggests 0.0008
-          (valley) to 0.003 (minimum)
+Rates     one_cycle's comes from the finder: "largest", 0.033 with seed 0. The same training came to
+          80.2 % test with it, to 67.2 % at the finder's "slide", 0.0025, and to 81.7 % at SGD's
+          usual 0.1
 
     fastcv recipe resnet18_cifar10
 """
@@ -61,6 +62,6 @@ variants = named(
         data=replace(recipe.data, augment=(RandomCrop(padding=4, padding_mode="reflect"), Flip())),
         optimizer=SGD(momentum=0.9, weight_decay=5e-4, nesterov=True),
         loss=CrossEntropy(label_smoothing=0.1),
-        schedule=(OneCycle(epochs=10, lr=0.1, momenta=None),),
+        schedule=(OneCycle(epochs=10, lr="largest", momenta=None),),
     ),
 )

@@ -179,10 +179,13 @@ def test_lr_find_marks_the_suggestions_with_their_values():
 @pytest.mark.parametrize("last", [[80.0, 1e4, 1e9], [50.0, np.inf, np.nan]])
 def test_lr_find_explosion_does_not_flatten_the_valley(last):
     losses = [2.3, 2.3, 2.1, 1.6, 1.2, 1.9, *last]
-    (axes,) = interpret.lr_find(np.logspace(-5, 1, 9), losses, {"slide": (0.1, 2.9)}).axes
+    suggestions = {"slide": (0.1, 1.3), "steep": (1.0, 40.0), "valley": (2.0, last[1])}
+    (axes,) = interpret.lr_find(np.logspace(-5, 1, 9), losses, suggestions).axes
     low, high = axes.get_ylim()
     assert 0.5 < low < 1.2
-    assert 2.9 < high < 4, "the start and every suggestion must be in sight, the explosion not"
+    assert 2.3 < high < 3.5, "the start must be in sight, the explosion not"
+    heights = [line(axes, name).get_ydata()[0] for name in suggestions]
+    assert heights == [1.3, high, high]
 
 
 def test_lr_find_without_a_finite_loss_is_refused():

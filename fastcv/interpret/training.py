@@ -146,7 +146,7 @@ def lr_find(
     """Draw the loss against the learning rate, with the suggested rates marked.
 
     The loss's axis ends a little above where the loss came down from: how far it explodes
-    afterwards says nothing.
+    afterwards says nothing, and a suggestion from there is marked on the upper edge.
 
     Args:
         rates: the learning rates tried, rising.
@@ -174,12 +174,18 @@ def lr_find(
     dress(axes, x="learning rate (log scale)", y="training loss, smoothed")
     axes.set_xscale("log")
     axes.plot(rates, losses, color=BLUE, linewidth=LINE, marker="o" if len(rates) == 1 else None)
+    lowest = int(np.nanargmin(np.where(finite, losses, np.nan)))
+    before = losses[: lowest + 1]
+    bottom, start = losses[lowest], before[np.isfinite(before)].max()
+    span = max(start - bottom, 0.1 * abs(bottom), 1e-6)
+    top = min(start + 0.5 * span, losses[finite].max()) + 0.08 * span
+    axes.set_ylim(bottom - 0.08 * span, top)
     for i, (name, (rate, loss)) in enumerate(suggestions.items()):
         marker, colour = SUGGESTION_MARKS[i % len(SUGGESTION_MARKS)]
         axes.axvline(rate, color=colour, linewidth=0.8, linestyle=":")
         axes.plot(
             [rate],
-            [loss],
+            [min(loss, top)],
             color=colour,
             linestyle="none",
             marker=marker,
@@ -189,14 +195,8 @@ def lr_find(
             markeredgewidth=1.6,
             label=f"{name} {rate:.3g}",
             zorder=3,
+            clip_on=False,
         )
-    lowest = int(np.nanargmin(np.where(finite, losses, np.nan)))
-    before = losses[: lowest + 1]
-    bottom, start = losses[lowest], before[np.isfinite(before)].max()
-    span = max(start - bottom, 0.1 * abs(bottom), 1e-6)
-    marked = [loss for _, loss in suggestions.values() if np.isfinite(loss)]
-    top = max([min(start + 0.5 * span, losses[finite].max()), *marked])
-    axes.set_ylim(bottom - 0.08 * span, top + 0.08 * span)
     axes.yaxis.set_major_formatter(PLAIN_NUMBERS)
     legend(axes, columns=4)
     return figure

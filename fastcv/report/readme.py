@@ -44,7 +44,7 @@ def results_table(experiments: Sequence[Experiment]) -> str:
     cuts = [cut for experiment in experiments for cut in short_cuts(experiment)]
     if cuts:
         parts.append(
-            f"<details>\n<summary>{len(cuts)} short cuts: experiments with changed settings, "
+            f"<details>\n<summary>{len(cuts)} short cuts and other runs with changed settings, "
             f"compared with nothing</summary>\n\n{short_cut_table(cuts)}\n\n</details>"
         )
     return "\n\n".join(parts)
