@@ -19,9 +19,8 @@ Variants  model0: five layers, batches of 512
           model6: five layers, a rate of 0.1
           model7: five layers, a rate of 0.001
           model8: four layers of three blocks
-          one_cycle: one cycle of Nesterov SGD in 16 epochs, label smoothing, crops and flips
-Rates     one_cycle's is 0.2 for batches of 128, three times what the finder gives as "largest",
-          0.07: 0.2 is what was measured
+          one_cycle: one cycle of Nesterov SGD in 20 epochs, label smoothing, crops and flips
+Rates     one_cycle's comes from the finder: "largest"
 
     fastcv recipe light_resnet_cifar10/one_cycle
 """
@@ -150,6 +149,6 @@ variants = named(
         ),
         optimizer=SGD(momentum=0.9, weight_decay=5e-4, nesterov=True),
         loss=CrossEntropy(label_smoothing=0.1),
-        schedule=(OneCycle(epochs=16, lr=0.2, momenta=None),),
+        schedule=(OneCycle(epochs=20, lr="largest", momenta=None),),
     ),
 )

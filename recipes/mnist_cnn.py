@@ -8,7 +8,7 @@ Readings  the layers are the usual first net's (conv 32, conv 64, max-pool, FC 1
           mean and deviation; which images validate is not stated
 Variants  regularised: dropout of 0.2 after every block, 15 epochs
           one_cycle: one cycle of AdamW in 5 epochs, small affine moves, label smoothing
-Rates     one_cycle's is the finder's "slide", 0.0044, rounded
+Rates     one_cycle's comes from the finder: "slide"
 
     fastcv recipe mnist_cnn/regularised
 """
@@ -67,6 +67,6 @@ variants = named(
         ),
         optimizer=AdamW(weight_decay=0.01),
         loss=CrossEntropy(label_smoothing=0.1),
-        schedule=(OneCycle(epochs=5, lr=4e-3),),
+        schedule=(OneCycle(epochs=5, lr="slide"),),
     ),
 )
