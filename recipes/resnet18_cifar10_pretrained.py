@@ -13,8 +13,8 @@ Variants  last4: layer3, layer4 and fc are trained
           last6: layer1 to layer4 and fc are trained
           last5_sgd: SGD at 0.01 along a cosine in place of Adam
           one_cycle: images enlarged to 64, the head for 1 epoch, then the whole net for 5
-Rates     one_cycle takes the head's from the finder (valley); the whole net's are 0.0001 to 0.002,
-          usual for AdamW on a net from ImageNet
+Rates     one_cycle's come from the finder (valley), the head's before each stage; the first layers'
+          are a twentieth of it
 
     fastcv recipe resnet18_cifar10_pretrained
 """
@@ -100,7 +100,7 @@ variants = named(
         loss=CrossEntropy(label_smoothing=0.1),
         schedule=(
             OneCycle(epochs=1, lr="valley", frozen=True),
-            OneCycle(epochs=5, lr=(1e-4, 2e-3)),
+            OneCycle(epochs=5, lr="valley", spread=20),
         ),
     ),
 )

@@ -15,8 +15,8 @@ Variants  fixed_extractor: only the last layer is trained, 80 epochs
           fixed_rotation: the fixed extractor on images turned by 30 to 60 degrees
           dropout: the whole network with dropout of 0.25 before the last layer
           one_cycle: the head for 2 epochs, then the whole net for 12, rates growing to the head
-Rates     one_cycle takes the head's from the finder (valley); the whole net's are 0.00001 to 0.001,
-          usual for AdamW on a net from ImageNet
+Rates     one_cycle's come from the finder (valley), the head's before each stage; the first layers'
+          are a hundredth of it, as in fastai's fine-tuning
 
 `/one_cycle` is not measured yet. It differs from the report in what nets from ImageNet are known to
 gain from: crops of at least a third of the image, a new head trained before the rest, rates that
@@ -106,7 +106,7 @@ variants = named(
         loss=CrossEntropy(label_smoothing=0.1),
         schedule=(
             OneCycle(epochs=2, lr="valley", frozen=True),
-            OneCycle(epochs=12, lr=(1e-5, 1e-3)),
+            OneCycle(epochs=12, lr="valley", spread=100),
         ),
         reported=Reported(source="000, part 2, whole network", test_accuracy=0.5697),
     ),

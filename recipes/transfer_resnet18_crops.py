@@ -16,8 +16,8 @@ Readings  the backbone is the course starter's ResNet-18, SGD has its momentum o
 Variants  starter: the course starter: only the last layer, 10 epochs, centre crops
           fixed_extractor: only the last layer is trained, 30 epochs
           one_cycle: the head for 2 epochs, then the whole net for 8, rates growing towards the head
-Rates     one_cycle takes the head's from the finder (valley); the whole net's are 0.00001 to 0.001,
-          usual for AdamW on a net from ImageNet
+Rates     one_cycle's come from the finder (valley), the head's before each stage; the first layers'
+          are a hundredth of it, as in fastai's fine-tuning
 
 `/one_cycle` is not measured yet. It differs from the report in what nets from ImageNet are known to
 gain from: ImageNet's own statistics, crops of at least a third of the image, a new head trained
@@ -103,7 +103,7 @@ variants = named(
         loss=CrossEntropy(label_smoothing=0.1),
         schedule=(
             OneCycle(epochs=2, lr="valley", frozen=True),
-            OneCycle(epochs=8, lr=(1e-5, 1e-3)),
+            OneCycle(epochs=8, lr="valley", spread=100),
         ),
         reported=Reported(source="002, part 2, whole network", test_accuracy=0.5631),
     ),

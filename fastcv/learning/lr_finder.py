@@ -30,6 +30,7 @@ from fastai.callback.schedule import minimum, slide, steep, valley
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner, Metric
 from fastai.optimizer import Optimizer, OptimWrapper
+from fastcore.basics import even_mults
 from fastcore.foundation import L
 from torch import Tensor, nn
 
@@ -74,11 +75,14 @@ def largest(rates: Tensor, losses: Tensor, num_it: int) -> tuple[float, tuple[fl
     Returns:
         the rate, and the point (rate, loss) of the curve that it stands for.
 
-    Source: Smith 2018, arXiv:1803.09820, section 4.1.
+    Source: Smith 2018, arXiv:1803.09820.
     """
     lowest = int(losses.argmin())
     rate, loss = float(rates[lowest]), float(losses[lowest])
     return rate, (rate, loss)
+
+
+SUGGESTIONS = (valley, steep, slide, minimum, largest)
 
 
 def find_rates(
@@ -88,7 +92,8 @@ def find_rates(
     end_lr: float | Sequence[float] = 10,
     num_it: int = 100,
     stop_div: bool = True,
-    suggest_funcs: Sequence[Callable] = (valley, steep, slide, minimum, largest),
+    spread: float = 1.0,
+    suggest_funcs: Sequence[Callable] = SUGGESTIONS,
 ) -> Rates:
     """Train `learn` with an exponentially growing learning rate, then put everything back.
 
@@ -101,6 +106,8 @@ def find_rates(
         end_lr: the rate after the last step, as `start_lr`.
         num_it: steps, at least 6.
         stop_div: stop when the smoothed loss exceeds four times its best.
+        spread: the rates are the last parameter group's; the first's are divided by this, and those
+            between lie evenly, in ratio.
         suggest_funcs: `largest`, and fastai's methods: `f(rates, losses, num_it) -> rate, point`.
 
     Raises:
@@ -116,7 +123,7 @@ def find_rates(
     if len(learn.dls.train) == 0:
         raise ValueError("the training set must give at least one batch: lower the batch size")
 
-    sweep = _Sweep(start, end, num_it, stop_div)
+    sweep = _Sweep(start, end, num_it, stop_div, spread)
     with untouched(learn), learn.no_logging():
         learn.fit(num_it // len(learn.dls.train) + 1, cbs=sweep)
 
@@ -173,15 +180,21 @@ class _Sweep(Callback):
     order, run_valid = 60, False  # after the Recorder, where fastai's finder stands
     name = "lr_finder"  # callbacks that must stay quiet look for this attribute of the learner
 
-    def __init__(self, start: np.ndarray, end: np.ndarray, steps: int, stop_div: bool):
+    def __init__(
+        self, start: np.ndarray, end: np.ndarray, steps: int, stop_div: bool, spread: float
+    ):
         self.start, self.end, self.steps, self.stop_div = start, end, steps, stop_div
+        self.spread = spread
         self.rates: list[float] = []
         self.losses: list[float] = []
         self.average, self.exploded = torch.zeros(()), False
 
+    def before_fit(self):
+        self.shares = np.asarray(even_mults(1 / self.spread, 1, len(self.opt.hypers)))
+
     def before_batch(self):
         grown = (self.end / self.start) ** (self.train_iter / self.steps)
-        self.opt.set_hyper("lr", (self.start * grown).tolist())
+        self.opt.set_hyper("lr", (self.start * grown * self.shares).tolist())
 
     def after_batch(self):
         # fastai's smoothing, in float32 also where the loss is in half precision.

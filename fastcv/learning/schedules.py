@@ -15,11 +15,10 @@ from fastai.callback.training import GradientClip
 from fastai.learner import Learner
 
 from fastcv.learning.keep_best import KeepBest, StopEarly, check_measured
-from fastcv.learning.lr_finder import find_rates
+from fastcv.learning.lr_finder import SUGGESTIONS, find_rates
 from fastcv.learning.models import last_children
 
 MONITORS = ("valid_loss", "valid_accuracy", "train_loss", "train_accuracy")
-SUGGESTIONS = ("valley", "steep", "slide", "minimum", "largest")  # of the LR finder, by name
 
 # A curve takes the step, the epoch, the steps of an epoch and the epochs of the stage, all counted
 # from 0, and returns a factor of the learning rate and the momentum (None: left as it is).
@@ -170,9 +169,10 @@ class Constant:
 
     Args:
         epochs: passes over the training images.
-        lr: learning rate; a pair is spread evenly, in ratio, from the first parameter group to the
-            last; a name (valley, steep, slide, minimum, largest) is what the LR finder suggests on
-            the spot.
+        lr: learning rate of the last parameter group; a name (valley, steep, slide, minimum,
+            largest) is what the LR finder suggests on the spot.
+        spread: the first group's rate is lr / spread, and those between lie evenly, in ratio
+            (fastai's `slice(lr / spread, lr)`).
         frozen: True trains the head alone, a number n the last n children of the net, False all.
         clip: largest norm of the gradient, None for no limit.
         clip_value: largest magnitude of each element of the gradient, None for no limit.
@@ -180,7 +180,8 @@ class Constant:
     """
 
     epochs: int
-    lr: float | tuple[float, float] | str
+    lr: float | str
+    spread: float = 1.0
     frozen: bool | int = False
     clip: float | None = None
     clip_value: float | None = None
@@ -189,13 +190,15 @@ class Constant:
     def __post_init__(self):
         if self.epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        if self.spread < 1:
+            raise ValueError(f"spread must be at least 1, got {self.spread}")
 
     def __call__(self, learn: Learner) -> None:
         """Train `learn` for this stage."""
         learn.create_opt()
         freeze(learn, self.frozen)
         callbacks = [*self.callbacks(), *self._common_callbacks()]
-        learn.fit(self.epochs, lr=learning_rate(learn, self.lr), cbs=callbacks)
+        learn.fit(self.epochs, lr=learning_rate(learn, self.lr, self.spread), cbs=callbacks)
 
     def callbacks(self) -> list[Callback]:
         """What this kind of stage adds to the fit."""
@@ -306,25 +309,31 @@ def freeze(learn: Learner, frozen: bool | int) -> None:
         )
 
 
-def learning_rate(learn: Learner, lr: float | tuple[float, float] | str) -> float | slice:
-    """Make of a stage's `lr` what fastai's `fit` takes; a name asks the LR finder.
+def learning_rate(learn: Learner, lr: float | str, spread: float) -> slice:
+    """Make of a stage's `lr` and `spread` what fastai's `fit` takes; a name asks the LR finder.
 
     Raises:
         ValueError: the name is not one of the finder's suggestions.
     """
-    if isinstance(lr, tuple):
-        return slice(*lr)
-    if not isinstance(lr, str):
-        return lr
-    if lr not in SUGGESTIONS:
-        raise ValueError(
-            f"lr must be a number, a pair or one of {', '.join(SUGGESTIONS)}, got {lr!r}"
-        )
+    if isinstance(lr, str):
+        lr = suggested(learn, lr, spread)
+    return slice(lr / spread, lr)
+
+
+def suggested(learn: Learner, name: str, spread: float) -> float:
+    """Ask the LR finder for a rate, or a run that resumes for what it had found.
+
+    Raises:
+        ValueError: the name is not one of the finder's suggestions.
+    """
+    names = [suggest.__name__ for suggest in SUGGESTIONS]
+    if name not in names:
+        raise ValueError(f"lr must be a number or one of {', '.join(names)}, got {name!r}")
     history = getattr(learn, "history", None)
     if history is not None and history.resuming:  # found before the run was stopped
         rates = next(rates for stage, rates in history.found if stage == history.stage)
     else:
-        rates = find_rates(learn)
+        rates = find_rates(learn, spread=spread)
         if history is not None:
             history.found.append((history.stage, rates))
-    return rates.suggestions[lr][0]
+    return rates.suggestions[name][0]

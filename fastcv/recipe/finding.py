@@ -18,7 +18,7 @@ def find_learning_rate(
     smoke: bool = False,
     write: Callable[[str], None] = print,
 ) -> Rates:
-    """Try growing learning rates on the recipe's net, layers frozen as its first stage says.
+    """Try growing learning rates on the recipe's net, frozen and spread as its first stage says.
 
     Writes lr_find.png and lr_find.csv into `out` (of a smoke run lr_find_smoke.png and .csv) and
     prints the suggestions.
@@ -35,9 +35,9 @@ def find_learning_rate(
         write(SMOKE_NOTE)
     learn = learner(recipe, device=device)
     learn.create_opt()
-    if recipe.schedule:
-        freeze(learn, getattr(recipe.schedule[0], "frozen", False))
-    found = find_rates(learn)
+    first = recipe.schedule[0] if recipe.schedule else None
+    freeze(learn, getattr(first, "frozen", False))
+    found = find_rates(learn, spread=getattr(first, "spread", 1.0))
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     plot = folder / ("lr_find_smoke.png" if smoke else "lr_find.png")

@@ -248,7 +248,7 @@ def test_frozen_and_unfrozen_stages_are_captured_anew():
 
     schedule = (
         Constant(epochs=1, lr=0.02, frozen=True),
-        Constant(epochs=1, lr=(0.001, 0.02)),
+        Constant(epochs=1, lr=0.02, spread=20),
         Constant(epochs=1, lr=0.01, frozen=1),
     )
     _, tape = both(replace(RECIPE, schedule=schedule), in_groups)

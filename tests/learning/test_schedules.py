@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import combined_cos
 from fastai.data.core import DataLoaders
@@ -131,11 +132,16 @@ def test_frozen_needs_more_than_one_group():
         Constant(epochs=1, lr=0.1, frozen=True)(make_learner())
 
 
-def test_pair_of_rates_is_spread_over_the_groups():
+def test_rate_is_spread_over_the_groups_down_from_the_last():
     learn = make_learner(groups=True)
-    Constant(epochs=1, lr=(1e-5, 1e-3))(learn)
+    Constant(epochs=1, lr=1e-3, spread=100)(learn)
     found = [group["lr"] for group in learn.opt.opt.param_groups]
     assert found == pytest.approx([1e-5, 1e-3])
+
+
+def test_spread_below_one_is_refused():
+    with pytest.raises(ValueError, match=r"spread must be at least 1, got 0\.5"):
+        Constant(epochs=1, lr=1e-3, spread=0.5)
 
 
 def test_named_rate_is_what_the_finder_suggests():
@@ -143,6 +149,25 @@ def test_named_rate_is_what_the_finder_suggests():
     Constant(epochs=1, lr="valley")(learn)
     suggested = learn.history.found[0][1].suggestions["valley"][0]
     assert rates(learn) == [suggested] * 30
+
+
+def test_named_rate_is_found_with_the_groups_spread_as_in_training():
+    learn = make_learner(batches=30, groups=True)
+    seen = []
+
+    class Watch(Callback):
+        order = 70  # after what sets the rates
+
+        def before_batch(self):
+            seen.append([group["lr"] for group in self.opt.opt.param_groups])
+
+    learn.add_cb(Watch())
+    Constant(epochs=1, lr="valley", spread=100)(learn)
+    assert len(seen) > 40  # the finder's steps, then the epoch's 30
+    assert all(last == pytest.approx(100 * first) for first, last in seen)
+    found = learn.history.found[0][1]
+    assert found.rates[:9] == pytest.approx([last for _, last in seen[:9]])
+    assert seen[-1][1] == pytest.approx(found.suggestions["valley"][0])
 
 
 def test_unknown_rate_name_is_refused():
