@@ -13,8 +13,8 @@ Variants  last4: layer3, layer4 and fc are trained
           last6: layer1 to layer4 and fc are trained
           last5_sgd: SGD at 0.01 along a cosine in place of Adam
           one_cycle: images enlarged to 64, the head for 1 epoch, then the whole net for 5
-Rates     one_cycle's come from the finder (valley), the head's before each stage; the first layers'
-          are a twentieth of it
+Rates     one_cycle's come from the finder (valley), before each stage anew; the first layers have a
+          twentieth of the head's
 
     fastcv recipe resnet18_cifar10_pretrained
 """

@@ -7,6 +7,7 @@ says, and hands fastai's `fit` the callbacks it stands for.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -170,7 +171,8 @@ class Constant:
     Args:
         epochs: passes over the training images.
         lr: learning rate of the last parameter group; a name (valley, steep, slide, minimum,
-            largest) is what the LR finder suggests on the spot.
+            largest) is what the LR finder suggests on the spot: "steep" and "slide" may lie where
+            the loss has exploded.
         spread: the first group's rate is lr / spread, and those between lie evenly, in ratio
             (fastai's `slice(lr / spread, lr)`).
         frozen: True trains the head alone, a number n the last n children of the net, False all.
@@ -190,6 +192,12 @@ class Constant:
     def __post_init__(self):
         if self.epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        names = [suggest.__name__ for suggest in SUGGESTIONS]
+        if not isinstance(self.lr, Real) and self.lr not in names:
+            raise ValueError(
+                f"lr must be a number or one of {', '.join(names)}, got {self.lr!r}: rates that "
+                "grow towards the head are the head's lr and a spread"
+            )
         if self.spread < 1:
             raise ValueError(f"spread must be at least 1, got {self.spread}")
 
@@ -310,25 +318,14 @@ def freeze(learn: Learner, frozen: bool | int) -> None:
 
 
 def learning_rate(learn: Learner, lr: float | str, spread: float) -> slice:
-    """Make of a stage's `lr` and `spread` what fastai's `fit` takes; a name asks the LR finder.
-
-    Raises:
-        ValueError: the name is not one of the finder's suggestions.
-    """
+    """Make of a stage's `lr` and `spread` what fastai's `fit` takes; a name asks the LR finder."""
     if isinstance(lr, str):
         lr = suggested(learn, lr, spread)
     return slice(lr / spread, lr)
 
 
 def suggested(learn: Learner, name: str, spread: float) -> float:
-    """Ask the LR finder for a rate, or a run that resumes for what it had found.
-
-    Raises:
-        ValueError: the name is not one of the finder's suggestions.
-    """
-    names = [suggest.__name__ for suggest in SUGGESTIONS]
-    if name not in names:
-        raise ValueError(f"lr must be a number or one of {', '.join(names)}, got {name!r}")
+    """Ask the LR finder for a rate, or a run that resumes for what it had found."""
     history = getattr(learn, "history", None)
     if history is not None and history.resuming:  # found before the run was stopped
         rates = next(rates for stage, rates in history.found if stage == history.stage)

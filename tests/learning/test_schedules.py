@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -170,11 +171,11 @@ def test_named_rate_is_found_with_the_groups_spread_as_in_training():
     assert seen[-1][1] == pytest.approx(found.suggestions["valley"][0])
 
 
-def test_unknown_rate_name_is_refused():
-    with pytest.raises(
-        ValueError, match="one of valley, steep, slide, minimum, largest, got 'best'"
-    ):
-        Constant(epochs=1, lr="best")(make_learner())
+@pytest.mark.parametrize("lr", ["best", (1e-5, 1e-3), slice(1e-5, 1e-3), None])
+def test_rate_that_is_no_number_nor_a_name_is_refused(lr):
+    names = "one of valley, steep, slide, minimum, largest"
+    with pytest.raises(ValueError, match=re.escape(f"{names}, got {lr!r}: rates that grow")):
+        Constant(epochs=1, lr=lr)
 
 
 def test_early_stop_ends_after_patience_and_keeps_the_best_weights():
