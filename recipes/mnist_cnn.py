@@ -9,7 +9,7 @@ Readings  the layers are the usual first net's (conv 32, conv 64, max-pool, FC 1
 Variants  regularised: dropout of 0.2 after every block, 15 epochs
           one_cycle: one cycle of AdamW in 5 epochs, small affine moves, label smoothing
 Rates     one_cycle's comes from the finder: "minimum", 0.005 to 0.008 with seeds 0 to 3. "slide"
-          gives 0.2, behind the cliff, with one or two of these, and with that nothing is learnt
+          gives 0.2, behind the cliff, with two of the four, and there nothing is learnt
 
     fastcv recipe mnist_cnn/regularised
 """

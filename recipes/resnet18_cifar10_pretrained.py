@@ -100,7 +100,7 @@ variants = named(
         loss=CrossEntropy(label_smoothing=0.1),
         schedule=(
             OneCycle(epochs=1, lr="valley", frozen=True),
-            OneCycle(epochs=5, lr="valley", spread=20),
+            OneCycle(epochs=5, lr="largest", spread=20),
         ),
     ),
 )

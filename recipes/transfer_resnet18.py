@@ -106,7 +106,7 @@ variants = named(
         loss=CrossEntropy(label_smoothing=0.1),
         schedule=(
             OneCycle(epochs=2, lr="valley", frozen=True),
-            OneCycle(epochs=12, lr="valley", spread=100),
+            OneCycle(epochs=12, lr="largest", spread=100),
         ),
         reported=Reported(source="000, part 2, whole network", test_accuracy=0.5697),
     ),

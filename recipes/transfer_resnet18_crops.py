@@ -103,7 +103,7 @@ variants = named(
         loss=CrossEntropy(label_smoothing=0.1),
         schedule=(
             OneCycle(epochs=2, lr="valley", frozen=True),
-            OneCycle(epochs=8, lr="valley", spread=100),
+            OneCycle(epochs=8, lr="largest", spread=100),
         ),
         reported=Reported(source="002, part 2, whole network", test_accuracy=0.5631),
     ),

@@ -86,7 +86,7 @@ variants = named(
         loss=CrossEntropy(label_smoothing=0.1),
         schedule=(
             OneCycle(epochs=2, lr="valley", frozen=True),
-            OneCycle(epochs=6, lr="valley", spread=100),
+            OneCycle(epochs=6, lr="largest", spread=100),
         ),
         reported=Reported(source="001, part 2, whole network", test_accuracy=0.6413),
     ),
