@@ -20,8 +20,8 @@ Variants  model0: five layers, batches of 512
           model7: five layers, a rate of 0.001
           model8: four layers of three blocks
           one_cycle: one cycle of Nesterov SGD in 20 epochs, label smoothing, crops and flips
-Rates     one_cycle's comes from the finder: "largest", 0.07 with seed 0: 91.9 % test. Sixteen epochs
-          at 0.2, as others train such nets, came to 91.6 %
+Rates     one_cycle's comes from the finder: "largest", 0.07 with seed 0, which came to 91.9 % test.
+          Sixteen epochs at 0.2, as others train such nets, came to 91.6 %
 
     fastcv recipe light_resnet_cifar10/one_cycle
 """

@@ -13,8 +13,12 @@ Variants  last4: layer3, layer4 and fc are trained
           last6: layer1 to layer4 and fc are trained
           last5_sgd: SGD at 0.01 along a cosine in place of Adam
           one_cycle: images enlarged to 64, the head for 1 epoch, then the whole net for 5
-Rates     one_cycle's come from the finder (valley), before each stage anew; the first layers have a
-          twentieth of the head's
+Rates     one_cycle's come from the finder: the head's "valley", then the whole net's "largest"; the
+          first layers have a twentieth of the head's
+
+`/one_cycle` is not measured yet from ImageNet's weights. From those of the same net after 6 epochs
+of CIFAR-100 (53.5 % test) it came to 84.1 % test, its second rate 0.0017; with "valley" there too,
+0.0002, to 80.6 %.
 
     fastcv recipe resnet18_cifar10_pretrained
 """

@@ -15,8 +15,9 @@ Variants  fixed_extractor: only the last layer is trained, 80 epochs
           fixed_rotation: the fixed extractor on images turned by 30 to 60 degrees
           dropout: the whole network with dropout of 0.25 before the last layer
           one_cycle: the head for 2 epochs, then the whole net for 12, rates growing to the head
-Rates     one_cycle's come from the finder (valley), before each stage anew; the first layers have a
-          hundredth of the head's, as in fastai's fine_tune
+Rates     one_cycle's come from the finder: the head's "valley", then the whole net's "largest", as
+          in resnet18_cifar10_pretrained, where it was measured; the first layers have a hundredth
+          of the head's, as in fastai's fine_tune
 
 `/one_cycle` is not measured yet. It differs from the report in what nets from ImageNet are known to
 gain from: crops of at least a third of the image, a new head trained before the rest, rates that

@@ -16,8 +16,9 @@ Readings  the backbone is the course starter's ResNet-18, SGD has its momentum o
 Variants  starter: the course starter: only the last layer, 10 epochs, centre crops
           fixed_extractor: only the last layer is trained, 30 epochs
           one_cycle: the head for 2 epochs, then the whole net for 8, rates growing towards the head
-Rates     one_cycle's come from the finder (valley), before each stage anew; the first layers have a
-          hundredth of the head's, as in fastai's fine_tune
+Rates     one_cycle's come from the finder: the head's "valley", then the whole net's "largest", as
+          in resnet18_cifar10_pretrained, where it was measured; the first layers have a hundredth
+          of the head's, as in fastai's fine_tune
 
 `/one_cycle` is not measured yet. It differs from the report in what nets from ImageNet are known to
 gain from: ImageNet's own statistics, crops of at least a third of the image, a new head trained

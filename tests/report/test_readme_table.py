@@ -81,7 +81,7 @@ def test_a_table_has_a_row_for_each_experiment_that_was_run(tmp_path, write_run)
         "| 90.00 % best test (within tolerance) | 70 | 60 s | A, fp32 | 0 |",
         "| `light_resnet_cifar10/one_cycle` "
         "| to beat: 91.47 % best test (Report 003, table 1, model 5); its recipe: 70 epochs "
-        "| 91.66 % best test (beaten) | 16 | 36 min | A, fp32 | 0 |",
+        "| 91.66 % best test (beaten) | 20 | 36 min | A, fp32 | 0 |",
     ]
 
 
