@@ -64,20 +64,25 @@ class Rates(NamedTuple):
 def largest(rates: Tensor, losses: Tensor, num_it: int) -> tuple[float, tuple[float, float]]:
     """Suggest the rate of the lowest loss: the largest that a cycle should rise to.
 
-    It is ten times fastai's `minimum`, which is for a rate that stays. A cycle of SGD, which soon
-    falls from its top, bears more than `valley` suggests.
+    Mostly it is ten times fastai's `minimum`, which is for a rate that stays. A cycle, which soon
+    falls from its top, bears more than `valley` suggests. It is sought in the upper half of the
+    sweep: a trained net's loss hardly falls, and that of the first few batches may be the lowest by
+    chance. Only where it has risen by a tenth there, all rates count.
 
     Args:
         rates: of the finder's steps, without the first and the last ones.
         losses: after each of these steps.
-        num_it: steps of the finder; not used.
+        num_it: steps of the finder, which tell the half.
 
     Returns:
         the rate, and the point (rate, loss) of the curve that it stands for.
 
     Source: Smith 2018, arXiv:1803.09820.
     """
-    lowest = int(losses.argmin())
+    half = num_it // 2 - num_it // 10  # `rates` begins after a tenth of the steps
+    upper = losses[half:]
+    skipped = half if len(upper) and upper.min() <= 1.1 * losses.min() else 0
+    lowest = skipped + int(losses[skipped:].argmin())
     rate, loss = float(rates[lowest]), float(losses[lowest])
     return rate, (rate, loss)
 

@@ -269,6 +269,28 @@ def test_find_rates_records_fastais_curve(tmp_path):
         assert min(found.losses) <= loss <= max(found.losses)
 
 
+# Of 100 steps from 1e-7 to 10, as the finder keeps them: without the first 10 and the last 5.
+SWEPT = 10 ** torch.linspace(-7, 1, 101)[10:95]
+
+
+def test_largest_is_not_misled_by_the_first_batches_of_a_trained_net():
+    losses = torch.full_like(SWEPT, 1.40)
+    losses[:5] = 1.37  # few batches, an easy one among them
+    losses[SWEPT > 2e-3] = 1.39 + 10 * SWEPT[SWEPT > 2e-3]
+    losses[(SWEPT > 1.2e-3) & (SWEPT <= 2e-3)] = 1.38
+    rate, (there, loss) = largest(SWEPT, losses, 100)
+    assert 1.2e-3 < rate == there <= 2e-3
+    assert loss == pytest.approx(1.38)
+
+
+def test_largest_is_below_an_explosion_wherever_that_is():
+    losses = 2.3 - 0.1 * torch.log10(SWEPT / SWEPT[0])
+    losses[SWEPT > 1e-4] = 2.5 + 1e4 * SWEPT[SWEPT > 1e-4]
+    assert largest(SWEPT, losses, 100)[0] == pytest.approx(1e-4, rel=0.2)
+    short = slice(0, 28)  # stopped before half of the steps
+    assert largest(SWEPT[short], losses[short], 100)[0] == pytest.approx(float(SWEPT[27]))
+
+
 def test_largest_is_the_rate_of_the_lowest_loss(tmp_path):
     found = find_rates(toy_learner(tmp_path))
     kept = slice(10, len(found.losses) - 5)
