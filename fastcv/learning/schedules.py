@@ -179,6 +179,9 @@ class Constant:
         clip: largest norm of the gradient, None for no limit.
         clip_value: largest magnitude of each element of the gradient, None for no limit.
         early_stop: when to end early; the best weights are then kept.
+
+    Raises:
+        ValueError: `epochs` or `spread` is below 1, or `lr` is neither a number nor such a name.
     """
 
     epochs: int
