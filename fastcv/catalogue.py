@@ -7,11 +7,15 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fastcv.recipe import Recipe, Reported
+from fastcv.recipe.addresses import modules
+
+REPORTED = frozenset(each.name for each in fields(Reported))
 OWN = "fastcv_recipe_"  # before the names of modules made of files of one's own
 
 
@@ -85,31 +89,25 @@ def _reported(node: ast.expr, known: dict[str, dict[str, Any]]) -> dict[str, Any
         node: the expression.
         known: the same of the names bound before it.
     """
+    if isinstance(node, ast.Attribute) and node.attr == "reported":  # recipe.reported
+        node = node.value
     if isinstance(node, ast.Name):
         return known.get(node.id, {})
     if not isinstance(node, ast.Call):
         return {}
     given = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
-    if isinstance(node.func, ast.Name) and node.func.id == "Reported":
-        constants = (pair for pair in given.items() if isinstance(pair[1], ast.Constant))
-        return {name: value.value for name, value in constants}
     if "reported" in given:
         return _reported(given["reported"], known)
-    return _reported(node.args[0], known) if node.args else {}  # replace(base, ...)
-
-
-def is_bar(name: str) -> bool:
-    """Whether the number reported for a recipe of this name is to be beaten, not to be met.
-
-    A `one_cycle` variant is fastcv's own way to train a report's net on the report's data.
-    """
-    return name.endswith("/one_cycle")
+    base = _reported(node.args[0], known) if node.args else {}  # replace(base, ...)
+    constants = (pair for pair in given.items() if isinstance(pair[1], ast.Constant))
+    stated = {name: value.value for name, value in constants if name in REPORTED}
+    return {**base, **stated}
 
 
 def headline(entry: Entry) -> str:
     """The one number that stands for an experiment in a list: `test 91.47 % (Report 003 ...)`."""
     reported = entry.reported
-    bar = "to beat: " if is_bar(entry.name) else ""
+    bar = "to beat: " if reported.get("to_beat") else ""
     for metric in ("test", "best_test", "valid", "best_valid", "train"):
         number = reported.get(f"{metric}_accuracy")
         if number is not None:
@@ -170,7 +168,7 @@ def find(reference: str) -> tuple[Path, str]:
     return file, variant
 
 
-def load(reference: str) -> Any:
+def get_recipe(reference: str) -> Recipe:
     """Import the one file that is asked for and return its `Recipe`.
 
     Args:
@@ -179,8 +177,6 @@ def load(reference: str) -> Any:
     Raises:
         ValueError: no such recipe, file or variant, or the file binds no recipe.
     """
-    from fastcv.recipe import Recipe
-
     file, variant = find(reference)
     module = load_file(file)
     variants = getattr(module, "variants", {})
@@ -200,8 +196,7 @@ def module_name(stem: str) -> str:
 
 def own_modules(flat: Mapping[str, Any]) -> list[str]:
     """The modules of files of one's own that a flat recipe names a function or class of."""
-    modules = (value.partition(":")[0] for value in flat.values() if isinstance(value, str))
-    return sorted({module for module in modules if module.startswith(OWN)})
+    return sorted(each for each in modules(flat.values()) if each.startswith(OWN))
 
 
 def _is_ours(file: Path) -> bool:

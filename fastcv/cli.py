@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from fastcv import __version__, catalogue
-from fastcv.text import aligned
+from fastcv.terminal import aligned
 
 app = typer.Typer(
     help="Image-classification experiments: run a recipe, compare it with its report.",
@@ -137,7 +137,7 @@ def recipe(
         for key, value in flat(chosen).items():
             typer.echo(f"{key}={value}")
         return
-    from fastcv.recipe import train
+    from fastcv.experiment.train import train
 
     train(chosen, out=out, wandb=wandb, device=device, smoke=smoke)
 
@@ -148,21 +148,14 @@ def resume(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: as it began.")
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the recipe file that the run names.")
+    ] = False,
 ) -> None:
     """Go on with a stopped run behind its last finished epoch."""
-    from fastcv.runs import Run
+    from fastcv.experiment.train import resume as resume_run
 
-    stopped = Run(run)
-    started = stopped.started
-    from fastcv.recipe import train
-
-    train(
-        stopped.recipe,
-        wandb=started["settings"]["wandb"],
-        device=started["settings"]["device"] if device is None else device,
-        smoke=started["smoke"],
-        resume=run,
-    )
+    resume_run(run, device=device, trust=trust)
 
 
 @app.command("lr-find")
@@ -178,7 +171,7 @@ def lr_find(
 ) -> None:
     """Plot the loss against the learning rate, with suggestions."""
     chosen = _chosen(name, data, seed, settings, skip_bad)
-    from fastcv.recipe.finding import find_learning_rate
+    from fastcv.experiment.lr_find import find_learning_rate
 
     find_learning_rate(chosen, out=out, device=device, smoke=smoke, write=typer.echo)
 
@@ -202,12 +195,12 @@ def bench(
     """Measure this machine: plain PyTorch, stock fastai, fastcv, and what each part brings."""
     settings = _with_compile(settings, compiled)
     chosen = _chosen(name, data, None, settings, skip_bad)
-    from fastcv import runs
+    from fastcv import files
     from fastcv.bench import bench as measure
 
     found = measure(chosen, device=device, rounds=rounds, peak_memory=memory, write=typer.echo)
     if json is not None:
-        runs.write_json(json, found)
+        files.write_json(json, found)
         typer.echo(str(json))
 
 
@@ -228,7 +221,9 @@ def report(
     ] = None,
     readme: Annotated[
         bool,
-        typer.Option("--readme", help="Only write README.md's table, from results/ or --results."),
+        typer.Option(
+            "--readme", help="Only write README.md's table, from recipes/results/ or --results."
+        ),
     ] = False,
     wandb: Annotated[
         bool,
@@ -280,7 +275,7 @@ def _chosen(
 ) -> Any:
     """Load a recipe and put the command line's values into it."""
     catalogue.find(name)  # a mistyped name is answered before anything heavy is imported
-    chosen = catalogue.load(name)
+    chosen = catalogue.get_recipe(name)
     from fastcv.recipe import override
 
     asked = _asked(data, settings, skip_bad)
@@ -313,7 +308,7 @@ def _series(
 ) -> bool:
     """Run a series or list it, and say whether none of it failed."""
     catalogue.find(name)  # a mistyped name is answered before anything heavy is imported
-    from fastcv.recipe import series
+    from fastcv.experiment import series
 
     jobs = series.plan(name, settings=settings, **planned)
     if dry_run:

@@ -26,35 +26,27 @@ Rates     one_cycle's comes from the finder: "largest", 0.07 with seed 0, which 
     fastcv recipe light_resnet_cifar10/one_cycle
 """
 
-from dataclasses import replace
-
-from fastcv.data.augment import ColorJitter, Flip, RandomCrop, Rotation
-from fastcv.data.images import Images
-from fastcv.data.sources import cifar10
-from fastcv.data.statistics import CIFAR10_STATISTICS
-from fastcv.learning.losses import CrossEntropy
-from fastcv.learning.models import FromScratch
-from fastcv.learning.optimizers import SGD, Adam
-from fastcv.learning.schedules import Cosine, OneCycle
-from fastcv.nets import LightResNet
-from fastcv.recipe import Recipe, Reported, named
+from fastcv import CIFAR10_STATS, Images, Recipe, Reported, cifar10, named, nets, replace
+from fastcv.augment import ColorJitter, HorizontalFlip, RandomCrop, Rotation
+from fastcv.learning import SGD, Adam, Cosine, CrossEntropy, FromScratch, OneCycle
 
 recipe = Recipe(
+    name="light_resnet_cifar10",
     data=Images(
         source=cifar10,
         size=32,
         batch_size=128,
         drop_last=False,
-        normalise=CIFAR10_STATISTICS,
+        normalize=CIFAR10_STATS,
         augment=(
             Rotation(degrees=5, interpolation="nearest"),
-            Flip(),
+            HorizontalFlip(),
             RandomCrop(padding=4),
             ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
         ),
     ),
     model=FromScratch(
-        net=LightResNet,
+        net=nets.LightResNet,
         settings={"widths": (32, 64, 128, 256), "depths": (2, 2, 2, 2), "strides": (1, 2, 2, 2)},
     ),
     optimizer=Adam(),
@@ -132,6 +124,7 @@ model8 = replace(
 )
 
 variants = named(
+    recipe,
     model0=model0,
     model1=model1,
     model2=model2,
@@ -143,10 +136,11 @@ variants = named(
     model8=model8,
     one_cycle=replace(
         recipe,
+        reported=replace(recipe.reported, to_beat=True),
         data=replace(
             recipe.data,
             drop_last=True,
-            augment=(RandomCrop(padding=4, padding_mode="reflect"), Flip()),
+            augment=(RandomCrop(padding=4, padding_mode="reflect"), HorizontalFlip()),
         ),
         optimizer=SGD(momentum=0.9, weight_decay=5e-4, nesterov=True),
         loss=CrossEntropy(label_smoothing=0.1),

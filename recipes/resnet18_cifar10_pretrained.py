@@ -6,7 +6,7 @@ Data      CIFAR-10: 45,000 train, 5,000 validation (500 of each class, held out)
 Readings  "layers" are torchvision's ten children (conv1, bn1, relu, maxpool, layer1 to layer4,
           avgpool, fc): the last 5 are layer2 to fc. Images keep their 32 pixels. "Gradient clip
           0.1" limits each element of the gradient, as in resnet18_cifar10. The validation loss
-          stops it. Momentum is not stated: 0.9; nor are augmentation (none) and normalisation
+          stops it. Momentum is not stated: 0.9; nor are augmentation (none) and normalization
           (that of the weights). Frozen BatchNorm layers keep their weights; their running
           statistics follow the batches, as PyTorch has it
 Variants  last4: layer3, layer4 and fc are trained
@@ -23,27 +23,30 @@ of CIFAR-100 (53.5 % test) it came to 84.1 % test, its second rate 0.0017; with 
     fastcv recipe resnet18_cifar10_pretrained
 """
 
-from dataclasses import replace
-
 from torchvision.models import resnet18
 
-from fastcv.data.augment import Flip, RandomCrop
-from fastcv.data.images import Images
-from fastcv.data.sources import cifar10
-from fastcv.data.statistics import IMAGENET_STATISTICS
-from fastcv.learning.losses import CrossEntropy
-from fastcv.learning.models import Pretrained
-from fastcv.learning.optimizers import SGD, Adam, AdamW
-from fastcv.learning.schedules import Constant, Cosine, EarlyStop, OneCycle
-from fastcv.recipe import Recipe, Reported, named
+from fastcv import IMAGENET_STATS, Images, Recipe, Reported, cifar10, named, replace
+from fastcv.augment import HorizontalFlip, RandomCrop
+from fastcv.learning import (
+    SGD,
+    Adam,
+    AdamW,
+    Constant,
+    Cosine,
+    CrossEntropy,
+    EarlyStop,
+    OneCycle,
+    Pretrained,
+)
 
 recipe = Recipe(
+    name="resnet18_cifar10_pretrained",
     data=Images(
         source=cifar10,
         size=32,
         batch_size=128,
         holdout=500,
-        normalise=IMAGENET_STATISTICS,
+        normalize=IMAGENET_STATS,
     ),
     model=Pretrained(arch=resnet18, weights="IMAGENET1K_V1", train_bn="statistics"),
     optimizer=Adam(weight_decay=1e-4),
@@ -63,6 +66,7 @@ recipe = Recipe(
 )
 
 variants = named(
+    recipe,
     last4=replace(
         recipe,
         schedule=(replace(recipe.schedule[0], frozen=4),),
@@ -95,16 +99,17 @@ variants = named(
     ),
     one_cycle=replace(
         recipe,
+        reported=replace(recipe.reported, to_beat=True),
         data=replace(
             recipe.data,
             size=64,
-            augment=(RandomCrop(padding=8, padding_mode="reflect"), Flip()),
+            augment=(RandomCrop(padding=8, padding_mode="reflect"), HorizontalFlip()),
         ),
         optimizer=AdamW(weight_decay=0.01),
         loss=CrossEntropy(label_smoothing=0.1),
         schedule=(
             OneCycle(epochs=1, lr="valley", frozen=True),
-            OneCycle(epochs=5, lr="largest", spread=20),
+            OneCycle(epochs=5, lr="largest", lr_mult=20),
         ),
     ),
 )

@@ -5,7 +5,7 @@ Data      CIFAR-10: 1,000 train (100 of each class, a fixed seed), 5,000 validat
           class, held out), 10,000 test
 Readings  the size of the training set is not stated: 100 images of each class. The augmentations'
           strengths are not stated: affine moves by up to 10 degrees, a tenth of the side and a
-          tenth of the size, sharpness doubled in half of the images, colours by up to 0.2. The rest
+          tenth of the size, sharpness doubled in half of the images, colors by up to 0.2. The rest
           is resnet18_cifar10's, where epochs and patience are tenfold: 30 epochs are 240 steps
           here, and no report names 300. The number stands for "45 to just over 50", so that its
           tolerance is 5 points
@@ -20,21 +20,14 @@ Source    of one_cycle's batches and weight decay: Brigato et al. 2021, arXiv:21
     fastcv recipe resnet18_cifar10_tiny
 """
 
-from dataclasses import replace
-
 from torchvision.models import resnet18
 
-from fastcv.data.augment import Affine, ColorJitter, Flip, RandomCrop, Sharpness
-from fastcv.data.images import Images
-from fastcv.data.sources import cifar10
-from fastcv.data.statistics import CIFAR10_STATISTICS
-from fastcv.learning.losses import CrossEntropy
-from fastcv.learning.models import Pretrained
-from fastcv.learning.optimizers import SGD
-from fastcv.learning.schedules import Cosine, EarlyStop, OneCycle
-from fastcv.recipe import Recipe, Reported, named
+from fastcv import CIFAR10_STATS, Images, Recipe, Reported, cifar10, named, replace
+from fastcv.augment import Affine, ColorJitter, HorizontalFlip, RandomCrop, Sharpness
+from fastcv.learning import SGD, Cosine, CrossEntropy, EarlyStop, OneCycle, Pretrained
 
 recipe = Recipe(
+    name="resnet18_cifar10_tiny",
     data=Images(
         source=cifar10,
         size=32,
@@ -43,7 +36,7 @@ recipe = Recipe(
         drop_last=False,
         holdout=500,
         train_per_class=100,
-        normalise=CIFAR10_STATISTICS,
+        normalize=CIFAR10_STATS,
         augment=(
             Affine(
                 degrees=10,
@@ -53,7 +46,7 @@ recipe = Recipe(
             ),
             Sharpness(factor=2),
             ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
-            Flip(),
+            HorizontalFlip(),
         ),
     ),
     model=Pretrained(arch=resnet18, weights=None, block_dropout=0.2),
@@ -71,15 +64,17 @@ recipe = Recipe(
 )
 
 variants = named(
+    recipe,
     one_cycle=replace(
         recipe,
+        reported=replace(recipe.reported, to_beat=True),
         data=replace(
             recipe.data,
             size=64,
             batch_size=16,
             augment=(
                 RandomCrop(padding=8, padding_mode="reflect"),
-                Flip(),
+                HorizontalFlip(),
                 ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
             ),
         ),

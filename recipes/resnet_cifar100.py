@@ -17,7 +17,7 @@ Variants  starter: the course starter: 28,022 parameters, 15 epochs
           step05: step 4 with shortcuts
           step06: step 5 with each block's branch times 0.1
           step07: step 6 with batch norm after the first linear layer
-          step08: step 6 on images normalised by the data set's own statistics
+          step08: step 6 on images normalized by the data set's own statistics
           step09: step 8 with random crops and horizontal flips
           step10: step 9 for 100 epochs: the recipe itself
           one_cycle: step 9's net, one cycle of AdamW in 30 epochs, erased squares, label smoothing
@@ -30,16 +30,9 @@ too large. Residual nets with crops, flips and erased squares are known to pass 
     fastcv recipe resnet_cifar100/step06
 """
 
-from dataclasses import replace
-
-from fastcv.data.augment import Flip, RandomCrop, RandomErasing
-from fastcv.data.statistics import CIFAR100_STATISTICS
-from fastcv.learning.losses import CrossEntropy
-from fastcv.learning.models import FromScratch
-from fastcv.learning.optimizers import AdamW
-from fastcv.learning.schedules import OneCycle
-from fastcv.nets import ScaledResNet
-from fastcv.recipe import Reported, named
+from fastcv import CIFAR100_STATS, Reported, named, nets, replace
+from fastcv.augment import HorizontalFlip, RandomCrop, RandomErasing
+from fastcv.learning import AdamW, CrossEntropy, FromScratch, OneCycle
 from fastcv.recipes.vgg_cifar100 import starter as course_starter
 
 starter = replace(
@@ -57,7 +50,7 @@ step01 = replace(
 step02 = replace(
     step01,
     model=FromScratch(
-        net=ScaledResNet,
+        net=nets.ScaledResNet,
         settings={
             "depths": (1, 1, 1, 1),
             "convs": 1,
@@ -101,13 +94,13 @@ step07 = replace(
 
 step08 = replace(
     step06,
-    data=replace(step06.data, normalise=CIFAR100_STATISTICS),
+    data=replace(step06.data, normalize=CIFAR100_STATS),
     reported=Reported(source="002, part 1, step 8", valid_accuracy=0.50),
 )
 
 step09 = replace(
     step08,
-    data=replace(step08.data, augment=(RandomCrop(padding=4), Flip())),
+    data=replace(step08.data, augment=(RandomCrop(padding=4), HorizontalFlip())),
     reported=Reported(source="002, part 1, step 9", valid_accuracy=0.59),
 )
 
@@ -120,6 +113,7 @@ step10 = replace(
 recipe = step10
 
 variants = named(
+    recipe,
     starter=starter,
     step01=step01,
     step02=step02,
@@ -133,13 +127,14 @@ variants = named(
     step10=step10,
     one_cycle=replace(
         step10,
+        reported=replace(step10.reported, to_beat=True),
         data=replace(
             step10.data,
             batch_size=128,
             augment=(
                 RandomCrop(padding=4, padding_mode="reflect"),
-                Flip(),
-                RandomErasing(p=0.5, value=CIFAR100_STATISTICS.mean),
+                HorizontalFlip(),
+                RandomErasing(p=0.5, value=CIFAR100_STATS.mean),
             ),
         ),
         optimizer=AdamW(weight_decay=0.05),

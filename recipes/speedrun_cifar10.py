@@ -12,32 +12,25 @@ Source    Jordan 2024, arXiv:2404.00498, and github.com/KellerJordan/cifar10-air
     fastcv recipe speedrun_cifar10
 """
 
-from dataclasses import replace
-
-from fastcv.data.augment import AlternatingFlip, RandomCrop, RandomErasing
-from fastcv.data.images import Images
-from fastcv.data.sources import cifar10
-from fastcv.data.statistics import CIFAR10_STATISTICS
-from fastcv.learning.linear import Linear
-from fastcv.learning.losses import CrossEntropy
-from fastcv.learning.muon import Muon
-from fastcv.learning.views import Views
-from fastcv.learning.whitened import Whitened
-from fastcv.nets import SpeedrunNet
-from fastcv.recipe import Recipe, named
+from fastcv import CIFAR10_STATS, Images, Recipe, cifar10, named, nets, replace
+from fastcv.augment import AlternatingFlip, RandomCrop, RandomErasing
+from fastcv.learning import TTA, CrossEntropy, Linear, Muon, Whitened
 
 BATCH = 2000
 LR = 0.24  # of filters: each step turns a layer by up to so much of its norm
 
 recipe = Recipe(
+    name="speedrun_cifar10",
     data=Images(
         source=cifar10,
         size=32,
         batch_size=BATCH,
         augment=(AlternatingFlip(), RandomCrop(padding=2, padding_mode="reflect")),
-        normalise=CIFAR10_STATISTICS,
+        normalize=CIFAR10_STATS,
     ),
-    model=Whitened(net=SpeedrunNet, settings={"widths": (64, 256, 256), "depth": 2}, images=5000),
+    model=Whitened(
+        net=nets.SpeedrunNet, settings={"widths": (64, 256, 256), "depth": 2}, images=5000
+    ),
     optimizer=Muon(
         momentum=0.6,
         steps=3,
@@ -48,10 +41,11 @@ recipe = Recipe(
         matrix_scale=0.67 * BATCH / LR,
     ),
     loss=CrossEntropy(label_smoothing=0.2),
-    schedule=(Linear(epochs=8, lr=LR, first_epochs=3, views=Views(mirror=True, shift=1)),),
+    schedule=(Linear(epochs=8, lr=LR, first_epochs=3, views=TTA(mirror=True, shift=1)),),
 )
 
 variants = named(
+    recipe,
     to95=replace(
         recipe,
         model=replace(recipe.model, settings={"widths": (128, 384, 384), "depth": 2}),
@@ -64,12 +58,12 @@ variants = named(
             augment=(
                 AlternatingFlip(),
                 RandomCrop(padding=4, padding_mode="reflect"),
-                # Cutout: a square of 12 pixels, which the mean's colour fills.
+                # Cutout: a square of 12 pixels, which the mean's color fills.
                 RandomErasing(
                     p=1.0,
                     scale=(12**2 / 32**2, 12**2 / 32**2),
                     ratio=(1.0, 1.0),
-                    value=CIFAR10_STATISTICS.mean,
+                    value=CIFAR10_STATS.mean,
                 ),
             ),
         ),

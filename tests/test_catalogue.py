@@ -42,8 +42,8 @@ def test_listing_imports_nothing_heavy():
 
 
 def test_load_gives_recipe_and_variant():
-    assert catalogue.load("transfer_resnet50").name == "transfer_resnet50"
-    assert catalogue.load("transfer_resnet50/one_cycle").name == "transfer_resnet50/one_cycle"
+    assert catalogue.get_recipe("transfer_resnet50").name == "transfer_resnet50"
+    assert catalogue.get_recipe("transfer_resnet50/one_cycle").name == "transfer_resnet50/one_cycle"
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,10 @@ def test_mistyped_names_are_answered_with_the_nearest(reference, message):
 def test_own_file_is_loaded_under_its_name(tmp_path):
     source = catalogue.source_file("light_resnet_cifar10").read_text()
     (tmp_path / "my_own_net.py").write_text(source)
-    recipe = catalogue.load(str(tmp_path / "my_own_net.py"))
+    recipe = catalogue.get_recipe(str(tmp_path / "my_own_net.py"))
     assert isinstance(recipe, Recipe)
     assert recipe.name == "my_own_net"
-    variant = catalogue.load(f"{tmp_path}/my_own_net.py/one_cycle")
+    variant = catalogue.get_recipe(f"{tmp_path}/my_own_net.py/one_cycle")
     assert variant.name == "my_own_net/one_cycle"
 
 
@@ -83,7 +83,10 @@ def test_own_recipe_may_be_bound_anew_from_one_of_the_same_name(tmp_path):
         "recipe = replace(recipe, seed=recipe.seed + 1, reported=reported)\n"
         "variants = {'more': replace(recipe, seed=5)}\n"
     )
-    assert (catalogue.load(str(file)).seed, catalogue.load(f"{file}/more").seed) == (4, 5)
+    assert (catalogue.get_recipe(str(file)).seed, catalogue.get_recipe(f"{file}/more").seed) == (
+        4,
+        5,
+    )
     stated = {"source": "000", "valid_accuracy": 0.5}
     assert [entry.reported for entry in catalogue.read(file)] == [stated, stated]
 
@@ -93,7 +96,7 @@ def test_own_file_hides_no_module(tmp_path, name):
     import json
 
     (tmp_path / f"{name}.py").write_text(catalogue.source_file("digits").read_text())
-    assert catalogue.load(f"{tmp_path}/{name}.py").name == name
+    assert catalogue.get_recipe(f"{tmp_path}/{name}.py").name == name
     assert sys.modules["json"] is json
 
 
@@ -101,9 +104,9 @@ def test_own_variants_may_be_any_mapping(tmp_path):
     source = catalogue.source_file("digits").read_text()
     source += "\nvariants = {}\nvariants['longer'] = recipe\n"
     (tmp_path / "mine.py").write_text(source)
-    assert catalogue.load(f"{tmp_path}/mine.py/longer").name == "mine/longer"
+    assert catalogue.get_recipe(f"{tmp_path}/mine.py/longer").name == "mine/longer"
     with pytest.raises(ValueError, match=r"is called 'long'\. Did you mean 'longer'"):
-        catalogue.load(f"{tmp_path}/mine.py/long")
+        catalogue.get_recipe(f"{tmp_path}/mine.py/long")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +120,7 @@ def test_own_variants_may_be_any_mapping(tmp_path):
 def test_broken_own_file_is_one_sentence(tmp_path, source, message):
     (tmp_path / "broken.py").write_text(source)
     with pytest.raises(ValueError, match=message):
-        catalogue.load(f"{tmp_path}/broken.py")
+        catalogue.get_recipe(f"{tmp_path}/broken.py")
 
 
 def test_every_variant_has_a_line_of_its_own():
@@ -132,7 +135,7 @@ def test_every_variant_has_a_line_of_its_own():
 def test_file_without_a_recipe_is_named(tmp_path):
     (tmp_path / "nothing_here.py").write_text('"""Nothing."""\n')
     with pytest.raises(ValueError, match="must bind the name recipe"):
-        catalogue.load(str(tmp_path / "nothing_here.py"))
+        catalogue.get_recipe(str(tmp_path / "nothing_here.py"))
 
 
 def test_a_file_of_ones_own_that_is_not_python_is_one_sentence(tmp_path):
@@ -140,4 +143,4 @@ def test_a_file_of_ones_own_that_is_not_python_is_one_sentence(tmp_path):
     file.write_text("recipe = (\n")
     for reference in (f"{file}", f"{file}/short"):
         with pytest.raises(ValueError, match=r"must be importable, '.*broken.py', line 1"):
-            catalogue.load(reference)
+            catalogue.get_recipe(reference)

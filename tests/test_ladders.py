@@ -7,13 +7,21 @@ import pytest
 import torch
 from PIL import Image
 
-from fastcv.data.augment import ColorJitter, Flip, Gamma, Greyscale, RandomCrop, Resize, Rotation
-from fastcv.data.augment import VerticalFlip as Vertical
+from fastcv.augment import (
+    ColorJitter,
+    Gamma,
+    Grayscale,
+    HorizontalFlip,
+    RandomCrop,
+    Resize,
+    Rotation,
+)
+from fastcv.augment import VerticalFlip as Vertical
 from fastcv.data.images import Images
 from fastcv.data.toy import Toy
-from fastcv.learning.rounds import Augmented
+from fastcv.learning.stages.augment import WithAugment
 from fastcv.recipe import flat
-from fastcv.recipe.identity import differences, essence
+from fastcv.recipe.diff import decisive, diff
 from fastcv.recipes import basenet_cifar100, transfer_resnet18, transfer_resnet50, vgg_cifar100
 
 VGG = {"recipe": vgg_cifar100.recipe, **vgg_cifar100.variants}
@@ -25,14 +33,14 @@ HEAD_ALONE = ["model.train_bn", "schedule.0.epochs", "schedule.0.frozen"]
 
 # step, the step it builds on, and where it differs: all keys that begin so
 STEPS = [
-    (VGG, "step01", "starter", ["data.normalise"]),
-    (VGG, "step02", "starter", ["data.normalise"]),
+    (VGG, "step01", "starter", ["data.normalize"]),
+    (VGG, "step02", "starter", ["data.normalize"]),
     (VGG, "step03", "step02", ["data.augment"]),
     (VGG, "step04", "step03", ["data.augment.6"]),
     (VGG, "step05", "step02", ["model.net"]),
     (VGG, "step06", "step05", [NET]),
     (VGG, "step07", "step06", [f"{NET}.max_pools", f"{NET}.average_pool"]),
-    (VGG, "step08", "step06", [f"{NET}.he_initialisation"]),
+    (VGG, "step08", "step06", [f"{NET}.he_initialization"]),
     (VGG, "step09", "step06", [f"{NET}.widths"]),
     (VGG, "step10", "step09", ["loss.label_smoothing", "schedule.0"]),
     (VGG, "step11", "step10", [f"{NET}.max_pools", f"{NET}.average_pool"]),
@@ -47,7 +55,7 @@ STEPS = [
     ),
     (VGG, "recipe", "step15", []),
     (BASENET, "no_relu", "recipe", [NET, "schedule.0.epochs"]),
-    (BASENET, "no_norm", "recipe", [f"{NET}.norm", NET, "data.normalise"]),
+    (BASENET, "no_norm", "recipe", [f"{NET}.norm", NET, "data.normalize"]),
     (BIRDS18, "fixed_extractor", "recipe", HEAD_ALONE),
     (BIRDS18, "fixed_rotation", "fixed_extractor", ["data.augment.1"]),
     (BIRDS18, "dropout", "recipe", ["model.dropout"]),
@@ -64,7 +72,7 @@ STEPS = [
     ("ladder", "step", "base", "where"), STEPS, ids=[f"{s[1]}-{s[2]}" for s in STEPS]
 )
 def test_step_is_its_base_and_one_change(ladder, step, base, where):
-    changed = differences(flat(ladder[base]), flat(ladder[step]))
+    changed = diff(flat(ladder[base]), flat(ladder[step]))
     begin = {key: [each for each in where if f"{key}.".startswith(f"{each}.")] for key in changed}
     assert [key for key, found in begin.items() if not found] == []
     assert {each for found in begin.values() for each in found} == set(where)
@@ -72,7 +80,7 @@ def test_step_is_its_base_and_one_change(ladder, step, base, where):
 
 def test_no_two_steps_are_the_same():
     for ladder in (VGG, BASENET, BIRDS18, BIRDS50):
-        steps = {name: essence(flat(each)) for name, each in ladder.items() if name != "recipe"}
+        steps = {name: decisive(flat(each)) for name, each in ladder.items() if name != "recipe"}
         names = list(steps)
         same = [(a, b) for a in names for b in names if a < b and steps[a] == steps[b]]
         assert same == []
@@ -80,8 +88,8 @@ def test_no_two_steps_are_the_same():
 
 def test_one_cycle_keeps_net_weights_and_cut():
     for ladder in (VGG, BASENET, BIRDS18, BIRDS50):
-        changed = differences(flat(ladder["recipe"]), flat(ladder["one_cycle"]))
-        kept = ("model", "data.source", "data.holdout", "data.split_seed", "data.normalise")
+        changed = diff(flat(ladder["recipe"]), flat(ladder["one_cycle"]))
+        kept = ("model", "data.source", "data.holdout", "data.split_seed", "data.normalize")
         assert [key for key in changed if key.startswith(kept)] == []
 
 
@@ -159,7 +167,7 @@ def test_ablations_leave_none_of_what_they_remove():
     norms = {"BatchNorm2d", "BatchNorm1d"}
     left = [{"ReLU", *norms} & {*kinds} for kinds in (whole, no_relu, no_norm)]
     assert left == [{"ReLU", *norms}, norms, {"ReLU"}]
-    assert BASENET["no_norm"].data.normalise is None
+    assert BASENET["no_norm"].data.normalize is None
 
 
 def test_pools_of_the_vgg_ladder_are_those_of_the_report():
@@ -177,18 +185,18 @@ def test_pools_of_the_vgg_ladder_are_those_of_the_report():
 def test_last_step_of_vgg_is_seven_rounds_of_one_method_each():
     rounds = VGG["step15"].schedule
     assert [each.epochs for each in rounds] == [100] * 6 + [20]
-    assert [isinstance(each, Augmented) for each in rounds] == [True] * 6 + [False]
+    assert [isinstance(each, WithAugment) for each in rounds] == [True] * 6 + [False]
     assert VGG["step15"].data.augment == ()  # the last round's images are plain
     assert {type(each.stage) for each in rounds[:-1]} == {type(rounds[-1])}
     assert {(each.stage.lr, each.stage.patience) for each in rounds[:-1]} == {(0.1, 3)}
     methods = [tuple(type(value) for value in each.augment) for each in rounds[:-1]]
     assert methods == [
         (Resize, RandomCrop),
-        (Flip,),
+        (HorizontalFlip,),
         (Vertical,),
         (Rotation,),
         (Gamma,),
-        (Greyscale,),
+        (Grayscale,),
     ]
     x = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
     for each in rounds[:-1]:
@@ -199,7 +207,7 @@ def test_last_step_of_vgg_is_seven_rounds_of_one_method_each():
 
 def test_all_methods_at_once_are_those_that_step_3_names():
     kinds = [type(each) for each in VGG["step03"].data.augment]
-    assert kinds == [RandomCrop, Flip, Vertical, Rotation, ColorJitter, Gamma, Greyscale]
+    assert kinds == [RandomCrop, HorizontalFlip, Vertical, Rotation, ColorJitter, Gamma, Grayscale]
     assert [type(each) for each in VGG["step04"].data.augment] == kinds[:-1]
 
 

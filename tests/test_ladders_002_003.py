@@ -6,7 +6,7 @@ import pytest
 
 from fastcv.nets import ScaledResNet
 from fastcv.recipe import flat
-from fastcv.recipe.identity import differences, essence
+from fastcv.recipe.diff import decisive, diff
 from fastcv.recipes import light_resnet_cifar10, resnet_cifar100, vgg_cifar100
 
 RESNET = {"recipe": resnet_cifar100.recipe, **resnet_cifar100.variants}
@@ -22,7 +22,7 @@ STEPS = [
     (RESNET, "step05", "step04", [f"{NET}.shortcut"]),
     (RESNET, "step06", "step05", [f"{NET}.scale"]),
     (RESNET, "step07", "step06", [f"{NET}.hidden_norm"]),
-    (RESNET, "step08", "step06", ["data.normalise"]),
+    (RESNET, "step08", "step06", ["data.normalize"]),
     (RESNET, "step09", "step08", ["data.augment"]),
     (RESNET, "step10", "step09", ["schedule.0.epochs"]),
     (RESNET, "recipe", "step10", []),
@@ -42,7 +42,7 @@ STEPS = [
     ("ladder", "step", "base", "where"), STEPS, ids=[f"{s[1]}-{s[2]}" for s in STEPS]
 )
 def test_step_is_its_base_and_one_change(ladder, step, base, where):
-    changed = differences(flat(ladder[base]), flat(ladder[step]))
+    changed = diff(flat(ladder[base]), flat(ladder[step]))
     begin = {key: [each for each in where if f"{key}.".startswith(f"{each}.")] for key in changed}
     assert [key for key, found in begin.items() if not found] == []
     assert {each for found in begin.values() for each in found} == set(where)
@@ -50,7 +50,7 @@ def test_step_is_its_base_and_one_change(ladder, step, base, where):
 
 def test_no_two_steps_are_the_same():
     for ladder in (RESNET, LIGHT):
-        steps = {name: essence(flat(each)) for name, each in ladder.items() if name != "recipe"}
+        steps = {name: decisive(flat(each)) for name, each in ladder.items() if name != "recipe"}
         names = list(steps)
         same = [(a, b) for a in names for b in names if a < b and steps[a] == steps[b]]
         assert same == []
@@ -58,7 +58,7 @@ def test_no_two_steps_are_the_same():
 
 def test_both_ladders_on_cifar100_start_at_one_starter():
     given = vgg_cifar100.variants["starter"]
-    assert differences(flat(given), flat(RESNET["starter"])) == {}
+    assert diff(flat(given), flat(RESNET["starter"])) == {}
     assert given.reported != RESNET["starter"].reported
 
 
@@ -75,5 +75,5 @@ def test_resnet_ladder_ends_in_the_printed_table():
 
 
 def test_resnet_one_cycle_keeps_net_and_cut():
-    changed = differences(flat(RESNET["step10"]), flat(RESNET["one_cycle"]))
+    changed = diff(flat(RESNET["step10"]), flat(RESNET["one_cycle"]))
     assert not [key for key in changed if key.startswith(("model", "data.holdout", "data.source"))]

@@ -12,9 +12,10 @@ from fastai.data.core import DataLoaders
 from torch import nn
 
 from fastcv import catalogue, interpret
+from fastcv.experiment.train import train
 from fastcv.learning.models import FromScratch, Pretrained
-from fastcv.recipe import flat, train, unflat
-from fastcv.recipe.matching import planned_epochs
+from fastcv.recipe import flat, unflat
+from fastcv.recipe.diff import planned_epochs
 
 EVERY = [entry.name for entry in catalogue.entries()]
 FILES = catalogue.names()
@@ -76,7 +77,7 @@ EXPERIMENTS = {
     "light_resnet_cifar10/model7": ("003", "best_test", 0.9114),
     "light_resnet_cifar10/model8": ("003", "best_test", 0.9124),
     "mnist_cnn": ("004", "valid", 0.98),
-    "mnist_cnn/regularised": ("004", "test", 0.9823),
+    "mnist_cnn/regularized": ("004", "test", 0.9823),
     "resnet18_cifar10": ("004", "test", 0.7729),
     "resnet18_cifar10_pretrained": ("004", "test", 0.8827),
     "resnet18_cifar10_pretrained/last4": ("004", "test", 0.7829),
@@ -102,7 +103,7 @@ def of_file(name):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_recipe_is_a_value_that_json_can_hold(name):
-    recipe = catalogue.load(name)
+    recipe = catalogue.get_recipe(name)
     assert recipe.name == name
     assert unflat(json.loads(json.dumps(flat(recipe)))) == recipe
     assert replace(recipe, seed=7) != recipe
@@ -131,7 +132,7 @@ def test_importing_a_recipe_reads_only_python(name, monkeypatch):
 def test_every_experiment_of_the_reports_is_there_with_its_number(name):
     report, part, number = EXPERIMENTS[name]
     assert name in EVERY
-    reported = catalogue.load(name).reported
+    reported = catalogue.get_recipe(name).reported
     assert reported.source.startswith(report)
     numbers = reported.numbers()
     if number is None:
@@ -165,7 +166,7 @@ def test_recipe_says_so_where_the_test_set_validates(name):
 @pytest.mark.parametrize("name", EVERY)
 def test_whole_net_takes_the_images_and_has_the_reported_parameters(name):
     """Smoke runs thin the nets; here they are whole, but hold no numbers and compute none."""
-    recipe = catalogue.load(name)
+    recipe = catalogue.get_recipe(name)
     classes = CLASSES[recipe.data.source.__name__]
     image = torch.zeros(recipe.data.channels, recipe.data.size, recipe.data.size)
     dls = DataLoaders.from_dsets([(image, 0)], [(image, 0)], bs=1, num_workers=0, device="cpu")
@@ -189,7 +190,7 @@ def test_smoke_run_trains_end_to_end(name, tmp_path, monkeypatch):
     unwritten = []
     if "/" in name:
         monkeypatch.setattr(interpret, "save", lambda figure, path: unwritten.append(path.name))
-    recipe = catalogue.load(name)
+    recipe = catalogue.get_recipe(name)
     run = train(recipe, out=tmp_path, wandb="off", device="cpu", smoke=True)
     assert run.summary["epochs"] == len(recipe.schedule)
     assert run.summary["train_loss"] > 0

@@ -1,7 +1,7 @@
 """What a recipe's images, augmentation and optimizer are called in torchvision, torch and fastai.
 
 The others are not made to draw the same random numbers, but to do the same work: the same kinds of
-augmentation at the same strength, the same normalisation, the same rule of the optimizer.
+augmentation at the same strength, the same normalization, the same rule of the optimizer.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ from fastai.vision.augment import PadMode
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from fastcv.data.augment import ColorJitter, Flip, RandomCrop, RandomResizedCrop, Rotation
-from fastcv.data.augment.draws import interval, pair
+from fastcv.augment import ColorJitter, HorizontalFlip, RandomCrop, RandomResizedCrop, Rotation
+from fastcv.augment.draws import interval, pair
 from fastcv.data.images import Images
 from fastcv.learning.optimizers import SGD, Adam, AdamW
 
-KNOWN = (RandomCrop, Flip, Rotation, ColorJitter, RandomResizedCrop)
+KNOWN = (RandomCrop, HorizontalFlip, Rotation, ColorJitter, RandomResizedCrop)
 BILINEAR = InterpolationMode.BILINEAR
 
 
@@ -44,7 +44,7 @@ def check(data: Callable, optimizer: Callable) -> None:
 
 
 def torchvision_transform(data: Images, *, resized: bool) -> transforms.Compose:
-    """From a picture of Pillow's to a normalised tensor, as torchvision's examples have it.
+    """From a picture of Pillow's to a normalized tensor, as torchvision's examples have it.
 
     Args:
         data: of the recipe.
@@ -59,8 +59,8 @@ def torchvision_transform(data: Images, *, resized: bool) -> transforms.Compose:
     if size != data.size:
         steps.append(transforms.CenterCrop(data.size))
     steps.append(transforms.ToTensor())
-    if data.normalise is not None:
-        steps.append(transforms.Normalize(data.normalise.mean, data.normalise.std))
+    if data.normalize is not None:
+        steps.append(transforms.Normalize(data.normalize.mean, data.normalize.std))
     return transforms.Compose(steps)
 
 
@@ -69,7 +69,7 @@ def _of_torchvision(each: Callable, size: int) -> Callable:
         mode = "constant" if each.padding_mode == "zeros" else each.padding_mode
         window = size if each.size is None else each.size
         return transforms.RandomCrop(window, padding=each.padding, padding_mode=mode)
-    if isinstance(each, Flip):
+    if isinstance(each, HorizontalFlip):
         return transforms.RandomHorizontalFlip(each.p)
     if isinstance(each, Rotation):
         mode = BILINEAR if each.interpolation == "bilinear" else InterpolationMode.NEAREST
@@ -82,7 +82,7 @@ def _of_torchvision(each: Callable, size: int) -> Callable:
 def fastai_transforms(data: Images, *, resized: bool) -> tuple[list, list]:
     """Transforms of items and of batches, as fastai's users choose them.
 
-    Crops are done on pictures, as fastai has padded crops there alone; rotations and colours on
+    Crops are done on pictures, as fastai has padded crops there alone; rotations and colors on
     batches, composed as `aug_transforms` does it. A flip of a picture is cheaper than one of a
     batch, unless a rotation resamples the batch anyway and takes it along.
 
@@ -109,7 +109,7 @@ def fastai_transforms(data: Images, *, resized: bool) -> tuple[list, list]:
                     size, min_scale=low, max_scale=high, ratio=each.ratio
                 )
             )
-        elif isinstance(each, Flip):
+        elif isinstance(each, HorizontalFlip):
             (batches if turns else items).append(
                 fastai_augment.Flip(p=each.p) if turns else fastai_augment.FlipItem(p=each.p)
             )
@@ -124,8 +124,8 @@ def fastai_transforms(data: Images, *, resized: bool) -> tuple[list, list]:
     for place, item in enumerate(items):
         item.order = 1 + place / 100  # fastai sorts by it: the order of the recipe
     batches = fastai_augment.setup_aug_tfms(batches)
-    if data.normalise is not None:
-        statistics = data.normalise.mean, data.normalise.std
+    if data.normalize is not None:
+        statistics = data.normalize.mean, data.normalize.std
         batches.append(fastai_augment.Normalize.from_stats(*statistics, cuda=False))
     return items, batches
 
@@ -137,7 +137,7 @@ def _lighting(jitter: ColorJitter) -> list:
         ("contrast", fastai_augment.Contrast),
         ("saturation", fastai_augment.Saturation),
     ):
-        most = max(abs(end - 1) for end in interval(name, getattr(jitter, name), centre=1.0))
+        most = max(abs(end - 1) for end in interval(name, getattr(jitter, name), center=1.0))
         if most:
             found.append(kind(max_lighting=min(most, 0.99), p=1.0))
     turn = max(abs(end) for end in interval("hue", jitter.hue))

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from fastcv import runs
-from fastcv.learning.precision import cpu_has_bf16
+from fastcv.experiment import directory
+from fastcv.learning.callbacks.precision import cpu_has_bf16
 
 
 def describe(device: torch.device, precision: str) -> dict[str, Any]:
@@ -15,10 +15,10 @@ def describe(device: torch.device, precision: str) -> dict[str, Any]:
         device: what trains.
         precision: what fastcv trains in there.
     """
-    found = runs.environment(str(device), precision)
+    found = directory.environment(str(device), precision)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     bf16 = cpu_has_bf16()
-    return {"processor": runs.device_name("cpu"), "gpu": gpu, "cpu_bf16": bf16} | found
+    return {"processor": directory.device_name("cpu"), "gpu": gpu, "cpu_bf16": bf16} | found
 
 
 def headline(found: dict[str, Any]) -> str:

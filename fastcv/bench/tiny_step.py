@@ -11,10 +11,10 @@ from fastcv.bench.parts import FastTraining
 from fastcv.bench.rounds import Clock, timed
 from fastcv.bench.stock_fastai import StockTraining
 from fastcv.bench.synthetic import Synthetic
+from fastcv.experiment.train import learner
 from fastcv.learning.losses import CrossEntropy
 from fastcv.learning.models import FromScratch
 from fastcv.learning.optimizers import SGD
-from fastcv.recipe.training import learner
 from fastcv.recipe.values import Recipe
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fastcv.data.decoding import resized
 from fastcv.data.formats import read_image
-from fastcv.data.samples import Sample, Samples, labelled
+from fastcv.data.samples import Sample, Samples, labeled
 
 
 def check_images(
@@ -22,7 +22,7 @@ def check_images(
 
     Args:
         samples: those to check.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
         side: pixels that the shorter sides are to be resized to, if they are.
 
     Returns:
@@ -65,7 +65,7 @@ def without(samples: Samples, bad: Collection[Path]) -> Samples:
                 f"every class must have images that can be read, but of class '{label}' in "
                 f"'{samples.root}' none can for training: replace them"
             )
-    return labelled(*kept, root=samples.root, skipped=samples.skipped + count)
+    return labeled(*kept, root=samples.root, skipped=samples.skipped + count)
 
 
 def readable(samples: Samples, side: int | None = None) -> Samples:

@@ -14,12 +14,12 @@ from fastcv.data.formats import read_image
 class Decoding:
     """How an image of any kind and size becomes a square of pixels.
 
-    The shorter side is resized to `side`, bilinear with antialiasing, and the centre square is cut
+    The shorter side is resized to `side`, bilinear with antialiasing, and the center square is cut
     out: torchvision's `Resize(side)` and `CenterCrop(side)` on the image.
 
     Args:
         side: pixels.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
     """
 
     side: int
@@ -66,7 +66,7 @@ def resized(size: tuple[int, int], side: int, name: str = "an image") -> tuple[i
 
 
 def square(picture: Image.Image, side: int, name: str = "an image") -> Image.Image:
-    """Resize the shorter side to `side` pixels and cut the centre square out.
+    """Resize the shorter side to `side` pixels and cut the center square out.
 
     Raises:
         ValueError: it is so narrow that it would become huge; `name` is in the sentence.

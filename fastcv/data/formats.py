@@ -1,4 +1,4 @@
-"""Reading images of any kind as 8-bit grey or RGB, and data sets in their original files."""
+"""Reading images of any kind as 8-bit gray or RGB, and data sets in their original files."""
 
 import gzip
 import os
@@ -36,9 +36,9 @@ DECODER_ERRORS = (
 
 
 def read_image(image: Path | np.ndarray | Image.Image, channels: int = 3) -> Image.Image:
-    """Decode an image wholly, as 8-bit RGB or 8-bit grey.
+    """Decode an image wholly, as 8-bit RGB or 8-bit gray.
 
-    16-bit grey is scaled to 8 bits over its whole range (65,535 becomes 255), never clipped and
+    16-bit gray is scaled to 8 bits over its whole range (65,535 becomes 255), never clipped and
     never stretched to the image's own range, so that images stay comparable. Transparent pixels
     are laid on white, as a viewer shows them. Palette, bilevel, CMYK, YCbCr and Lab images are
     converted by Pillow. Of an animation the first frame counts. EXIF orientation is not applied,
@@ -47,14 +47,14 @@ def read_image(image: Path | np.ndarray | Image.Image, channels: int = 3) -> Ima
     Args:
         image: a file, a picture of Pillow's, which stays as it is, or pixels: (H, W) or
             (H, W, C), uint8 or floats of 0-1.
-        channels: 3 for RGB, 1 for grey (ITU-R 601-2 luma).
+        channels: 3 for RGB, 1 for gray (ITU-R 601-2 luma).
 
     Raises:
         ValueError: the file is missing, empty, truncated, no image, or holds 32-bit pixels (its
             name is in the sentence); or `channels` is neither 1 nor 3.
     """
     if channels not in (1, 3):
-        raise ValueError(f"channels must be 3 (RGB) or 1 (grey), got {channels}")
+        raise ValueError(f"channels must be 3 (RGB) or 1 (gray), got {channels}")
     if isinstance(image, np.ndarray):
         return _eight_bit(Image.fromarray(_bytes(image)), channels)
     if isinstance(image, Image.Image):

@@ -14,21 +14,20 @@ from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
 
-from fastcv.data.augment import compose
+from fastcv.augment import Normalize, compose
 from fastcv.data.cache import Pixels, cached
 from fastcv.data.check import readable, without
 from fastcv.data.decoding import Decoding
 from fastcv.data.loader import (
     AugmentBatch,
-    CentreSquare,
+    CenterSquare,
+    CropAndNormalize,
     Decoded,
     ImageDL,
-    NormaliseBatch,
     ReadImage,
 )
 from fastcv.data.samples import Sample, Samples
 from fastcv.data.splits import kept, stratified
-from fastcv.data.statistics import Statistics
 from fastcv.data.toy import Toy
 
 PLACES = ("auto", "cpu", "cuda", "off")
@@ -66,11 +65,11 @@ def label_of(sample: Sample | Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Labelled images as fastai DataLoaders: training, validation and, where there is one, test.
+    """Labeled images as fastai DataLoaders: training, validation and, where there is one, test.
 
-    Each image is decoded once: its shorter side is resized to `resize` pixels and the centre
+    Each image is decoded once: its shorter side is resized to `resize` pixels and the center
     square cut out. Each training batch is then augmented, all batches are cut to `size` pixels and
-    normalised, on the device.
+    normalized, on the device.
 
     Args:
         source: called with a path or None, gives `Samples`.
@@ -80,7 +79,7 @@ class Images:
         drop_last: whether training leaves out what remains of an epoch behind the last whole batch,
             as fastai does; other images each time.
         augment: of training batches, in order; those that change labels (MixUp, CutMix) last.
-        normalise: mean and standard deviation per channel; None leaves pixels in 0-1.
+        normalize: mean and standard deviation per channel; None leaves pixels in 0-1.
         holdout: validation images taken from the training ones, stratified: an integer is images
             of each class, a float a fraction of each class. With 0 the source's own validation
             part counts.
@@ -91,7 +90,7 @@ class Images:
         train_per_class: training images of each class; None for all.
         test_per_class: test images of each class, for a quick look; None for all, as any number
             that is to be compared wants it.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
         resize: pixels of the shorter side and of the square cut out; `size` if None.
         path: where the source finds its images; None for its own places.
         skip_bad: go on without files that cannot be read; `dls.skipped` says how many.
@@ -106,7 +105,7 @@ class Images:
     valid_batch_size: int | None = None
     drop_last: bool = True
     augment: tuple[Callable, ...] = ()
-    normalise: Statistics | None = None
+    normalize: Normalize | None = None
     holdout: int | float = 0
     test_validates: bool = True
     split_seed: int = 42
@@ -206,17 +205,17 @@ class Images:
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.channels not in (1, 3):
-            raise ValueError(f"channels must be 3 (RGB) or 1 (grey), got {self.channels}")
+            raise ValueError(f"channels must be 3 (RGB) or 1 (gray), got {self.channels}")
         if self.resize is not None and self.resize < self.size:
             raise ValueError(
                 f"resize must be at least size, got {self.resize} and {self.size}: "
                 "images are resized first and cut to size afterwards"
             )
-        if self.normalise is not None:
-            given = (len(self.normalise.mean), len(self.normalise.std))
+        if self.normalize is not None:
+            given = (len(self.normalize.mean), len(self.normalize.std))
             if given != (self.channels, self.channels):
                 raise ValueError(
-                    f"normalise must have a mean and a std for each of {self.channels} channels, "
+                    f"normalize must have a mean and a std for each of {self.channels} channels, "
                     f"got {given[0]} and {given[1]}"
                 )
         if self.cache not in PLACES:
@@ -262,7 +261,7 @@ class Images:
         parts: list[list[int]],
         device: torch.device,
     ) -> DataLoaders:
-        batch_transforms = [NormaliseBatch(self.size, self.normalise)]
+        batch_transforms = [CropAndNormalize(self.size, self.normalize)]
         moving, _ = self._augmentations()
         if moving:
             batch_transforms.append(AugmentBatch(compose(moving)))
@@ -276,7 +275,7 @@ class Images:
             get_x=image_of,
             get_y=label_of,
             splitter=lambda _: parts,
-            item_tfms=CentreSquare(self.resize or self.size),
+            item_tfms=CenterSquare(self.resize or self.size),
             batch_tfms=batch_transforms,
             dl_type=ImageDL,
         )

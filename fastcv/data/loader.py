@@ -17,11 +17,10 @@ from fasttransform import DisplayedTransform, Transform
 from PIL import Image
 from torch import Tensor
 
-from fastcv.data.augment.crop import CentreCrop
-from fastcv.data.augment.pixels import Normalise
+from fastcv.augment.crop import CenterCrop
+from fastcv.augment.pixels import Normalize
 from fastcv.data.decoding import resized, square
 from fastcv.data.formats import read_image
-from fastcv.data.statistics import Statistics
 
 # What replaces, in `DataLoader.new`, the way from an item to a batch: none of it is in the cache.
 ITEM_STEPS = {
@@ -43,7 +42,7 @@ class ReadImage(Transform):
     """Read an image: a file, pixels, or a picture of Pillow's.
 
     Args:
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
         side: pixels that its shorter side is then resized to; None where it is not.
     """
 
@@ -55,7 +54,7 @@ class ReadImage(Transform):
         self.kind = PILImage if channels == 3 else PILImageBW
 
     def encodes(self, image):
-        """Read it as 8-bit RGB or grey; floats must lie in 0-1.
+        """Read it as 8-bit RGB or gray; floats must lie in 0-1.
 
         Raises:
             ValueError: it cannot be read, or is too narrow.
@@ -77,8 +76,8 @@ class ReadImage(Transform):
         return self.kind(picture)
 
 
-class CentreSquare(DisplayedTransform):
-    """Resize the shorter side to `side` pixels and cut the centre square out."""
+class CenterSquare(DisplayedTransform):
+    """Resize the shorter side to `side` pixels and cut the center square out."""
 
     order = 1
 
@@ -108,24 +107,23 @@ class AugmentBatch(DisplayedTransform):
         return TensorImage(self.plain(x.as_subclass(Tensor)))
 
 
-class NormaliseBatch(DisplayedTransform):
-    """Cut the centre out where images are larger than `size`, and normalise per channel.
+class CropAndNormalize(DisplayedTransform):
+    """Cut the center out where images are larger than `size`, and normalize per channel.
 
     Args:
         size: pixels.
-        statistics: None for a mean of 0 and a standard deviation of 1.
+        normalize: None for a mean of 0 and a standard deviation of 1.
     """
 
     order = 99
 
-    def __init__(self, size: int, statistics: Statistics | None):
+    def __init__(self, size: int, normalize: Normalize | None):
         self.size = size
-        self.statistics = Statistics(mean=(0.0,), std=(1.0,)) if statistics is None else statistics
-        self._crop = CentreCrop(size=size)
-        self._normalise = Normalise(mean=self.statistics.mean, std=self.statistics.std)
+        self.normalize = Normalize(mean=(0.0,), std=(1.0,)) if normalize is None else normalize
+        self._crop = CenterCrop(size=size)
 
     def plain(self, x: Tensor) -> Tensor:
-        """Cut and normalise plain images.
+        """Cut and normalize plain images.
 
         Shape:
             x: (B, C, H, W), uint8 or floats of 0-1.
@@ -139,17 +137,17 @@ class NormaliseBatch(DisplayedTransform):
                 f"augmented images must have at least size={self.size} pixels, got "
                 f"{x.shape[-2]} x {x.shape[-1]}: give that size to the crop"
             )
-        return self._normalise(self._crop(x.contiguous(memory_format=torch.channels_last)))
+        return self.normalize(self._crop(x.contiguous(memory_format=torch.channels_last)))
 
     def encodes(self, x: TensorImage):
-        """Cut and normalise a batch."""
+        """Cut and normalize a batch."""
         return TensorImage(self.plain(x.as_subclass(Tensor)))
 
     def decodes(self, x: TensorImage):
         """Turn a batch, or one image of it, back into pixels of 0-255."""
         mean, std = (
             torch.tensor(each, device=x.device).view(-1, 1, 1)
-            for each in (self.statistics.mean, self.statistics.std)
+            for each in (self.normalize.mean, self.normalize.std)
         )
         pixels = x.as_subclass(Tensor) * std + mean
         return TensorImage((pixels.clamp(0, 1) * 255).round().long())
@@ -217,7 +215,7 @@ class ImageDL(TfmdDL):
     def before_iter(self) -> None:
         """Switch the transforms of training on or off."""
         super().before_iter()
-        ours = (AugmentBatch, NormaliseBatch, IntToFloatTensor)
+        ours = (AugmentBatch, CropAndNormalize, IntToFloatTensor)
         foreign = [each for each in self.after_batch.fs if not isinstance(each, ours)]
         converts = any(isinstance(each, IntToFloatTensor) for each in self.after_batch.fs)
         if foreign and not converts:
@@ -259,7 +257,7 @@ class ImageDL(TfmdDL):
         self.after_iter()
 
     def finished(self, x: Tensor) -> Tensor:
-        """Augment, if this is training, and normalise plain images on their device.
+        """Augment, if this is training, and normalize plain images on their device.
 
         Shape:
             x: (B, C, H, W), uint8.
@@ -291,7 +289,9 @@ class ImageDL(TfmdDL):
 
     @property
     def _is_ours(self) -> bool:
-        return all(isinstance(each, AugmentBatch | NormaliseBatch) for each in self.after_batch.fs)
+        return all(
+            isinstance(each, AugmentBatch | CropAndNormalize) for each in self.after_batch.fs
+        )
 
     @property
     def _is_light(self) -> bool:

@@ -38,7 +38,7 @@ class Samples(NamedTuple):
     skipped: int = 0
 
 
-def labelled(
+def labeled(
     train: list[Sample],
     valid: list[Sample],
     test: list[Sample],

@@ -18,7 +18,7 @@ from fastcv.data import fetch
 from fastcv.data.check import readable
 from fastcv.data.folders import read_folders, split_folders
 from fastcv.data.formats import Parts, read_cifar, read_cub, read_mnist
-from fastcv.data.samples import Sample, Samples, labelled
+from fastcv.data.samples import Sample, Samples, labeled
 from fastcv.data.splits import stratified
 
 __all__ = [
@@ -43,10 +43,10 @@ PUBLISHED = {
 
 
 def digits(path: Path | None = None, *, skip_bad: bool = False) -> Samples:
-    """Give scikit-learn's 1,797 handwritten digits: 8 x 8 pixels, grey, 10 classes, all train.
+    """Give scikit-learn's 1,797 handwritten digits: 8 x 8 pixels, gray, 10 classes, all train.
 
     They come with scikit-learn, so nothing is looked for or fetched, and `skip_bad` has nothing
-    to skip. Their 17 grey levels (0-16) are spread over 0-255.
+    to skip. Their 17 gray levels (0-16) are spread over 0-255.
 
     Raises:
         ValueError: a path is given.
@@ -62,11 +62,11 @@ def digits(path: Path | None = None, *, skip_bad: bool = False) -> Samples:
     levels, targets = load_digits(return_X_y=True)
     images = np.rint(levels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)  # (1797, 8, 8)
     train = [Sample(image, str(target)) for image, target in zip(images, targets, strict=True)]
-    return labelled(train, [], [], root=None)
+    return labeled(train, [], [], root=None)
 
 
 def mnist(path: Path | None = None, *, skip_bad: bool = False) -> Samples:
-    """Give MNIST: 60,000 digits to train and 10,000 to test, 28 x 28 pixels, grey, 10 classes.
+    """Give MNIST: 60,000 digits to train and 10,000 to test, 28 x 28 pixels, gray, 10 classes.
 
     Reads the idx files, plain or ``.gz``, or ``mnist_png/{training,testing}/DIGIT/*.png``.
 
@@ -151,7 +151,7 @@ def _named(
     else:
         root = inner[0] if inner and not split_folders(place) else place
         parts = read_folders(root, superclasses)
-    samples = labelled(*parts, root=root)
+    samples = labeled(*parts, root=root)
     here = len(samples.train), len(samples.test)
     if here != PUBLISHED[name]:
         # No error: a part of a set is good for a trial, and for nothing else.
@@ -198,7 +198,7 @@ class ImageFolders:
                 "ImageFolders must know its folder: give --data PATH, or ImageFolders(path=...)"
             )
         root = Path(chosen).expanduser()
-        samples = labelled(*read_folders(root), root=root)
+        samples = labeled(*read_folders(root), root=root)
         if skip_bad:
             samples = readable(samples)
         if samples.valid or self.valid == 0:

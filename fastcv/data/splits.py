@@ -37,7 +37,7 @@ def stratified(
         if counted:
             share = holdout
         else:
-            # Half up, since round() goes to the even neighbour and would treat 5 and 15 unalike.
+            # Half up, since round() goes to the even neighbor and would treat 5 and 15 unalike.
             share = int(len(indices) * holdout + 0.5)
             share = min(max(share, 1 if holdout > 0 else 0), len(indices) - 1)
         if share >= len(indices):

@@ -12,7 +12,7 @@ GRID = 4  # cells along a side of a class's pattern
 
 @dataclass(frozen=True, kw_only=True)
 class Toy:
-    """A source of random images, one pattern of coloured cells per class, with noise.
+    """A source of random images, one pattern of colored cells per class, with noise.
 
     Patterns are symmetric left to right, so that flips do no harm. The same value gives the same
     images on every machine.
@@ -20,7 +20,7 @@ class Toy:
     Args:
         classes: their number.
         size: pixels of a side.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for gray.
         train: images of each class.
         valid: images of each class; 0 for no validation part.
         test: images of each class; 0 for no test part.

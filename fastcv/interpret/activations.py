@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fastcv.interpret.style import DPI, GREY, INK, LABEL, blank
+from fastcv.interpret.style import DPI, GRAY, INK, LABEL, blank
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
@@ -151,7 +151,7 @@ def activations(
         image: as for `feature_maps`.
         picture: what to show beside the maps, as Pillow or matplotlib knows it.
         most: layers to draw.
-        title: stands before the key to the colours.
+        title: stands before the key to the colors.
         smoke: say on the figure that this was a smoke run.
 
     Raises:
@@ -212,7 +212,7 @@ def _show_maps(axes: Axes, found: FeatureMaps, pixels: np.ndarray) -> None:
     axes.set_title(found.layer, loc="left", fontsize=LABEL, color=INK, pad=14, parse_math=False)
     axes.annotate(
         said, (0, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points",
-        fontsize=SAID, color=GREY,
+        fontsize=SAID, color=GRAY,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from fastcv.interpret.predicted import Predictions, readable, shortened
-from fastcv.interpret.style import GREY, INK, LABEL, SMALL, blank, percent
+from fastcv.interpret.style import GRAY, INK, LABEL, SMALL, blank, percent
 
 MOST_NUMBERED = 20  # classes up to which cells hold numbers
 MOST_NAMED = 40  # classes up to which rows and columns have names
@@ -20,7 +20,7 @@ def confusion_matrix(
 ) -> Figure:
     """Draw which classes are taken for which: true classes in rows, predicted ones in columns.
 
-    The colour is a cell's share of its row. Up to 20 classes the cells hold counts; beyond, the
+    The color is a cell's share of its row. Up to 20 classes the cells hold counts; beyond, the
     most confused pairs stand beside the matrix. The row of a class without images stays empty.
 
     Args:
@@ -75,8 +75,8 @@ def confusion_matrix(
         axes.set_xlabel("predicted class (index)", fontsize=LABEL, color=INK)
         axes.set_ylabel("true class (index)", fontsize=LABEL, color=INK)
     axes.tick_params(labelsize=size, length=0 if classes <= MOST_NAMED else 3, labelcolor=INK)
-    axes.tick_params(color=GREY)
-    axes.spines[:].set(color=GREY, linewidth=0.6)
+    axes.tick_params(color=GRAY)
+    axes.spines[:].set(color=GRAY, linewidth=0.6)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.75, aspect=30, pad=0.02)
     ticks = (0, 0.02, 0.1, 0.25, 0.5, 1)
     bar.set_ticks(ticks, labels=[percent(tick) for tick in ticks])

@@ -21,7 +21,7 @@ class Predictions:
         targets: (N,), the true classes' indices.
         losses: (N,), the loss of each image.
         vocab: the classes' names, in the order of the columns.
-        image: gives the i-th image as it was before augmentation and normalisation.
+        image: gives the i-th image as it was before augmentation and normalization.
 
     Raises:
         ValueError: the lengths do not agree, or there is no image.

@@ -15,9 +15,9 @@ WIDTH = 9.0  # inches; 1080 pixels at DPI
 DPI = 120
 LARGEST_FILE = 400_000  # bytes
 
-# Okabe and Ito's palette, told apart under every common colour blindness.
+# Okabe and Ito's palette, told apart under every common color blindness.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-INK, GREY, GRID = "#222222", "#6B6B6B", "#DDDDDD"
+INK, GRAY, GRID = "#222222", "#6B6B6B", "#DDDDDD"
 TRAIN, VALID = BLUE, VERMILION
 RIGHT, WRONG = BLUE, VERMILION
 
@@ -50,11 +50,11 @@ def dress(axes: Axes, *, x: str, y: str) -> None:
     """Give axes of a line chart their labels, a thin grid and two spines."""
     axes.set_xlabel(x, fontsize=LABEL, color=INK)
     axes.set_ylabel(y, fontsize=LABEL, color=INK)
-    axes.tick_params(which="both", labelsize=SMALL, colors=GREY, labelcolor=INK, length=3)
+    axes.tick_params(which="both", labelsize=SMALL, colors=GRAY, labelcolor=INK, length=3)
     axes.grid(True, which="major", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.spines[["left", "bottom"]].set_color(GRAY)
 
 
 def count_along(axes: Axes) -> None:
@@ -66,7 +66,7 @@ def count_along(axes: Axes) -> None:
 
 
 def legend(axes: Axes, *, columns: int) -> None:
-    """Put the legend above the axes, where it hides no data; none where nothing is labelled."""
+    """Put the legend above the axes, where it hides no data; none where nothing is labeled."""
     if not axes.get_legend_handles_labels()[0]:
         return
     axes.legend(
@@ -90,12 +90,12 @@ def percent(fraction: float, digits: int = 0) -> str:
 def save(figure: Figure, path: Path | str) -> None:
     """Write a figure as PNG of at most 400 kB, whole or not at all.
 
-    120 dpi; a figure of many photographs that would be larger gets a palette of 256 colours, and
+    120 dpi; a figure of many photographs that would be larger gets a palette of 256 colors, and
     only then fewer dots per inch. Missing folders are made.
     """
     path = Path(path)
-    for dpi, colours in ((DPI, None), *((dpi, 256) for dpi in range(DPI, 39, -10))):
-        png = _png(figure, dpi, colours)
+    for dpi, colors in ((DPI, None), *((dpi, 256) for dpi in range(DPI, 39, -10))):
+        png = _png(figure, dpi, colors)
         if len(png) <= LARGEST_FILE:
             break
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,12 +107,12 @@ def save(figure: Figure, path: Path | str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _with_palette(image: Image.Image, colours: int) -> Image.Image:
+def _with_palette(image: Image.Image, colors: int) -> Image.Image:
     """Reduce a picture to a palette, dithered: without it skies and leaves become flat patches.
 
-    White keeps a colour of its own, or the background would be tinted and dithered too.
+    White keeps a color of its own, or the background would be tinted and dithered too.
     """
-    chosen = image.quantize(colours - 1)
+    chosen = image.quantize(colors - 1)
     palette = chosen.getpalette()
     indices = np.array(image.quantize(palette=chosen, dither=Image.Dither.FLOYDSTEINBERG))
     indices[(np.asarray(image) == 255).all(axis=2)] = len(palette) // 3
@@ -121,14 +121,14 @@ def _with_palette(image: Image.Image, colours: int) -> Image.Image:
     return reduced
 
 
-def _png(figure: Figure, dpi: int, colours: int | None) -> bytes:
+def _png(figure: Figure, dpi: int, colors: int | None) -> bytes:
     drawn, written = BytesIO(), BytesIO()
     with warnings.catch_warnings():
         # A class name in a script that the font lacks is drawn as boxes; nothing is to be done.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(drawn, format="png", dpi=dpi, facecolor="white")
     image = Image.open(drawn).convert("RGB")
-    if colours:
-        image = _with_palette(image, colours)
+    if colors:
+        image = _with_palette(image, colors)
     image.save(written, format="PNG", optimize=True, dpi=(dpi, dpi))
     return written.getvalue()

@@ -9,8 +9,8 @@ from matplotlib.ticker import FuncFormatter
 
 from fastcv.interpret.style import (
     BLUE,
+    GRAY,
     GREEN,
-    GREY,
     INK,
     LINE,
     PLAIN_NUMBERS,
@@ -26,7 +26,7 @@ from fastcv.interpret.style import (
 )
 
 DASHES = ("--", ":", "-.")
-SUGGESTION_MARKS = (("o", VERMILION), ("s", GREEN), ("^", PURPLE), ("D", INK), ("v", GREY))
+SUGGESTION_MARKS = (("o", VERMILION), ("s", GREEN), ("^", PURPLE), ("D", INK), ("v", GRAY))
 
 
 def curves(
@@ -45,7 +45,7 @@ def curves(
             stages), `train_loss`, `valid_loss`, and `train_accuracy`, `valid_accuracy` (fractions
             0-1). An empty or missing number is left out of its curve.
         reported: name to accuracy (fraction 0-1), a dashed line each; one whose name starts with
-            "train" has the training curve's colour.
+            "train" has the training curve's color.
         title: the figure's title.
         smoke: say on the figure that this was a smoke run.
 
@@ -65,15 +65,15 @@ def curves(
         (accuracy, "accuracy", lambda value: percent(value, 2)),
     ):
         dress(axes, x="epoch", y=name)
-        for part, colour, marker in (("train", TRAIN, "o"), ("valid", VALID, "s")):
+        for part, color, marker in (("train", TRAIN, "o"), ("valid", VALID, "s")):
             values = _column(rows, f"{part}_{name}")
             there = np.isfinite(values)
             if there.any():
                 label = f"{part}, last {shown(values[there][-1])}"
-                _line(axes, epochs[there], values[there], colour, marker, label)
+                _line(axes, epochs[there], values[there], color, marker, label)
         for i, begin in enumerate(begins):
             label = "a stage begins" if i == 0 and axes is loss else None
-            axes.axvline(begin, color=GREY, linewidth=0.8, zorder=1, label=label)
+            axes.axvline(begin, color=GRAY, linewidth=0.8, zorder=1, label=label)
         margin = max(0.5, 0.02 * (epochs[-1] - epochs[0]))
         axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
         count_along(axes)
@@ -123,11 +123,11 @@ def schedule(
         drawn.append(("momentum", "momentum", VERMILION))
     figure = blank(title, height=3.4, smoke=smoke)
     at = _column(steps, "step")
-    for axes, (key, name, colour) in zip(
+    for axes, (key, name, color) in zip(
         figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True
     ):
         dress(axes, x="step", y=name)
-        axes.plot(at, _column(steps, key), color=colour, linewidth=LINE)
+        axes.plot(at, _column(steps, key), color=color, linewidth=LINE)
         if len(steps) == 1:
             axes.lines[0].set_marker("o")
         count_along(axes)
@@ -181,17 +181,17 @@ def lr_find(
     top = min(start + 0.5 * span, losses[finite].max()) + 0.08 * span
     axes.set_ylim(bottom - 0.08 * span, top)
     for i, (name, (rate, loss)) in enumerate(suggestions.items()):
-        marker, colour = SUGGESTION_MARKS[i % len(SUGGESTION_MARKS)]
-        axes.axvline(rate, color=colour, linewidth=0.8, linestyle=":")
+        marker, color = SUGGESTION_MARKS[i % len(SUGGESTION_MARKS)]
+        axes.axvline(rate, color=color, linewidth=0.8, linestyle=":")
         axes.plot(
             [rate],
             [min(loss, top)],
-            color=colour,
+            color=color,
             linestyle="none",
             marker=marker,
             # Two suggestions may be of one rate: the first is small and filled, the rest hollow.
             markersize=6 if i == 0 else 10,
-            markerfacecolor=colour if i == 0 else "none",
+            markerfacecolor=color if i == 0 else "none",
             markeredgewidth=1.6,
             label=f"{name} {rate:.3g}",
             zorder=3,
@@ -202,12 +202,12 @@ def lr_find(
     return figure
 
 
-def _line(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, marker: str, label: str) -> None:
-    """Draw one curve; its markers tell it from others without colour and show a single point."""
+def _line(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, marker: str, label: str) -> None:
+    """Draw one curve; its markers tell it from others without color and show a single point."""
     axes.plot(
         x,
         y,
-        color=colour,
+        color=color,
         linewidth=LINE,
         marker=marker,
         markersize=4,

@@ -1,1 +1,5 @@
-"""Models, optimizers, schedules, the learning-rate finder and the callbacks of a training."""
+"""Training on fastai: models, optimizers, losses, the stages of a schedule, callbacks."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

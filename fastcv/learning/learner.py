@@ -25,12 +25,12 @@ from fastai.optimizer import OptimWrapper
 from fastcore.basics import tuplify
 from torch import Tensor
 
-from fastcv.learning import recorder
+from fastcv.learning.callbacks import recorder
+from fastcv.learning.cpu import denormals_flushed
 from fastcv.learning.lr_finder import Rates, find_rates
-from fastcv.learning.processor import denormals_flushed
 
 if TYPE_CHECKING:
-    from fastcv.learning.step import Stepper
+    from fastcv.learning.cuda_graph.stepper import Stepper
 
 # What stands in for callbacks that fastai adds to every Learner: the same to a user.
 LEAN = {

@@ -22,7 +22,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from fastcv.learning import weights as weight_files
 from fastcv.learning.learner import Learner
-from fastcv.learning.lr_finder import untouched_randomness
+from fastcv.learning.snapshot import snapshot_rng
 from fastcv.nets.basenet import BaseNet
 
 _FROM_DATA = ("classes", "channels", "size")
@@ -89,7 +89,7 @@ class Pretrained:
 
     The head is new unless a file brings one of the same shape: a file of a run goes on with that
     run's head. Images of one channel get a first convolution whose weights are the sum over the
-    three colours: the net answers as to the grey image in all three.
+    three colors: the net answers as to the gray image in all three.
 
     Attributes:
         arch: one of torchvision's builders of a ResNet.
@@ -228,7 +228,7 @@ def _image_shape(dls: DataLoaders) -> tuple[int, int, int]:
     """Return (C, H, W): what `dls` says, else what its first batch shows; draws nothing."""
     shape = getattr(dls, "image_shape", None)
     if shape is None:
-        with untouched_randomness(dls):
+        with snapshot_rng(dls):
             shape = dls.one_batch()[0].shape[1:]
     return tuple(shape)
 

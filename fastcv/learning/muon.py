@@ -14,7 +14,7 @@ from torch import Tensor
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalised(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     """Move the singular values of each matrix towards 1, and leave its singular vectors.
 
     With U S V' the singular value decomposition, the result is nearly U V'. Each step of the
@@ -48,7 +48,7 @@ class OrthogonalMomentum(torch.optim.Optimizer):
 
     Every group has the same hyper-parameters, and `orthogonal` says which rule it follows:
 
-    - True: lr * `orthogonalised` momentum, each filter bank as a matrix with a row for each output.
+    - True: lr * `orthogonalize` momentum, each filter bank as a matrix with a row for each output.
       With `keep_norm` the mean square of a bank's filters (the norm of its rows) is first set to 1.
     - False: torch's SGD with Nesterov momentum, on gradients times `scale`.
 
@@ -124,7 +124,7 @@ class OrthogonalMomentum(torch.optim.Optimizer):
         for (rows, columns), pairs in alike.items():
             # flatten goes by shape, not by memory, so that channels-last filters come right too
             stacked = torch.stack([update.flatten(1) for _, update in pairs])
-            moves = orthogonalised(stacked, group["steps"])
+            moves = orthogonalize(stacked, group["steps"])
             # A tall matrix of orthonormal columns has short rows: as torch.optim.Muon has it.
             rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
             for (p, _), move in zip(pairs, moves, strict=True):

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as serialised
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
@@ -38,7 +38,7 @@ def save(model: nn.Module, path: Path | str) -> None:
     }
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(serialised(state))  # `save_file` would make it its owner's alone
+        partial.write_bytes(serialized(state))  # `save_file` would make it its owner's alone
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

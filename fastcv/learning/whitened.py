@@ -7,8 +7,8 @@ from fastai.data.core import DataLoaders
 from torch import Tensor
 
 from fastcv.learning.learner import Learner
-from fastcv.learning.lr_finder import untouched_randomness
 from fastcv.learning.models import FromScratch
+from fastcv.learning.snapshot import snapshot_rng
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def first_images(dls: DataLoaders, count: int) -> Tensor:
         (N, C, H, W), float, on the device of `dls`; N is `count` or all there are.
     """
     found: list[Tensor] = []
-    with untouched_randomness(dls), dls.train.dataset.set_split_idx(1):
+    with snapshot_rng(dls), dls.train.dataset.set_split_idx(1):
         for batch in dls.train.new(shuffle=False, drop_last=False):
             found.append(batch[0].as_subclass(Tensor))
             if sum(map(len, found)) >= count:

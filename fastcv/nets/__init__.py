@@ -3,20 +3,6 @@
 Every net is called `Net(classes=..., channels=3, size=32, ...)` and returns logits.
 """
 
-from fastcv.nets.basenet import BaseNet
-from fastcv.nets.light_resnet import LightResNet
-from fastcv.nets.mnist_cnn import MnistCNN
-from fastcv.nets.residual_basenet import ResidualBaseNet
-from fastcv.nets.scaled_resnet import ScaledResNet
-from fastcv.nets.speedrun import SpeedrunNet
-from fastcv.nets.vgg import VGG
+import lazy_loader
 
-__all__ = [
-    "VGG",
-    "BaseNet",
-    "LightResNet",
-    "MnistCNN",
-    "ResidualBaseNet",
-    "ScaledResNet",
-    "SpeedrunNet",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

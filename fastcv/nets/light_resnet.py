@@ -5,7 +5,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from fastcv.nets.initialisation import he_normal
+from fastcv.nets.init import he_normal
 from fastcv.nets.sizes import require_size, require_stages
 
 
@@ -25,7 +25,7 @@ class LightResNet(nn.Module):
         strides: stride of each stage's first block; as long as `widths`.
 
     Shape:
-        x: (B, channels, size, size), float, normalised per channel.
+        x: (B, channels, size, size), float, normalized per channel.
         returns: (B, classes) logits, not probabilities.
 
     Raises:

@@ -25,8 +25,8 @@ class ResidualBaseNet(nn.Module):
         norm: batch norm after each 3x3 convolution and after the logits.
 
     Shape:
-        x: (B, channels, size, size), float, normalised per channel; B above 1 in training, since
-            the logits are normalised over the batch.
+        x: (B, channels, size, size), float, normalized per channel; B above 1 in training, since
+            the logits are normalized over the batch.
         returns: (B, classes) logits, not probabilities.
 
     Raises:

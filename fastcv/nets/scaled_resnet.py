@@ -30,8 +30,8 @@ class ScaledResNet(nn.Module):
         hidden_norm: batch norm between the first linear layer and its ReLU.
 
     Shape:
-        x: (B, channels, size, size), float, normalised per channel; B above 1 in training, since
-            the logits are normalised over the batch.
+        x: (B, channels, size, size), float, normalized per channel; B above 1 in training, since
+            the logits are normalized over the batch.
         returns: (B, classes) logits, not probabilities.
 
     Raises:

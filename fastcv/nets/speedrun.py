@@ -31,7 +31,7 @@ class SpeedrunNet(nn.Module):
             trainings must forget faster than torch's 0.9.
 
     Shape:
-        x: (B, channels, size, size), float, normalised per channel.
+        x: (B, channels, size, size), float, normalized per channel.
         returns: (B, classes) logits, not probabilities.
 
     Raises:
@@ -110,7 +110,7 @@ class Whitening(nn.Module):
         """Set the filters so that the images' patches become uncorrelated, with a mean square of 1.
 
         Args:
-            images: (N, channels, H, W), float, normalised as the net gets them, on any device; some
+            images: (N, channels, H, W), float, normalized as the net gets them, on any device; some
                 thousands are enough.
             epsilon: added to the mean square along each direction, so that noise is not blown up.
         """

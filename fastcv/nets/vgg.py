@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fastcv.nets.initialisation import he_normal
+from fastcv.nets.init import he_normal
 from fastcv.nets.sizes import require_pools, require_size
 
 VGG19 = ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)
@@ -27,10 +27,10 @@ class VGG(nn.Module):
         average_pool: average each channel to one number before the linear layers.
         hidden: features of each linear layer before the last.
         dropout: probability of dropping a feature after each hidden linear layer.
-        he_initialisation: draw convolutions as He et al. do, instead of torch's default.
+        he_initialization: draw convolutions as He et al. do, instead of torch's default.
 
     Shape:
-        x: (B, channels, size, size), float, normalised per channel.
+        x: (B, channels, size, size), float, normalized per channel.
         returns: (B, classes) logits, not probabilities.
 
     Raises:
@@ -51,7 +51,7 @@ class VGG(nn.Module):
         average_pool: bool = False,
         hidden: Sequence[int] = (4096, 4096),
         dropout: float = 0.0,
-        he_initialisation: bool = False,
+        he_initialization: bool = False,
     ) -> None:
         super().__init__()
         if not widths or not all(widths):
@@ -78,7 +78,7 @@ class VGG(nn.Module):
             classifier += [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(dropout)]
             inputs = width
         self.classifier = nn.Sequential(*classifier, nn.Linear(inputs, classes))
-        if he_initialisation:
+        if he_initialization:
             he_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:

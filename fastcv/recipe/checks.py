@@ -4,17 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastcv import catalogue
-from fastcv.recipe.values import Recipe, Reported
+from fastcv.recipe.metrics import HEADLINES
+from fastcv.recipe.values import Reported
 
-# Which metric stands for an experiment: the first of these that is reported, else measured.
-HEADLINES = (
-    "test_accuracy",
-    "best_test_accuracy",
-    "valid_accuracy",
-    "best_valid_accuracy",
-    "train_accuracy",
-)
 BEATEN, NOT_BEATEN = "beaten", "not beaten"
 
 
@@ -61,35 +53,31 @@ def _shown(value: float | None) -> str:
 
 
 def check(run: Any) -> Checks:
-    """Compare a run with what its recipe says was reported.
+    """Compare a finished run with what its recipe says was reported.
 
     Args:
-        run: what `train` returned, or `fastcv.runs.Run(path)` of a finished run.
+        run: what `train` returned, or `fastcv.Run(path)`.
     """
-    return compare_recipe(run.recipe, run.summary)
+    return compare(run.recipe.reported, run.summary)
 
 
-def compare_recipe(recipe: Recipe, measured: Mapping[str, Any]) -> Checks:
-    """Compare what a recipe reports with what was measured, by metric, as the recipe means it."""
-    return compare(recipe.reported, measured, bar=catalogue.is_bar(recipe.name))
-
-
-def compare(reported: Reported | None, measured: Mapping[str, Any], *, bar: bool = False) -> Checks:
+def compare(reported: Reported | None, measured: Mapping[str, Any]) -> Checks:
     """Compare reported numbers with measured ones by the name of their metric.
+
+    Where the number is to be beaten, in another way than the report's, only the headline is
+    compared, and the count of parameters. A best accuracy is beaten by the final weights' where the
+    run chose no epoch.
 
     Args:
         reported: None gives no row.
         measured: by metric.
-        bar: whether the number that stands for the experiment is to be beaten, in another way than
-            the report's: then no other is compared, but for the parameters. A best accuracy is
-            beaten by the final weights' where the run chose no epoch.
     """
     if reported is None:
         return Checks()
     numbers = reported.numbers()
-    if bar:
+    if reported.to_beat:
         headline = next((metric for metric in HEADLINES if metric in numbers), None)
-        rows = [_race(headline, numbers[headline], measured)] if headline else []
+        rows = [_comparison(headline, numbers[headline], measured)] if headline else []
         kept = {"parameters": numbers["parameters"]} if "parameters" in numbers else {}
     else:
         rows, kept = [], numbers
@@ -105,7 +93,7 @@ def compare(reported: Reported | None, measured: Mapping[str, Any], *, bar: bool
     return Checks(rows)
 
 
-def _race(metric: str, number: float, measured: Mapping[str, Any]) -> Check:
+def _comparison(metric: str, number: float, measured: Mapping[str, Any]) -> Check:
     value = measured.get(metric)
     if value is None:
         value = measured.get(metric.removeprefix("best_"))

@@ -1,23 +1,22 @@
-"""A recipe as one level of JSON, back again, and with single values replaced."""
+"""A recipe as one level of JSON, and back again."""
 
-import ast
-import difflib
-import importlib
-import types
-import typing
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from fastcv.recipe.values import Recipe
+from fastcv.recipe.addresses import address, is_address, resolve
+from fastcv.recipe.aliases import current_flat
+from fastcv.recipe.values import Partial, Recipe
 
 
 def flat(recipe: Recipe) -> dict[str, Any]:
     """Write a recipe as one level of JSON: `{"schedule.0.epochs": 25, ...}`.
 
-    A function or class stands as "module:name", a value made of parts as "module:name()" with the
-    parts below its key.
+    A function or class is written as "module:name", by its shortest public path; a value made of
+    parts, as a dataclass or a `functools.partial`, as "module:name()" with its parts below its key.
 
     Raises:
         ValueError: a value could not be built again from this.
@@ -29,9 +28,13 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     prefix = f"{key}." if key else ""
     if is_dataclass(value) and not isinstance(value, type):
         if key:
-            yield key, f"{_address(type(value))}()"
+            yield key, f"{address(type(value))}()"
         for each in fields(value):
             yield from _leaves(getattr(value, each.name), f"{prefix}{each.name}")
+    elif isinstance(value, partial):
+        yield key, f"{address(value.func)}()"
+        for name, item in _keywords(value).items():
+            yield from _leaves(item, f"{prefix}{_part(name, key)}")
     elif isinstance(value, tuple | list) and not _is_plain(value):
         for index, item in enumerate(value):
             yield from _leaves(item, f"{prefix}{index}")
@@ -44,14 +47,14 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, {}
     elif isinstance(value, Path | str):
         text = str(value)
-        if _is_address(text):  # `unflat` would import it
+        if is_address(text):  # `unflat` would import it
             raise ValueError(
                 f"text in a recipe must not read like the address of a callable, got {text!r} at "
                 f"{key!r}: write it otherwise, as with a space"
             )
         yield key, text
     elif callable(value):
-        yield key, _address(value)
+        yield key, address(value)
     elif _is_plain(value):
         yield key, value
     else:
@@ -59,6 +62,14 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
             f"every value in a recipe must be plain data, a dataclass or a named callable, "
             f"got {type(value).__name__} at {key!r}"
         )
+
+
+def _keywords(value: partial) -> dict[str, Any]:
+    """The arguments of a partial call, all by name."""
+    if not value.args:
+        return value.keywords
+    bound = signature(value.func).bind_partial(*value.args)
+    return {**bound.arguments, **value.keywords}
 
 
 def _part(name: Any, key: str) -> str:
@@ -85,49 +96,33 @@ def _as_tuples(value: Any) -> Any:
     return tuple(_as_tuples(item) for item in value) if isinstance(value, tuple | list) else value
 
 
-def _address(thing: Callable) -> str:
-    name = getattr(thing, "__qualname__", "")
-    if not name or "<" in name:
-        raise ValueError(
-            f"a callable in a recipe must be a named function or class of a module, got {thing!r}"
-        )
-    return f"{thing.__module__}:{name}"
+def unflat(values: Mapping[str, Any], *, trust: bool = False) -> Recipe:
+    """Build the recipe that `flat` wrote, in any version: `unflat(flat(recipe)) == recipe`.
 
+    Args:
+        values: a flat recipe.
+        trust: whether it may name any module's functions and classes, as one's own; else only
+            those that `addresses.resolve` knows.
 
-def _is_address(value: Any) -> bool:
-    if not isinstance(value, str) or value.count(":") != 1:
-        return False
-    module, _, name = value.removesuffix("()").partition(":")
-    return all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
-
-
-def _at_address(address: str) -> Any:
-    module, _, name = address.removesuffix("()").partition(":")
-    try:
-        thing = importlib.import_module(module)
-        for part in name.split("."):
-            thing = getattr(thing, part)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{address!r} must name something importable: {error}") from error
-    return thing
-
-
-def unflat(values: Mapping[str, Any]) -> Recipe:
-    """Build the recipe that `flat` wrote: `unflat(flat(recipe)) == recipe`."""
+    Raises:
+        ValueError: it names something else, or something that is not there.
+    """
+    values = current_flat(values)
     tree: dict[str, Any] = {}
     for key, value in values.items():
         node = tree
         for part in key.split("."):
             node = node.setdefault(part, {})
         node[""] = value  # the empty name holds what stands at the key itself
-    return Recipe(**{name: _grow(node) for name, node in tree.items()})
+    return Recipe(**{name: _grow(node, trust) for name, node in tree.items()})
 
 
-def _grow(node: dict[str, Any]) -> Any:
-    below = {name: _grow(child) for name, child in node.items() if name}
+def _grow(node: dict[str, Any], trust: bool) -> Any:
+    below = {name: _grow(child, trust) for name, child in node.items() if name}
     here = node.get("")
-    if _is_address(here):
-        return _at_address(here)(**below) if here.endswith("()") else _at_address(here)
+    if is_address(here):
+        found = resolve(here, trust=trust)
+        return _built(found, here, below) if here.endswith("()") else found
     if not below:
         return _as_tuples(here)
     if all(name.isdigit() for name in below):
@@ -135,81 +130,11 @@ def _grow(node: dict[str, Any]) -> Any:
     return below
 
 
-def override(recipe: Recipe, *settings: str) -> Recipe:
-    """Change values by their flat keys: `override(recipe, "schedule.0.epochs=5")`.
-
-    A value is read by the type it replaces, or by another one that the field's annotation allows.
-
-    Raises:
-        ValueError: no such key, or a value of another type.
-    """
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise ValueError(f"a setting must read key=value, got {setting!r}")
-        recipe = _replaced(recipe, key.strip().split("."), text.strip(), key.strip(), recipe)
-    return recipe
-
-
-def _replaced(value: Any, path: list[str], text: str, key: str, recipe: Recipe) -> Any:
-    part, rest = path[0], path[1:]
-    children = _children(value)
-    if part not in children:
-        keys = list(flat(recipe))
-        nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0)
-        raise ValueError(f"no setting is called {key!r}. Did you mean {nearest[0]!r}?")
-    old = children[part]
-    new = _replaced(old, rest, text, key, recipe) if rest else _read(text, old, value, part, key)
-    if is_dataclass(value):
-        return replace(value, **{part: new})
-    if isinstance(value, Mapping):
-        return {**value, part: new}
-    return tuple(new if name == part else item for name, item in children.items())
-
-
-def _children(value: Any) -> dict[str, Any]:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: getattr(value, each.name) for each in fields(value)}
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, tuple | list):
-        return {str(index): item for index, item in enumerate(value)}
-    return {}
-
-
-def _read(text: str, old: Any, owner: Any, part: str, key: str) -> Any:
-    """Read `text` as the type of `old`, or as one that the annotation of `owner.part` allows."""
-    if _is_address(text):
-        named = _at_address(text)
-        try:
-            return named() if text.endswith("()") else named
-        except TypeError as error:
-            raise ValueError(f"{key} must be a value that needs no settings, {error}") from error
+def _built(what: Any, address: str, settings: dict[str, Any]) -> Any:
+    """Build the value "module:name()" with its settings: a dataclass, or else a `Partial`."""
+    if not is_dataclass(what):
+        return Partial(what, **settings)
     try:
-        literal = {"true": True, "false": False, "none": None}.get(text.lower())
-        new = ast.literal_eval(text) if literal is None and text.lower() != "none" else literal
-    except (ValueError, SyntaxError):
-        new = text
-    allowed = _allowed_types(owner, part) | {type(old)}
-    new = _as_tuples(new)
-    if type(new) in allowed:
-        return new
-    if isinstance(new, int) and not isinstance(new, bool) and float in allowed:
-        return float(new)
-    if str in allowed:
-        return text
-    names = " or ".join(sorted(each.__name__ for each in allowed - {types.NoneType}))
-    raise ValueError(f"{key} must be {names}, got {text!r}")
-
-
-def _allowed_types(owner: Any, part: str) -> set[type]:
-    if not is_dataclass(owner):
-        return set()
-    hint = typing.get_type_hints(type(owner)).get(part)
-    options = typing.get_args(hint) if _is_union(hint) else (hint,)
-    origins = {typing.get_origin(option) or option for option in options}
-    return {each for each in origins if isinstance(each, type)} - {Callable}
-
-
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+        return what(**settings)
+    except TypeError as error:  # settings of another version
+        raise ValueError(f"{address} must have other settings: {error}") from error

@@ -1,24 +1,55 @@
 """The recipe: a frozen value, and the numbers its report gives."""
 
-import sys
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 
-from fastcv.learning.step import Step
+from fastcv.recipe.metrics import METRICS
 
-# The metrics a run may measure and a report may state, in the order tables show them.
-METRICS = (
-    "train_accuracy",
-    "valid_accuracy",
-    "best_valid_accuracy",
-    "test_accuracy",
-    "best_test_accuracy",
-    "train_loss",
-    "valid_loss",
-    "test_loss",
-    "parameters",
-)
+GRAPHS = ("auto", "on", "off")
+UNNAMED = "experiment"  # the name of a recipe that was given none
+
+
+class Partial(partial):
+    """A class or function with some of its arguments, as `functools.partial`, compared by value."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both call the same with the same arguments."""
+        if not isinstance(other, partial):
+            return NotImplemented
+        ours = (self.func, self.args, self.keywords)
+        return ours == (other.func, other.args, other.keywords)
+
+    def __hash__(self) -> int:
+        """Hash what is called; its arguments may be of any kind."""
+        return hash(self.func)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """How a recipe's training steps are computed.
+
+    Each choice gives the same results but for rounding; with `compile` a net that drops features
+    out drops others.
+
+    Args:
+        compile: let `torch.compile` fuse the net's forward and backward pass in training: half a
+            minute or more before the first epoch, and again where layers are frozen or unfrozen.
+            Validation and predictions are computed as ever, as every other size of batch would
+            take a compilation of its own.
+        graph: replay the training step from a captured CUDA graph: "on", "off", or "auto": on a
+            CUDA device where the step can be captured. "on" makes it an error if it can't.
+        channels_last: lay images and weights out with a pixel's channels side by side.
+    """
+
+    compile: bool = False
+    graph: str = "auto"
+    channels_last: bool = True
+
+    def __post_init__(self):
+        if self.graph not in GRAPHS:
+            raise ValueError(f"step.graph must be one of {', '.join(GRAPHS)}, got {self.graph!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +65,8 @@ class Reported:
         source: where it is said, as "003 table 1".
         tolerance: absolute, a fraction.
         loss_tolerance: relative to the reported loss, a fraction.
+        to_beat: whether the recipe sets out to beat the number, in its own way, rather than to
+            reproduce it.
     """
 
     source: str
@@ -48,17 +81,12 @@ class Reported:
     parameters: int | None = None
     tolerance: float = 0.02
     loss_tolerance: float = 0.25
+    to_beat: bool = False
 
     def numbers(self) -> dict[str, float]:
         """The numbers the report gives, by the name of their metric."""
         stated = {name: getattr(self, name) for name in METRICS}
         return {name: value for name, value in stated.items() if value is not None}
-
-
-def _name_of_defining_file() -> str:
-    """Name a recipe after the file that makes it, as enum and namedtuple find their module."""
-    scope = sys._getframe(2).f_globals  # 0: here, 1: Recipe.__init__ or named, 2: its caller
-    return Path(scope.get("__file__", "notebook")).stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,19 +120,31 @@ class Recipe:
     step: Step = field(default_factory=Step)
     seed: int = 0
     reported: Reported | None = None
-    name: str = field(default_factory=_name_of_defining_file)
+    name: str = UNNAMED
 
     def __post_init__(self):
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
+        check_name(self.name)
 
 
-def named(**variants: Recipe) -> dict[str, Recipe]:
-    """Name each variant after the file that calls this, and itself.
+def check_name(name: str) -> None:
+    """Refuse a recipe name that could not name a folder of runs.
 
-    `variants = named(one_cycle=replace(recipe, ...))` binds a dict of recipes.
+    Raises:
+        ValueError: it is not NAME or NAME/VARIANT, of letters, digits and the like.
     """
-    file = _name_of_defining_file()
-    return {
-        variant: replace(recipe, name=f"{file}/{variant}") for variant, recipe in variants.items()
-    }
+    if not re.fullmatch(r"[\w][\w .,+()-]*(/[\w][\w .,+()-]*)?", name) or len(name) > 200:
+        raise ValueError(
+            f"a recipe's name must be NAME or NAME/VARIANT, of letters, digits, spaces and _.+-, "
+            f"got {name!r}"
+        )
+
+
+def named(recipe: Recipe, **variants: Recipe) -> dict[str, Recipe]:
+    """Name each variant after the recipe that it varies, NAME/VARIANT.
+
+    A recipe file binds `variants = named(recipe, one_cycle=replace(recipe, ...))`.
+    """
+    base = recipe.name.partition("/")[0]
+    return {variant: replace(each, name=f"{base}/{variant}") for variant, each in variants.items()}

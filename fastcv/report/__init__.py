@@ -8,9 +8,9 @@ write(experiments, "report")      # report.md with its figures, and report.html 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fastcv.experiment.comparison import Experiment, Result, Unfinished
 from fastcv.report import html, markdown
 from fastcv.report.document import compose
-from fastcv.report.experiments import Experiment, Result, Unfinished
 from fastcv.report.gathering import gather
 from fastcv.report.tables import as_text
 

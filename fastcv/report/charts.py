@@ -8,10 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from fastcv.experiment.comparison import Experiment
+from fastcv.experiment.words import measured, name, number, short
 from fastcv.interpret.style import (
     BLUE,
+    GRAY,
     GREEN,
-    GREY,
     INK,
     PURPLE,
     SMALL,
@@ -20,12 +22,11 @@ from fastcv.interpret.style import (
     dress,
     legend,
 )
-from fastcv.recipe.checks import BEATEN, HEADLINES, NOT_BEATEN
-from fastcv.report.experiments import Experiment
-from fastcv.report.tables import measured, name, number, short
+from fastcv.recipe.checks import BEATEN, NOT_BEATEN
+from fastcv.recipe.metrics import HEADLINES
 
 REPORTED = "#B8B8B8"
-TO_BEAT = {"facecolor": "white", "edgecolor": GREY, "hatch": "////", "linewidth": 0.8}
+TO_BEAT = {"facecolor": "white", "edgecolor": GRAY, "hatch": "////", "linewidth": 0.8}
 ROW = 0.52  # inches that a step takes
 FEWEST_STEPS = 3
 LONGEST = 54  # letters of a line of what a step changes; there are two
@@ -111,17 +112,17 @@ def _step(each: Experiment, recipe: Experiment) -> str:
 def _reported_bar(axes: Axes, row: int, each: Experiment, metric: str, other: str) -> None:
     value = each.numbers.get(metric)
     if value is None:
-        _write(axes, 0, row - 0.2, f"no {short(metric)} accuracy reported", GREY)
+        _write(axes, 0, row - 0.2, f"no {short(metric)} accuracy reported", GRAY)
         return
     axes.barh(row - 0.2, value, 0.36, **(TO_BEAT if each.is_bar else {"color": REPORTED}))
-    _write(axes, value, row - 0.2, number(metric, value) + other, GREY)
+    _write(axes, value, row - 0.2, number(metric, value) + other, GRAY)
 
 
 def _measured_bar(axes: Axes, row: int, each: Experiment, metric: str, other: str) -> None:
     mean, spread = each.mean(metric), each.spread(metric)
     if mean is None:
         said = "not measured" if each.results else "not run"
-        _write(axes, 0, row + 0.2, said, GREY)
+        _write(axes, 0, row + 0.2, said, GRAY)
         return
     error = {"xerr": spread, "ecolor": INK, "capsize": 3} if spread is not None else {}
     axes.barh(row + 0.2, mean, 0.36, color=BLUE, **error)
@@ -132,7 +133,7 @@ def _measured_bar(axes: Axes, row: int, each: Experiment, metric: str, other: st
     _write(axes, mean + (spread or 0), row + 0.2, text, INK)
 
 
-def _write(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
+def _write(axes: Axes, x: float, y: float, text: str, color: str) -> None:
     """Write beside the end of a bar: 4 points away from it."""
     axes.annotate(
         text,
@@ -141,7 +142,7 @@ def _write(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
         textcoords="offset points",
         va="center",
         fontsize=SMALL,
-        color=colour,
+        color=color,
     )
 
 
@@ -179,9 +180,9 @@ def differences(experiments: Sequence[Experiment]) -> Figure:
         band = 0.0 if each.is_bar else 100 * each.reported.tolerance
         if band:
             axes.barh(row, 2 * band, 0.7, left=-band, color="#E8E8E8", zorder=0.5)
-        colour, marker = _VERDICTS[each.verdict(metric)]
+        color, marker = _VERDICTS[each.verdict(metric)]
         axes.errorbar(
-            away, row, xerr=spread or None, color=colour, marker=marker, markersize=7, capsize=3
+            away, row, xerr=spread or None, color=color, marker=marker, markersize=7, capsize=3
         )
         axes.annotate(
             f"{away:+.2f}",
@@ -199,13 +200,13 @@ def differences(experiments: Sequence[Experiment]) -> Figure:
     axes.set_yticks(range(len(experiments)), names, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(experiments) - 0.4, -0.6)
-    for colour, marker, said in (
+    for color, marker, said in (
         (BLUE, "o", "within tolerance"),
         (VERMILION, "s", "outside it"),
         (GREEN, "^", "beaten"),
         (PURPLE, "v", "not beaten"),
     ):
-        axes.plot([], [], color=colour, marker=marker, linestyle="none", label=said)
+        axes.plot([], [], color=color, marker=marker, linestyle="none", label=said)
     legend(axes, columns=4)
     return figure
 

@@ -9,7 +9,7 @@ from fastcv.report import readme as readmes
 from fastcv.report.gathering import arrange, gather
 from fastcv.report.reading import read_summaries
 
-RUNS, RESULTS, README = Path("runs"), Path("results"), Path("README.md")
+RUNS, RESULTS, README = Path("runs"), Path("recipes/results"), Path("README.md")
 
 
 def report(
@@ -52,7 +52,7 @@ def report(
         for file in committed.save(experiments, save_results):
             write(str(file))
     if readme:
-        folder = _there(results) or RESULTS
+        folder = _there(results) or save_results or RESULTS
         changed = readmes.write(README, arrange(read_summaries(folder, warn)))
         write(f"{README}: {'written' if changed else 'is up to date'}")
     if readme or save_results is not None:

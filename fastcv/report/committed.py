@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastcv import catalogue, runs
+from fastcv import catalogue, files
+from fastcv.experiment.comparison import Experiment, Result
 from fastcv.recipe.flat import flat
-from fastcv.report.experiments import Experiment, Result
 from fastcv.report.figures import slug
 from fastcv.report.gathering import completed
 from fastcv.report.reading import UNREADABLE, read_summary, sentence
@@ -32,7 +32,9 @@ def save(experiments: Sequence[Experiment], folder: Path) -> list[Path]:
         for result in (*experiment.results, *experiment.altered):
             if result.path is not None:
                 results.setdefault(str(result.path), result)  # an alias shows the same run
-    flats = {each.name: flat(catalogue.load(each.name)) for each in experiments if not each.own}
+    flats = {
+        each.name: flat(catalogue.get_recipe(each.name)) for each in experiments if not each.own
+    }
     folder.mkdir(parents=True, exist_ok=True)
     return [_write(result, folder, flats) for result in results.values()]
 
@@ -65,7 +67,7 @@ def _write(result: Result, folder: Path, flats: Mapping[str, Mapping[str, Any]])
         file = folder / (f"{name}.json" if number == 1 else f"{name}-{number}.json")
         if not file.exists() or _same(completed(_read(file), flats), result):
             break
-    runs.write_json(file, _as_json(result))
+    files.write_json(file, _as_json(result))
     return file
 
 

@@ -4,19 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastcv.experiment.comparison import Experiment, Result, Unfinished
+from fastcv.experiment.words import measured, name, number
 from fastcv.report import charts, figures
-from fastcv.report.experiments import Experiment, Result, Unfinished
 from fastcv.report.figures import Picture
-from fastcv.report.tables import (
-    Block,
-    ShortCut,
-    blocks,
-    lead,
-    measured,
-    name,
-    number,
-    short_cuts,
-)
+from fastcv.report.tables import Block, ShortCut, blocks, lead, short_cuts
 
 READING = (
     (

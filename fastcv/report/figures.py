@@ -10,10 +10,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
+from fastcv.experiment.comparison import Experiment, Result
+from fastcv.experiment.directory import Run
 from fastcv.interpret.style import save
 from fastcv.interpret.training import curves
-from fastcv.report.experiments import Experiment, Result
-from fastcv.runs import Run
 
 # Of each run, in this order: the file's name, and what it shows in words.
 SHOWN = {

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from fastcv import catalogue
-from fastcv.recipe import matching
+from fastcv.experiment.comparison import SKIPPED, Experiment, Result, Unfinished
+from fastcv.recipe.diff import decisive, diff, planned_epochs, same_experiment, with_defaults
 from fastcv.recipe.flat import flat
-from fastcv.recipe.identity import differences, essence
-from fastcv.recipe.matching import changes, planned_epochs
 from fastcv.recipe.values import Reported
 from fastcv.report import reading
-from fastcv.report.experiments import SKIPPED, Experiment, Result, Unfinished
 
 
 def gather(
@@ -47,20 +45,20 @@ def arrange(results: Iterable[Result], unfinished: Iterable[Unfinished] = ()) ->
         results: the newest of a seed first.
         unfinished: likewise.
     """
-    recipes = {entry.name: catalogue.load(entry.name) for entry in catalogue.entries()}
+    recipes = {entry.name: catalogue.get_recipe(entry.name) for entry in catalogue.entries()}
     flats = {name: flat(recipe) for name, recipe in recipes.items()}
     results = [completed(result, flats) for result in results]
     exact: dict[str, list[Result]] = {}
     altered: dict[str, list[Result]] = {}
     own: dict[str, list[Result]] = {}
     for result in _distinct(results):
-        names = [name for name, ours in flats.items() if not changes(result.settings, ours)]
+        names = [name for name, ours in flats.items() if not diff(ours, result.settings)]
         if names and not result.skipped:
             for name in names:
                 exact.setdefault(name, []).append(result)
         elif names or (result.recipe in flats and not result.own):
             name = names[0] if names and result.recipe not in names else result.recipe
-            changed = changes(result.settings, flats[name]) | _skipped(result)
+            changed = diff(flats[name], result.settings) | _skipped(result)
             altered.setdefault(name, []).append(replace(result, changed=changed))
         else:
             own.setdefault(result.recipe, []).append(result)
@@ -81,7 +79,7 @@ def arrange(results: Iterable[Result], unfinished: Iterable[Unfinished] = ()) ->
             aliases=tuple(
                 name
                 for name in flats
-                if name != entry.name and essence(flats[name]) == essence(flats[entry.name])
+                if name != entry.name and same_experiment(flats[name], flats[entry.name])
             ),
         )
         for entry in catalogue.entries()
@@ -98,7 +96,7 @@ def completed(result: Result, flats: Mapping[str, Mapping[str, Any]]) -> Result:
     if ours is None:
         return result
     # Of the recipe only what decides a result, as of the run.
-    return replace(result, settings=matching.completed(result.settings, essence(ours)))
+    return replace(result, settings=with_defaults(result.settings, decisive(ours)))
 
 
 def _distinct(results: Iterable[Result]) -> list[Result]:
@@ -144,9 +142,7 @@ def _own(name: str, results: list[Result], unfinished: tuple[Unfinished, ...]) -
     if not results:
         return Experiment(name=name, epochs=unfinished[0].planned, own=True, unfinished=unfinished)
     newest = results[0]
-    changed = [
-        differences(newest.settings, result.settings) | _skipped(result) for result in results
-    ]
+    changed = [diff(newest.settings, result.settings) | _skipped(result) for result in results]
     pairs = list(zip(results, changed, strict=True))
     return Experiment(
         name=name,

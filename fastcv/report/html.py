@@ -6,12 +6,13 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
-from fastcv import __version__, runs
+from fastcv import __version__, files
+from fastcv.experiment.words import epochs_in_words
 from fastcv.recipe.checks import BEATEN, NOT_BEATEN
 from fastcv.report import figures, page_tables
 from fastcv.report.document import READING, Chapter, Document, Shown
 from fastcv.report.figures import Picture
-from fastcv.report.tables import blocks, epochs_in_words
+from fastcv.report.tables import blocks
 
 # The page may show what it carries, and fetch nothing.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -20,7 +21,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 def write(document: Document, folder: Path) -> Path:
     """Write report.html, and return its path."""
     file = folder / "report.html"
-    runs.write_text(file, page(document))
+    files.write_text(file, page(document))
     return file
 
 
@@ -44,7 +45,7 @@ def page(document: Document) -> str:
         f'<li><a href="#{anchor}">{escape(title)}</a></li>' for anchor, title, _ in sections
     )
     body = "".join(
-        f'<section id="{anchor}" aria-labelledby="{anchor}-title">'
+        f'<section id="{anchor}" aria-labeledby="{anchor}-title">'
         f'<h2 id="{anchor}-title">{escape(title)}</h2>{content}</section>\n'
         for anchor, title, content in sections
     )

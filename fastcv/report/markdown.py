@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fastcv import runs
+from fastcv import files
+from fastcv.experiment.comparison import Result
 from fastcv.report.document import READING, Chapter, Document
-from fastcv.report.experiments import Result
 from fastcv.report.figures import Picture
 from fastcv.report.tables import Block, ShortCut
 
@@ -62,7 +62,7 @@ def write(document: Document, folder: Path) -> Path:
     if document.warnings:
         parts += ["## Left out", "\n".join(f"- {escaped(line)}" for line in document.warnings)]
     file = folder / "report.md"
-    runs.write_text(file, "\n\n".join(parts) + "\n")
+    files.write_text(file, "\n\n".join(parts) + "\n")
     return file
 
 

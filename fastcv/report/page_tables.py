@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from html import escape
 
+from fastcv.experiment.comparison import Experiment
 from fastcv.recipe.checks import BEATEN, NOT_BEATEN
 from fastcv.report.document import Chapter, Document
-from fastcv.report.experiments import Experiment
 from fastcv.report.markdown import RESULT_COLUMNS, RUN_COLUMNS, SHORT_CUT_COLUMNS, run_row
 from fastcv.report.tables import Block, Line, ShortCut
 

@@ -8,13 +8,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from fastcv.recipe.identity import essence
-from fastcv.recipe.matching import planned_epochs
-from fastcv.recipe.values import METRICS
-from fastcv.report.experiments import Result, Unfinished, is_finite
-from fastcv.runs import Run, read_csv
+from fastcv.experiment.comparison import Result, Unfinished, is_finite
+from fastcv.experiment.directory import Run
+from fastcv.files import read_csv
+from fastcv.recipe.aliases import NAMES, current_changes, current_flat, current_metrics
+from fastcv.recipe.diff import decisive, planned_epochs
+from fastcv.recipe.metrics import MEASURES
 
-MEASURES = (*METRICS, "views_accuracy")
 # Any of these makes a folder a run directory, so that one without recipe.json is noticed.
 _SIGNS = {"recipe.json", "environment.json", "summary.json", "metrics.csv"}
 UNREADABLE = (
@@ -82,7 +82,7 @@ def read_run(path: Path, warn: Callable[[str], None]) -> Result | Unfinished | N
         packages=environment["packages"],
         command=environment["command"],
         git_revision=environment["git_revision"],
-        settings=essence(flat),
+        settings=decisive(flat),
         reported=stated,
         own=own,
         path=path,
@@ -106,7 +106,13 @@ def read_summary(file: Path, warn: Callable[[str], None] = lambda line: None) ->
     known = {each.name for each in fields(Result)} - {"path"}
     if unknown := set(given) - known:
         raise ValueError(f"a summary must hold {', '.join(sorted(known))}, not {unknown}")
-    return Result(**given | {"measured": _measured(given["measured"], file, warn)})
+    read = {
+        "recipe": NAMES.get(given["recipe"], given["recipe"]),
+        "measured": _measured(current_metrics(given["measured"]), file, warn),
+        "settings": current_flat(given.get("settings", {})),
+        "changed": current_changes(given.get("changed", {})),
+    }
+    return Result(**given | read)
 
 
 def _measured(

@@ -3,20 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastcv import runs
-from fastcv.report.experiments import Experiment
+from fastcv import files
+from fastcv.experiment.comparison import Experiment
+from fastcv.experiment.words import measured, number, short
 from fastcv.report.markdown import code, escaped, short_cut_table, table
-from fastcv.report.tables import (
-    Block,
-    blocks,
-    measured,
-    number,
-    short,
-    short_cuts,
-    shown_metrics,
-)
+from fastcv.report.tables import Block, blocks, short_cuts, shown_metrics
 
-BEGIN = "<!-- results: written by `fastcv report --readme` from results/*.json -->"
+BEGIN = "<!-- results: written by `fastcv report --readme` from recipes/results/*.json -->"
 END = "<!-- end of results -->"
 VERDICTS = {
     "within": "within tolerance",
@@ -102,7 +95,7 @@ def write(readme: Path, experiments: Sequence[Experiment]) -> bool:
     written = f"{before}{BEGIN}\n\n{results_table(experiments)}\n\n{END}{after}"
     if written == text:
         return False
-    runs.write_text(readme, written)
+    files.write_text(readme, written)
     return True
 
 

@@ -4,16 +4,20 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from fastcv.recipe.identity import change
-from fastcv.report.experiments import HEADLINES, MEASURED_FIRST, SKIPPED, Experiment, Result
-from fastcv.text import aligned
-
-WITHIN = {
-    "within": "yes",
-    "above": "no, above",
-    "below": "no, below",
-}
-NOT_RUN = "not run"
+from fastcv.experiment.comparison import HEADLINES, MEASURED_FIRST, SKIPPED, Experiment, Result
+from fastcv.experiment.words import (
+    NOT_RUN,
+    WITHIN,
+    duration,
+    epochs_in_words,
+    measured,
+    name,
+    number,
+    seeds,
+    short,
+)
+from fastcv.recipe.diff import describe
+from fastcv.terminal import aligned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +102,7 @@ def short_cuts(experiment: Experiment) -> list[ShortCut]:
 
 
 def _change(key: str, ours: object, theirs: object) -> str:
-    return f"{key}: {theirs}" if key == SKIPPED else change(key, ours, theirs)
+    return f"{key}: {theirs}" if key == SKIPPED else describe(key, ours, theirs)
 
 
 def _lines(experiment: Experiment) -> Iterable[Line]:
@@ -143,60 +147,12 @@ def shown_metrics(experiment: Experiment) -> list[str]:
     return [experiment.headline, plain] if both else [experiment.headline]
 
 
-def measured(experiment: Experiment, metric: str) -> str:
-    """Mean and spread as "91.64 ± 0.12 %"; "not run" or "not measured".
-
-    It says of how many seeds they are where some lack the metric.
-    """
-    if not experiment.results:
-        return NOT_RUN
-    mean, spread = experiment.mean(metric), experiment.spread(metric)
-    if mean is None:
-        return "not measured"
-    there, ran = len(experiment.values(metric)), len(experiment.results)
-    some = "" if there == ran else f" ({there} of {ran} seeds)"
-    if metric == "parameters":
-        return f"{mean:,.0f}{some}"
-    accuracy = metric.endswith("accuracy")
-    scale, digits, unit = (100, 2, " %") if accuracy else (1, 4, "")
-    middle = f"{scale * mean:.{digits}f}"
-    around = "" if spread is None else f" ± {scale * spread:.{digits}f}"
-    final = metric.startswith("best_") and not any(
-        metric in result.measured for result in experiment.results
-    )
-    return f"{middle}{around}{unit}" + (" (final weights)" if final else "") + some
-
-
-def number(metric: str, value: float) -> str:
-    """Write a reported number with the digits that it has: "91.47 %", "49 %", "0.0824"."""
-    if metric == "parameters":
-        return f"{value:,.0f}"
-    return f"{round(100 * value, 4):g} %" if metric.endswith("accuracy") else f"{value:g}"
-
-
-def name(metric: str) -> str:
-    """Name a metric in words: "best test accuracy"."""
-    if metric == MEASURED_FIRST:
-        return "test accuracy through views"
-    return metric.replace("_", " ").replace("valid ", "validation ")
-
-
-def short(metric: str) -> str:
-    """Name a metric in a word or two, where it is known to be an accuracy: "best test"."""
-    return name(metric).replace(" accuracy", "")
-
-
 def epochs(experiment: Experiment) -> str:
     """Say how many epochs were run, and of how many planned where that is another number."""
     if not experiment.results:
         return f"{experiment.epochs} planned" if experiment.epochs else ""
     ran = _span(result.epochs for result in experiment.results)
     return ran if ran == str(experiment.epochs) else f"{ran} of {experiment.epochs}"
-
-
-def epochs_in_words(epochs: str) -> str:
-    """Write "1 epoch", "15 epochs", "7 of 15 epochs"."""
-    return f"{epochs} epoch" if epochs == "1" else f"{epochs} epochs"
 
 
 def _span(values: Iterable[int]) -> str:
@@ -213,16 +169,6 @@ def times(results: Sequence[Result]) -> str:
     return duration(seconds) + (f" + {duration(warm)} warm-up" if warm >= 1 else "")
 
 
-def duration(seconds: float) -> str:
-    """Write a duration as one reads it: "4.2 s", "36 min", "2.1 h"."""
-    if seconds < 99.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    if seconds < 5970:
-        minutes = seconds / 60
-        return f"{minutes:.1f} min" if minutes < 9.95 else f"{minutes:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
 def devices(results: Sequence[Result]) -> str:
     """Name the device, without its maker's marks, and its precision."""
     said = (f"{_plain(result.device_name)}, {result.precision}" for result in results)
@@ -231,12 +177,6 @@ def devices(results: Sequence[Result]) -> str:
 
 def _plain(device: str) -> str:
     return " ".join(re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b", "", device).split())
-
-
-def seeds(results: Sequence[Result]) -> str:
-    """List the seeds; with many of them, say how many."""
-    listed = ", ".join(str(result.seed) for result in results)
-    return listed if len(results) <= 5 else f"{len(results)} seeds"
 
 
 def _seeded(listed: str) -> str:

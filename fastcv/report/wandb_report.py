@@ -12,12 +12,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fastcv import runs, tracking
+from fastcv import files, tracking
+from fastcv.experiment import directory
+from fastcv.experiment.comparison import Experiment, Result
+from fastcv.experiment.words import name
 from fastcv.report.document import READING
-from fastcv.report.experiments import Experiment, Result
 from fastcv.report.figures import SHOWN
 from fastcv.report.markdown import result_table, short_cut_table
-from fastcv.report.tables import blocks, name, short_cuts
+from fastcv.report.tables import blocks, short_cuts
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import BarPlot, LinePlot, MediaBrowser, PanelGrid, Report
@@ -57,7 +59,7 @@ def write(experiments: Sequence[Experiment], folder: Path, say: Callable[[str], 
     """
     report = specification(experiments)
     file = folder / FILE
-    runs.write_json(file, as_json(report))
+    files.write_json(file, as_json(report))
     say(str(file))
     if not any(isinstance(block, workspaces().PanelGrid) for block in report.blocks):
         say(f"{file} has tables and no charts: none of its runs was logged to Weights & Biases")
@@ -164,7 +166,7 @@ def _section(wr: ModuleType, recipe: str, variants: list[Experiment]) -> list[An
 def _ids(results: Iterable[Result]) -> list[str]:
     """W&B's ids of the runs that were logged; a committed summary's run is not known."""
     found = [
-        runs.Run(result.path).environment.get("wandb_id")
+        directory.Run(result.path).environment.get("wandb_id")
         for result in results
         if result.path is not None
     ]

@@ -237,11 +237,11 @@ def test_read_image_gives_a_smooth_jpeg_back(tmp_path):
     assert np.abs(pixels(save(tmp_path / "a.jpg", ramp), 3).astype(int) - ramp).max() <= 8
 
 
-def test_read_image_greyscale_becomes_rgb_with_equal_channels(tmp_path):
-    grey = NOISE[..., 0]
-    path = save(tmp_path / "grey.png", grey)
-    assert (pixels(path, 3) == grey[..., None]).all()
-    assert (pixels(path, 1) == grey).all()
+def test_read_image_grayscale_becomes_rgb_with_equal_channels(tmp_path):
+    gray = NOISE[..., 0]
+    path = save(tmp_path / "gray.png", gray)
+    assert (pixels(path, 3) == gray[..., None]).all()
+    assert (pixels(path, 1) == gray).all()
 
 
 def test_read_image_rgb_becomes_luma(tmp_path):
@@ -287,13 +287,13 @@ def test_read_image_lays_transparent_pixels_on_white(tmp_path):
 
 
 def test_read_image_mixes_half_transparent_pixels(tmp_path):
-    colour = np.full((4, 4, 4), (200, 100, 0, 128), np.uint8)
+    color = np.full((4, 4, 4), (200, 100, 0, 128), np.uint8)
     expected = np.array([200, 100, 0]) * 128 / 255 + 255 * 127 / 255
-    got = pixels(save(tmp_path / "a.png", colour), 3)
+    got = pixels(save(tmp_path / "a.png", color), 3)
     assert np.abs(got - expected).max() <= 1
 
 
-def test_read_image_grey_with_alpha(tmp_path):
+def test_read_image_gray_with_alpha(tmp_path):
     two = np.stack([NOISE[..., 0], np.full((16, 12), 255, np.uint8)], axis=2)
     path = tmp_path / "la.png"
     Image.fromarray(two).save(path)
@@ -305,20 +305,20 @@ def test_read_image_grey_with_alpha(tmp_path):
 @pytest.mark.parametrize("transparency", [None, 3, bytes([255, 255, 255, 0])])
 def test_read_image_palette_with_and_without_transparency(tmp_path, transparency):
     image = Image.fromarray((np.arange(16, dtype=np.uint8) % 4).reshape(4, 4)).convert("P")
-    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]], np.uint8)
-    image.putpalette(colours.tobytes())
+    colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]], np.uint8)
+    image.putpalette(colors.tobytes())
     path = tmp_path / "p.png"
     image.save(path, **({} if transparency is None else {"transparency": transparency}))
     with Image.open(path) as reopened:
         assert reopened.mode == "P"
-    expected = colours.copy()
+    expected = colors.copy()
     if transparency is not None:
         expected[3] = 255
     assert (pixels(path, 3).reshape(-1, 4, 3) == expected).all()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_read_image_honours_a_transparent_colour(tmp_path, mode):
+def test_read_image_honours_a_transparent_color(tmp_path, mode):
     image = Image.new(mode, (4, 4), 0)
     path = tmp_path / "t.png"
     image.save(path, transparency=0 if mode == "L" else (0, 0, 0))

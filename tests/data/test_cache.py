@@ -46,7 +46,7 @@ def _no_decoding(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(40, 30), (30, 41), (33, 33), (16, 90), (16, 16), (5, 7)])
-def test_square_equals_torchvisions_resize_and_centre_crop(size):
+def test_square_equals_torchvisions_resize_and_center_crop(size):
     picture = Image.effect_noise(size, 80).convert("RGB")
     expected = T.center_crop(T.resize(picture, 16), 16)
     assert np.array_equal(np.asarray(square(picture, 16)), np.asarray(expected))
@@ -138,11 +138,11 @@ def test_data_sets_of_the_same_names_and_times_share_no_cache(monkeypatch, tmp_p
     # Nobody can set the time of a file's last change, but a clock may be coarse.
     monkeypatch.setattr("fastai.data.external.fastai_path", lambda name: tmp_path / name)
     monkeypatch.setattr(cache, "_identities", lambda images, *_: [path.name for path in images])
-    for colour in ("red", "blue"):
-        root = tmp_path / colour
+    for color in ("red", "blue"):
+        root = tmp_path / color
         root.mkdir()
         (root / ".fastcv").write_text("a file: no folder of that name can be made")
-        Image.new("RGB", (8, 8), colour).save(root / "image.png")
+        Image.new("RGB", (8, 8), color).save(root / "image.png")
         pixels = cached([root / "image.png"], DECODING, root)
         assert np.array_equal(pixels.images[0], DECODING(root / "image.png"))
 
@@ -331,11 +331,11 @@ def test_arrays_that_take_much_memory_go_to_a_file_keyed_by_their_pixels(monkeyp
     monkeypatch.setattr("fastai.data.external.fastai_path", lambda name: tmp_path / name)
     monkeypatch.setattr(cache, "HELD_IN_MEMORY", 0)
     arrays = [np.full((6, 6), value, np.uint8) for value in (3, 1, 2)]
-    grey = Decoding(side=6, channels=1)
+    gray = Decoding(side=6, channels=1)
     for _ in range(2):
-        pixels = cached(arrays, grey)
+        pixels = cached(arrays, gray)
         assert pixels.images[pixels.rows][:, 0, 0, 0].tolist() == [3, 1, 2]
-    cached([*arrays[:2], np.full((6, 6), 9, np.uint8)], grey)
+    cached([*arrays[:2], np.full((6, 6), 9, np.uint8)], gray)
     assert len(list((tmp_path / "data" / "fastcv").glob("*.npy"))) == 2
 
 

@@ -46,14 +46,14 @@ CUT = ("holdout", "test_validates", "split_seed", "train_per_class", "test_per_c
 
 def cut(name):
     """What decides a recipe's cut: its source and its settings."""
-    data = catalogue.load(name).data
+    data = catalogue.get_recipe(name).data
     assert isinstance(data, Images)
     return data.source.__name__, *(getattr(data, setting) for setting in CUT)
 
 
 EVERY = [entry.name for entry in catalogue.entries()]
 DISTINCT = list({cut(name): name for name in reversed(EVERY)}.values())
-IMAGES = catalogue.load("digits").data  # for what does not decide a cut
+IMAGES = catalogue.get_recipe("digits").data  # for what does not decide a cut
 
 
 @cache
@@ -85,7 +85,7 @@ def parts(cut):
 
 @pytest.mark.parametrize("name", DISTINCT)
 def test_parts_of_the_full_data_share_no_image_and_are_stratified(name):
-    data, samples = catalogue.load(name).data, full(cut(name)[0])
+    data, samples = catalogue.get_recipe(name).data, full(cut(name)[0])
     places = parts(cut(name))
     every = [*samples.train, *samples.test]
     for a, b in combinations(places, 2):
@@ -116,7 +116,7 @@ def test_parts_have_the_sizes_that_the_reports_state(name):
 
 @pytest.mark.parametrize("name", DISTINCT)
 def test_loaders_share_no_image(name):
-    data = catalogue.load(name).data
+    data = catalogue.get_recipe(name).data
     held = data.holdout if isinstance(data.holdout, int) else 3
     toy = Toy(
         classes=3, size=4, channels=data.channels, train=held + (data.train_per_class or 7), test=5

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from fastcv.data.augment import Flip, RandomCrop, RandomResizedCrop
+from fastcv.augment import HorizontalFlip, RandomCrop, RandomResizedCrop
 from fastcv.data.images import Images
 from fastcv.data.sources import ImageFolders, digits
-from fastcv.data.statistics import CIFAR10_STATISTICS, MNIST_STATISTICS
+from fastcv.data.statistics import CIFAR10_STATS, MNIST_STATS
 from fastcv.data.toy import Toy
 
 TOY = Toy(classes=3, size=10, train=8, test=4)
@@ -133,7 +133,7 @@ def test_test_per_class_keeps_some_of_each_class_of_the_test_part(holdout):
 
 
 def test_batches_hold_the_images_and_labels_of_their_own_loader():
-    dls = replace(IMAGES, holdout=2, augment=(), normalise=None)("cpu")
+    dls = replace(IMAGES, holdout=2, augment=(), normalize=None)("cpu")
     for dl in dls.loaders:
         own = {(s.image.tobytes(), dls.vocab.o2i[s.label]) for s in dl.dataset.items}
         seen = set()
@@ -164,7 +164,7 @@ def test_images_of_many_sizes_equal_torchvisions_resize_and_crops(folder):
         resize=20,
         batch_size=4,
         augment=(),
-        normalise=CIFAR10_STATISTICS,
+        normalize=CIFAR10_STATS,
     )
     oracle = transforms.Compose(
         [
@@ -172,7 +172,7 @@ def test_images_of_many_sizes_equal_torchvisions_resize_and_crops(folder):
             transforms.CenterCrop(20),
             transforms.CenterCrop(16),
             transforms.ToTensor(),
-            transforms.Normalize(CIFAR10_STATISTICS.mean, CIFAR10_STATISTICS.std),
+            transforms.Normalize(CIFAR10_STATS.mean, CIFAR10_STATS.std),
         ]
     )
     for cache in ("cpu", "off"):
@@ -186,7 +186,7 @@ def test_images_of_many_sizes_equal_torchvisions_resize_and_crops(folder):
 
 def test_digits_are_as_scikit_learn_gives_them():
     images = Images(
-        source=digits, size=8, channels=1, holdout=0.2, augment=(), normalise=None, batch_size=64
+        source=digits, size=8, channels=1, holdout=0.2, augment=(), normalize=None, batch_size=64
     )
     dls = images("cpu")
     assert [len(dl.dataset) for dl in dls.loaders] == [1438, 359]
@@ -201,7 +201,7 @@ def test_digits_are_as_scikit_learn_gives_them():
 def test_bad_image_is_named_or_left_out_and_counted(folder):
     (folder / "class1" / "03.png").write_bytes(b"no image")
     images = Images(
-        source=ImageFolders(path=folder, valid=1), size=8, batch_size=4, augment=(), normalise=None
+        source=ImageFolders(path=folder, valid=1), size=8, batch_size=4, augment=(), normalize=None
     )
     for cache in ("cpu", "off"):
         skipping = replace(images, skip_bad=True, cache=cache)("cpu")
@@ -218,7 +218,7 @@ def test_bad_image_is_named_or_left_out_and_counted(folder):
 
 def test_left_out_image_does_not_shift_the_others(folder):
     images = Images(
-        source=ImageFolders(path=folder, valid=1), size=8, batch_size=4, augment=(), normalise=None
+        source=ImageFolders(path=folder, valid=1), size=8, batch_size=4, augment=(), normalize=None
     )
     (folder / "class0" / "00.png").write_bytes(b"")
     dls = replace(images, skip_bad=True)("cpu")
@@ -236,9 +236,9 @@ def test_left_out_image_does_not_shift_the_others(folder):
     [
         ({"size": 0}, "size must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"channels": 4}, r"channels must be 3 \(RGB\) or 1 \(grey\), got 4"),
+        ({"channels": 4}, r"channels must be 3 \(RGB\) or 1 \(gray\), got 4"),
         ({"resize": 8}, "resize must be at least size, got 8 and 10"),
-        ({"normalise": MNIST_STATISTICS}, "a mean and a std for each of 3 channels, got 1 and 1"),
+        ({"normalize": MNIST_STATS}, "a mean and a std for each of 3 channels, got 1 and 1"),
         ({"cache": "gpu"}, "cache must be one of auto, cpu, cuda, off, got 'gpu'"),
         ({"cache": "cuda"}, "cache='cuda' needs a CUDA device, got cpu"),
         ({"holdout": 8}, "hold fewer out"),
@@ -268,7 +268,11 @@ def test_smoke_is_small_and_quick():
         resize=256,
         batch_size=128,
         valid_batch_size=64,
-        augment=(RandomResizedCrop(size=224), RandomCrop(padding=4, size=(224, 224)), Flip()),
+        augment=(
+            RandomResizedCrop(size=224),
+            RandomCrop(padding=4, size=(224, 224)),
+            HorizontalFlip(),
+        ),
         holdout=50,
         train_per_class=100,
         test_per_class=2,

@@ -19,13 +19,20 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import functional as T
 
-from fastcv.data.augment import ColorJitter, Flip, RandomCrop, RandomResizedCrop, Rotation
+from fastcv.augment import (
+    ColorJitter,
+    HorizontalFlip,
+    Normalize,
+    RandomCrop,
+    RandomResizedCrop,
+    Rotation,
+)
 from fastcv.data.formats import read_image
 from fastcv.data.images import Images
 from fastcv.data.loader import ReadImage
 from fastcv.data.samples import Sample
 from fastcv.data.sources import ImageFolders
-from fastcv.data.statistics import CIFAR10_STATISTICS, Statistics
+from fastcv.data.statistics import CIFAR10_STATS
 from fastcv.data.toy import Toy
 
 mpl.use("Agg")
@@ -41,8 +48,8 @@ IMAGES = Images(
     size=SIZE,
     batch_size=16,
     holdout=3,
-    augment=(RandomCrop(padding=4), Flip()),
-    normalise=CIFAR10_STATISTICS,
+    augment=(RandomCrop(padding=4), HorizontalFlip()),
+    normalize=CIFAR10_STATS,
 )
 
 
@@ -185,10 +192,10 @@ def test_pictures_are_read_as_their_files_are(tmp_path, kind, channels):
 
 
 def test_one_channel_of_any_number_is_read_as_bytes():
-    grey = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
-    tensor = torch.from_numpy(grey)[None]
-    for given in (tensor, tensor.long(), tensor / 255, tensor.double() / 255, grey[..., None]):
-        assert np.array_equal(np.asarray(ReadImage(1).encodes(given)), grey)
+    gray = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    tensor = torch.from_numpy(gray)[None]
+    for given in (tensor, tensor.long(), tensor / 255, tensor.double() / 255, gray[..., None]):
+        assert np.array_equal(np.asarray(ReadImage(1).encodes(given)), gray)
     for other in (tensor.long() + 1000, tensor.float(), tensor / 255 - 0.1):
         with pytest.raises(ValueError, match=r"pixels must be uint8, or floats of 0-1"):
             ReadImage(1).encodes(other)
@@ -196,14 +203,14 @@ def test_one_channel_of_any_number_is_read_as_bytes():
 
 def test_test_dl_reads_new_images_one_by_one(learn):
     items = learn.dls[2].dataset.items
-    unlabelled = learn.dls.test_dl([sample.image for sample in items])
-    labelled = learn.dls.test_dl(items, with_labels=True)
-    assert unlabelled.decoded is None
-    assert labelled.decoded is None
+    unlabeled = learn.dls.test_dl([sample.image for sample in items])
+    labeled = learn.dls.test_dl(items, with_labels=True)
+    assert unlabeled.decoded is None
+    assert labeled.decoded is None
     expected, target = learn.get_preds(ds_idx=2)
-    torch.testing.assert_close(learn.get_preds(dl=unlabelled)[0], expected)
-    assert torch.equal(learn.get_preds(dl=labelled)[1], target)
-    renewed = unlabelled.new(bs=3)
+    torch.testing.assert_close(learn.get_preds(dl=unlabeled)[0], expected)
+    assert torch.equal(learn.get_preds(dl=labeled)[1], target)
+    renewed = unlabeled.new(bs=3)
     torch.testing.assert_close(learn.get_preds(dl=renewed)[0], expected)
 
 
@@ -227,9 +234,9 @@ def test_copied_loader_reads_the_same_images_without_the_decoded_ones(learn):
     assert _identical(list(dl), list(copied))
 
 
-@pytest.mark.parametrize("statistics", [None, Statistics(mean=(0.1, 0.2, 0.3), std=(1, 2, 3))])
+@pytest.mark.parametrize("statistics", [None, Normalize(mean=(0.1, 0.2, 0.3), std=(1, 2, 3))])
 def test_batches_without_augmentation_equal_torchvisions(statistics):
-    dls = replace(IMAGES, augment=(), normalise=statistics)("cpu")
+    dls = replace(IMAGES, augment=(), normalize=statistics)("cpu")
     x, y = dls.valid.one_batch()
     items = dls.valid_ds.items
     expected = torch.stack([T.to_tensor(sample.image) for sample in items])
@@ -244,8 +251,12 @@ def test_batches_without_augmentation_equal_torchvisions(statistics):
     "augment",
     [
         (),
-        (RandomCrop(padding=2), Flip()),
-        (Rotation(degrees=10), Flip(), ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)),
+        (RandomCrop(padding=2), HorizontalFlip()),
+        (
+            Rotation(degrees=10),
+            HorizontalFlip(),
+            ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
+        ),
         (RandomResizedCrop(size=SIZE, scale=(0.5, 1)),),
     ],
 )
@@ -343,9 +354,9 @@ def test_fastais_own_batch_transforms_get_fractions():
 
 
 @shows_images
-def test_grey_images_are_of_fastais_grey_type():
+def test_gray_images_are_of_fastais_gray_type():
     dls = Images(
-        source=replace(TOY, channels=1), size=SIZE, channels=1, normalise=None, batch_size=8
+        source=replace(TOY, channels=1), size=SIZE, channels=1, normalize=None, batch_size=8
     )("cpu")
     x, y = dls.one_batch()
     assert type(x) is TensorImageBW
@@ -411,7 +422,7 @@ def test_tensor_of_another_order_is_refused(learn):
         learn.predict(torch.zeros(40, 40, 3, dtype=torch.uint8))
 
 
-def test_labelled_test_loader_takes_paths_and_samples(tmp_path):
+def test_labeled_test_loader_takes_paths_and_samples(tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         for number in range(4):

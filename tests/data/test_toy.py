@@ -18,7 +18,7 @@ def test_toy_gives_the_asked_number_of_images_of_each_class():
         assert all(sample.image.dtype == np.uint8 for sample in part)
 
 
-def test_toy_in_grey_has_no_channel_axis():
+def test_toy_in_gray_has_no_channel_axis():
     assert Toy(channels=1, size=8)().train[0].image.shape == (8, 8)
 
 

@@ -8,10 +8,10 @@ from torch import nn
 from torchvision.models import resnet18
 
 from fastcv import interpret
+from fastcv.experiment.train import learner
 from fastcv.interpret.activations import mosaic
 from fastcv.interpret.style import SMOKE
 from fastcv.nets import VGG, LightResNet
-from fastcv.recipe import learner
 from fastcv.recipes.digits import recipe as digits
 
 RESNET_LAYERS = [
@@ -98,7 +98,7 @@ def test_a_learner_shows_its_net_an_image_as_its_loader_makes_it():
     learn.model.train()
     pixels = learn.dls.valid_ds.items[0].image  # (8, 8) uint8
     found = interpret.feature_maps(learn, pixels)
-    as_taken = torch.from_numpy(pixels)[None] / 255  # digits are not normalised
+    as_taken = torch.from_numpy(pixels)[None] / 255  # digits are not normalized
     expected = interpret.feature_maps(learn.model, as_taken)
     assert [each.layer for each in found] == [each.layer for each in expected]
     for a, b in zip(found, expected, strict=True):

@@ -15,11 +15,11 @@ from fastai.optimizer import OptimWrapper
 from tape import Tape
 from torch import nn
 
-from fastcv.data.augment import (
+from fastcv.augment import (
     AlternatingFlip,
     ColorJitter,
     CutMix,
-    Flip,
+    HorizontalFlip,
     MixUp,
     RandomCrop,
     RandomErasing,
@@ -27,20 +27,21 @@ from fastcv.data.augment import (
     compose,
 )
 from fastcv.data.images import Images
-from fastcv.data.statistics import CIFAR10_STATISTICS
+from fastcv.data.statistics import CIFAR10_STATS
 from fastcv.data.toy import Toy
-from fastcv.learning import capture
-from fastcv.learning.checkpoint import Checkpoint, prepare, read
-from fastcv.learning.feed import Feed, follows_epoch
-from fastcv.learning.linear import Linear
+from fastcv.experiment.train import learner
+from fastcv.learning.callbacks.checkpoint import Checkpoint, prepare, read
+from fastcv.learning.cuda_graph import capture
+from fastcv.learning.cuda_graph.feed import Feed, follows_epoch
+from fastcv.learning.cuda_graph.stepper import Stepper
 from fastcv.learning.losses import CrossEntropy
 from fastcv.learning.models import FromScratch
 from fastcv.learning.muon import Muon
 from fastcv.learning.optimizers import SGD, Adam, AdamW
-from fastcv.learning.schedules import Constant, Cosine, EarlyStop, OneCycle, Plateau
-from fastcv.learning.step import Step, Stepper
+from fastcv.learning.stages.linear import Linear
+from fastcv.learning.stages.schedules import Constant, Cosine, EarlyStop, OneCycle, Plateau
 from fastcv.recipe import Recipe
-from fastcv.recipe.training import learner
+from fastcv.recipe.values import Step
 
 CPU = torch.device("cpu")
 CLIPS = "GradientClip acts within it, at before_step"
@@ -60,8 +61,8 @@ IMAGES = Images(
     source=Toy(classes=4, size=8, train=10, test=3),
     size=8,
     batch_size=8,
-    augment=(Flip(), ColorJitter(brightness=0.3, contrast=0.3)),
-    normalise=CIFAR10_STATISTICS,
+    augment=(HorizontalFlip(), ColorJitter(brightness=0.3, contrast=0.3)),
+    normalize=CIFAR10_STATS,
 )
 RECIPE = Recipe(
     data=IMAGES,
@@ -205,7 +206,7 @@ def test_fastais_own_optimizer_steps_outside():
 
 
 def test_mixed_labels_are_part_of_the_step():
-    data = replace(IMAGES, augment=(Flip(), MixUp(), CutMix()))
+    data = replace(IMAGES, augment=(HorizontalFlip(), MixUp(), CutMix()))
     learn, tape = both(replace(RECIPE, data=data))
     assert (tape.captures, tape.replays) == (1, 10)
     assert learn.stepper.graph.notes == []
@@ -248,7 +249,7 @@ def test_frozen_and_unfrozen_stages_are_captured_anew():
 
     schedule = (
         Constant(epochs=1, lr=0.02, frozen=True),
-        Constant(epochs=1, lr=0.02, spread=20),
+        Constant(epochs=1, lr=0.02, lr_mult=20),
         Constant(epochs=1, lr=0.01, frozen=1),
     )
     _, tape = both(replace(RECIPE, schedule=schedule), in_groups)
@@ -550,8 +551,8 @@ def test_feed_cuts_batches_in_two_and_makes_the_loaders_own():
 
 
 def test_what_follows_the_epoch_is_seen_inside_of_a_composition():
-    assert follows_epoch(compose([Flip(), AlternatingFlip()]))
-    assert not follows_epoch(compose([Flip(), Rotation(degrees=3), Rotation(degrees=3)]))
+    assert follows_epoch(compose([HorizontalFlip(), AlternatingFlip()]))
+    assert not follows_epoch(compose([HorizontalFlip(), Rotation(degrees=3), Rotation(degrees=3)]))
 
 
 class ResidualLike(nn.Module):
@@ -583,7 +584,7 @@ def on_gpu(recipe, graph):
     return learn, torch.cuda.get_rng_state().tolist()
 
 
-AUGMENT = (RandomCrop(padding=1), Flip(), ColorJitter(brightness=0.2), RandomErasing())
+AUGMENT = (RandomCrop(padding=1), HorizontalFlip(), ColorJitter(brightness=0.2), RandomErasing())
 
 
 @pytest.mark.gpu

@@ -8,11 +8,11 @@ from fastai.data.load import DataLoader
 from fastai.torch_core import set_seed
 from torch import nn
 
-from fastcv.learning.history import History
+from fastcv.learning.callbacks.history import History
+from fastcv.learning.callbacks.progress import Progress, epoch_line
 from fastcv.learning.learner import Learner
 from fastcv.learning.losses import CrossEntropy, CrossEntropyLoss
 from fastcv.learning.optimizers import SGD
-from fastcv.learning.progress import Progress, epoch_line
 
 
 class Terminal(io.StringIO):
@@ -117,7 +117,7 @@ def test_progress_is_one_line_an_epoch_where_there_is_no_terminal():
 
 
 def test_progress_moves_a_bar_on_a_terminal(monkeypatch):
-    monkeypatch.setattr("fastcv.learning.progress.REDRAW_SECONDS", 0)
+    monkeypatch.setattr("fastcv.learning.callbacks.progress.REDRAW_SECONDS", 0)
     out = Terminal()
     make_learner(Progress(out, total_epochs=1)).fit(1)
     text = out.getvalue()

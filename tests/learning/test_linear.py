@@ -9,11 +9,12 @@ from fastai.torch_core import set_seed
 from torch import nn
 from torch.optim.lr_scheduler import LinearLR
 
-from fastcv.learning.history import History
+from fastcv.learning.callbacks.history import History
+from fastcv.learning.curves import triangle
 from fastcv.learning.learner import Learner
-from fastcv.learning.linear import Linear, triangle
 from fastcv.learning.losses import CrossEntropyLoss
 from fastcv.learning.optimizers import SGD
+from fastcv.learning.stages.linear import Linear
 
 
 def make_learner(batches=5):

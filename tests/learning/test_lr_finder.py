@@ -17,7 +17,8 @@ from matplotlib import pyplot
 from torch import nn
 
 from fastcv.learning.learner import Learner
-from fastcv.learning.lr_finder import find_rates, largest, untouched_randomness
+from fastcv.learning.lr_finder import find_rates, largest
+from fastcv.learning.snapshot import snapshot_rng
 
 SGD = partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=0.9, fused=True))
 
@@ -395,9 +396,9 @@ def test_lr_find_draws_only_when_asked(tmp_path):
 def test_untouched_randomness_restores_states_after_a_batch(tmp_path):
     learn = toy_learner(tmp_path)
     draws = lambda: (random.random(), np.random.rand(), torch.rand(1).item())  # noqa: E731
-    with untouched_randomness(learn.dls):
+    with snapshot_rng(learn.dls):
         first, seen = learn.dls.one_batch(), draws()
-    with untouched_randomness(learn.dls):
+    with snapshot_rng(learn.dls):
         again = learn.dls.one_batch()
         assert torch.equal(again[0], first[0])
         assert draws() == seen

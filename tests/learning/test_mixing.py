@@ -3,11 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fastcv.data.augment import CutMix, Flip, MixUp
+from fastcv.augment import CutMix, HorizontalFlip, MixUp
 from fastcv.data.images import Images
 from fastcv.data.toy import Toy
+from fastcv.experiment.train import learner
 from fastcv.learning.losses import CrossEntropy
-from fastcv.recipe import learner
 from fastcv.recipes.digits import recipe as digits
 
 TOY = Images(source=Toy(classes=4, size=12, train=8), size=12, batch_size=8)
@@ -32,7 +32,7 @@ def record_batches(learn):
 
 @pytest.mark.parametrize("mix", [MixUp(alpha=1.0), CutMix(alpha=1.0)])
 def test_training_targets_are_mixed_and_validation_targets_are_not(mix):
-    data = replace(TOY, augment=(Flip(), mix))
+    data = replace(TOY, augment=(HorizontalFlip(), mix))
     seen = record_batches(learner(replace(RECIPE, data=data), device="cpu"))
     for training, targets in seen:
         if training:
@@ -57,4 +57,4 @@ def test_batches_that_are_shown_keep_their_labels():
 
 def test_what_changes_labels_must_come_last():
     with pytest.raises(ValueError, match="must come last in augment, got MixUp"):
-        replace(TOY, augment=(MixUp(alpha=1.0), Flip()))("cpu")
+        replace(TOY, augment=(MixUp(alpha=1.0), HorizontalFlip()))("cpu")

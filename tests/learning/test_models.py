@@ -225,17 +225,17 @@ def test_pretrained_with_another_body_names_the_first_key(tmp_path, body):
         learner(Pretrained(arch=resnet18, weights=tmp_path / "other.pth"))
 
 
-def test_pretrained_on_grey_images_answers_as_to_three_equal_channels(body, tmp_path):
+def test_pretrained_on_gray_images_answers_as_to_three_equal_channels(body, tmp_path):
     _, path = body
     value = Pretrained(arch=resnet18, weights=path)
-    grey = learner(value, toy_dls(channels=1)).model.eval()
-    colour = learner(value).model.eval()
-    colour.fc = grey.fc
+    gray = learner(value, toy_dls(channels=1)).model.eval()
+    color = learner(value).model.eval()
+    color.fc = gray.fc
     x = torch.rand(2, 1, 64, 64)
-    torch.testing.assert_close(grey(x), colour(x.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
-    weights.save(grey, tmp_path / "grey.safetensors")
-    again = learner(replace(value, weights=tmp_path / "grey.safetensors"), toy_dls(channels=1))
-    assert torch.equal(again.model.conv1.weight, grey.conv1.weight)
+    torch.testing.assert_close(gray(x), color(x.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+    weights.save(gray, tmp_path / "gray.safetensors")
+    again = learner(replace(value, weights=tmp_path / "gray.safetensors"), toy_dls(channels=1))
+    assert torch.equal(again.model.conv1.weight, gray.conv1.weight)
 
 
 def test_pretrained_head_and_body_are_decided_by_the_seed():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastcv.learning.muon import Muon, OrthogonalMomentum, orthogonalised
+from fastcv.learning.muon import Muon, OrthogonalMomentum, orthogonalize
 
 
 def small_net():
@@ -22,11 +22,11 @@ def train(net, step, steps=4):
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 20), (2, 20, 8), (1, 6, 6)])
-def test_orthogonalised_keeps_the_singular_vectors_and_evens_the_values(shape):
+def test_orthogonalize_keeps_the_singular_vectors_and_evens_the_values(shape):
     torch.manual_seed(0)
     matrices = torch.randn(shape) * torch.tensor([1e-3, 1.0, 1e3])[: shape[0], None, None]
     u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
-    found = orthogonalised(matrices)
+    found = orthogonalize(matrices)
     values = u.transpose(1, 2) @ found @ vh.transpose(1, 2)  # diagonal if the vectors are kept
     assert torch.allclose(values, torch.diag_embed(values.diagonal(dim1=1, dim2=2)), atol=1e-4)
     large = s / s.norm(dim=1, keepdim=True) > 0.02
@@ -35,17 +35,17 @@ def test_orthogonalised_keeps_the_singular_vectors_and_evens_the_values(shape):
     assert values.diagonal(dim1=1, dim2=2).max() < 1.3
 
 
-def test_orthogonalised_equals_torchs():
+def test_orthogonalize_equals_torchs():
     torch_muon = pytest.importorskip("torch.optim._muon")
     matrices = torch.randn(3, 8, 20, generator=torch.Generator().manual_seed(0))
     settings = ((3.4445, -4.7750, 2.0315), 5, 1e-7)
-    for matrix, found in zip(matrices, orthogonalised(matrices), strict=True):
+    for matrix, found in zip(matrices, orthogonalize(matrices), strict=True):
         expected = torch_muon._zeropower_via_newtonschulz(matrix, *settings).float()
         torch.testing.assert_close(found, expected, atol=0.03, rtol=0.03)  # torch's is bfloat16
 
 
-def test_orthogonalised_of_nothing_is_nothing():
-    assert torch.equal(orthogonalised(torch.zeros(1, 4, 6)), torch.zeros(1, 4, 6))
+def test_orthogonalize_of_nothing_is_nothing():
+    assert torch.equal(orthogonalize(torch.zeros(1, 4, 6)), torch.zeros(1, 4, 6))
 
 
 @pytest.mark.parametrize("nesterov", [True, False])

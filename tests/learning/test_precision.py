@@ -5,12 +5,12 @@ from fastai.data.load import DataLoader
 from fastai.torch_core import set_seed
 from torch import nn
 
-from fastcv.learning import precision
-from fastcv.learning.history import History
+from fastcv.learning.callbacks import precision
+from fastcv.learning.callbacks.history import History
+from fastcv.learning.callbacks.precision import Precision, cpu_has_bf16, resolve
 from fastcv.learning.learner import Learner
 from fastcv.learning.losses import CrossEntropyLoss
 from fastcv.learning.optimizers import SGD
-from fastcv.learning.precision import Precision, cpu_has_bf16, resolve
 
 CPU = torch.device("cpu")
 

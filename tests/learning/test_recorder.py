@@ -13,8 +13,8 @@ from matplotlib import pyplot
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastcv.learning import recorder
-from fastcv.learning.history import CHECK_EVERY, Accuracy, History
+from fastcv.learning.callbacks import recorder
+from fastcv.learning.callbacks.history import CHECK_EVERY, Accuracy, History
 from fastcv.learning.learner import Learner
 from fastcv.learning.optimizers import SGD
 

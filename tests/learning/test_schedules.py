@@ -11,20 +11,13 @@ from fastai.data.load import DataLoader
 from fastai.torch_core import set_seed
 from torch import nn
 
-from fastcv.learning.history import History
+from fastcv.learning.callbacks.history import History
+from fastcv.learning.curves import cosine, one_cycle
 from fastcv.learning.learner import Learner
 from fastcv.learning.losses import CrossEntropyLoss
 from fastcv.learning.models import parameter_groups
 from fastcv.learning.optimizers import SGD, Adam, AdamW
-from fastcv.learning.schedules import (
-    Constant,
-    Cosine,
-    EarlyStop,
-    OneCycle,
-    Plateau,
-    cosine,
-    one_cycle,
-)
+from fastcv.learning.stages.schedules import Constant, Cosine, EarlyStop, OneCycle, Plateau
 
 
 def make_learner(optimizer=None, batches=5, groups=False):
@@ -135,14 +128,14 @@ def test_frozen_needs_more_than_one_group():
 
 def test_rate_is_spread_over_the_groups_down_from_the_last():
     learn = make_learner(groups=True)
-    Constant(epochs=1, lr=1e-3, spread=100)(learn)
+    Constant(epochs=1, lr=1e-3, lr_mult=100)(learn)
     found = [group["lr"] for group in learn.opt.opt.param_groups]
     assert found == pytest.approx([1e-5, 1e-3])
 
 
-def test_spread_below_one_is_refused():
-    with pytest.raises(ValueError, match=r"spread must be at least 1, got 0\.5"):
-        Constant(epochs=1, lr=1e-3, spread=0.5)
+def test_lr_mult_below_one_is_refused():
+    with pytest.raises(ValueError, match=r"lr_mult must be at least 1, got 0\.5"):
+        Constant(epochs=1, lr=1e-3, lr_mult=0.5)
 
 
 def test_named_rate_is_what_the_finder_suggests():
@@ -163,7 +156,7 @@ def test_named_rate_is_found_with_the_groups_spread_as_in_training():
             seen.append([group["lr"] for group in self.opt.opt.param_groups])
 
     learn.add_cb(Watch())
-    Constant(epochs=1, lr="valley", spread=100)(learn)
+    Constant(epochs=1, lr="valley", lr_mult=100)(learn)
     assert len(seen) > 40  # the finder's steps, then the epoch's 30
     assert all(last == pytest.approx(100 * first) for first, last in seen)
     found = learn.history.found[0][1]

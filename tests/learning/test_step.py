@@ -9,19 +9,19 @@ from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner
 
+from fastcv.augment import ColorJitter, HorizontalFlip
 from fastcv.cli import app
-from fastcv.data.augment import ColorJitter, Flip
 from fastcv.data.images import Images
-from fastcv.data.statistics import CIFAR10_STATISTICS
+from fastcv.data.statistics import CIFAR10_STATS
 from fastcv.data.toy import Toy
-from fastcv.learning import step as module
+from fastcv.experiment.train import learner, train
+from fastcv.learning.cuda_graph import stepper as module
 from fastcv.learning.losses import CrossEntropy
 from fastcv.learning.models import FromScratch
 from fastcv.learning.optimizers import SGD, Adam, AdamW
-from fastcv.learning.schedules import Constant, OneCycle
-from fastcv.learning.step import Step
-from fastcv.recipe import Recipe, flat, override, train, unflat
-from fastcv.recipe.training import learner
+from fastcv.learning.stages.schedules import Constant, OneCycle
+from fastcv.recipe import Recipe, flat, override, unflat
+from fastcv.recipe.values import Step
 
 CPU = torch.device("cpu")
 
@@ -42,8 +42,8 @@ RECIPE = Recipe(
         source=Toy(classes=3, size=8, train=8, test=3),  # 9 validate: a last batch of one
         size=8,
         batch_size=8,
-        augment=(Flip(), ColorJitter(brightness=0.2)),
-        normalise=CIFAR10_STATISTICS,
+        augment=(HorizontalFlip(), ColorJitter(brightness=0.2)),
+        normalize=CIFAR10_STATS,
     ),
     model=FromScratch(net=Two),
     optimizer=SGD(weight_decay=5e-4),
@@ -56,7 +56,7 @@ RECIPE = Recipe(
 
 def test_step_is_part_of_a_recipe():
     recipe = replace(RECIPE, step=Step(compile=True, graph="off", channels_last=False))
-    assert unflat(flat(recipe)) == recipe
+    assert unflat(flat(recipe), trust=True) == recipe
     assert flat(RECIPE)["step.graph"] == "auto"
     changed = override(RECIPE, "step.compile=True", "step.graph=off", "step.channels_last=False")
     assert changed == recipe

@@ -5,14 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fastcv.data.augment.alternating import AlternatingFlip
-from fastcv.learning.checkpoint import Checkpoint
+from fastcv.augment.alternating import AlternatingFlip
+from fastcv.experiment.train import learner, smoked, train
+from fastcv.learning.callbacks.checkpoint import Checkpoint
 from fastcv.learning.models import FromScratch
-from fastcv.learning.views import Views
+from fastcv.learning.tta import TTA
 from fastcv.learning.whitened import Whitened, first_images
 from fastcv.nets import BaseNet
-from fastcv.recipe import learner, train
-from fastcv.recipe.training import smoked
 from fastcv.recipes.speedrun_cifar10 import recipe as speedrun
 from fastcv.recipes.speedrun_cifar10 import variants
 
@@ -41,7 +40,7 @@ def test_first_layer_is_whitened_by_the_first_images_without_augmentation():
     pixels = learn.dls.train.decoded.batch(torch.arange(3))[0].float() / 255
     mean, std = (
         torch.tensor(each).view(3, 1, 1)
-        for each in (recipe.data.normalise.mean, recipe.data.normalise.std)
+        for each in (recipe.data.normalize.mean, recipe.data.normalize.std)
     )
     torch.testing.assert_close(images[:3], (pixels - mean) / std, atol=1e-5, rtol=0)
 
@@ -84,20 +83,20 @@ def test_every_image_is_seen_in_both_orientations_in_two_epochs():
 
 
 def test_accuracy_through_views_is_measured_after_the_last_epoch():
-    learn = learner(short(views=Views()), device="cpu")
+    learn = learner(short(views=TTA()), device="cpu")
     rows = []
     learn.history.on_epoch = lambda row, steps: rows.append(
         row | getattr(learn.history, "also", {})
     )
     short().schedule[0](learn)
-    assert ["views_accuracy" in row for row in rows] == [False, True]
+    assert ["tta_accuracy" in row for row in rows] == [False, True]
     net = learn.model.eval()
     right = [
-        (Views()(net, x.as_subclass(torch.Tensor)).argmax(1) == y.as_subclass(torch.Tensor))
+        (TTA()(net, x.as_subclass(torch.Tensor)).argmax(1) == y.as_subclass(torch.Tensor))
         for x, y in learn.dls.valid
     ]
     expected = torch.cat(right).float().mean().item()
-    assert rows[1]["views_accuracy"] == pytest.approx(expected)
+    assert rows[1]["tta_accuracy"] == pytest.approx(expected)
 
 
 def test_resumed_speedrun_equals_one_never_stopped(tmp_path, monkeypatch):

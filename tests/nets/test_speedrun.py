@@ -7,7 +7,7 @@ from fastcv.nets import SpeedrunNet
 
 
 def smooth_images(count=200, channels=3, size=16):
-    """Images whose neighbouring pixels and channels are alike, as photographs' are."""
+    """Images whose neighboring pixels and channels are alike, as photographs' are."""
     torch.manual_seed(0)
     x = F.avg_pool2d(torch.randn(count, channels, size + 4, size + 4), 5, stride=1)
     return 4 * x + 2 * x.mean(1, keepdim=True) + 0.1 * torch.randn_like(x)
@@ -45,7 +45,7 @@ def test_whitening_is_the_eigenvectors_of_unfolded_patches():
 
 def test_epsilon_keeps_noise_small():
     net = SpeedrunNet(classes=2, size=16)
-    flat = smooth_images().mean(1, keepdim=True).expand(-1, 3, -1, -1)  # grey: colour is constant
+    flat = smooth_images().mean(1, keepdim=True).expand(-1, 3, -1, -1)  # gray: color is constant
     net.whiten(flat)
     assert net.whitening.filters.abs().max() <= 1 / 5e-4**0.5
 

@@ -107,10 +107,10 @@ def test_vgg_without_middle_linear_loses_exactly_that():
     assert count(both) - count(one) == (4096 + 1) * 4096
 
 
-def test_vgg_he_initialisation_draws_convolutions_normal():
+def test_vgg_he_initialization_draws_convolutions_normal():
     torch.manual_seed(0)
     plain = VGG(classes=5, widths=((64, 64),), max_pools=(1,), hidden=(8,))
-    drawn = VGG(classes=5, widths=((64, 64),), max_pools=(1,), hidden=(8,), he_initialisation=True)
+    drawn = VGG(classes=5, widths=((64, 64),), max_pools=(1,), hidden=(8,), he_initialization=True)
     expected = (2 / (64 * 9)) ** 0.5
     assert drawn.features[3].weight.std().item() == pytest.approx(expected, rel=0.03)
     assert (drawn.features[3].bias == 0).all()

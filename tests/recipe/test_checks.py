@@ -30,11 +30,16 @@ def test_parameters_must_be_equal():
 
 def test_a_bar_is_beaten_or_not_by_one_number():
     reported = Reported(
-        source="000", best_test_accuracy=0.91, train_accuracy=0.5, train_loss=0.1, parameters=10
+        source="000",
+        best_test_accuracy=0.91,
+        train_accuracy=0.5,
+        train_loss=0.1,
+        parameters=10,
+        to_beat=True,
     )
 
     def verdicts(**measured):
-        rows = compare(reported, {"train_accuracy": 0.5, **measured}, bar=True)
+        rows = compare(reported, {"train_accuracy": 0.5, **measured})
         return {row.metric: row.verdict for row in rows}
 
     beaten = verdicts(best_test_accuracy=0.95, test_accuracy=0.9, parameters=10)
@@ -45,7 +50,7 @@ def test_a_bar_is_beaten_or_not_by_one_number():
     }
     assert verdicts(best_test_accuracy=0.91)["best_test_accuracy"] == "not beaten"
     assert verdicts()["best_test_accuracy"] == "not measured"
-    beats = Reported(source="000", test_accuracy=0.9)
+    beats = Reported(source="000", test_accuracy=0.9, to_beat=True)
     run = SimpleNamespace(
         recipe=SimpleNamespace(name="a/one_cycle", reported=beats),
         summary={"test_accuracy": 0.96},

@@ -45,6 +45,7 @@ def make_recipe():
         optimizer=make_optimizer,
         loss=Noise,
         reported=Reported(source="000", test_accuracy=0.5),
+        name="test_flat",
     )
 
 
@@ -62,12 +63,12 @@ def test_flat_names_every_value_by_its_path():
 
 def test_flat_survives_json_and_builds_the_same_recipe():
     recipe = make_recipe()
-    assert unflat(json.loads(json.dumps(flat(recipe)))) == recipe
+    assert unflat(json.loads(json.dumps(flat(recipe))), trust=True) == recipe
 
 
 def test_flat_of_empty_slots_survives():
     recipe = replace(make_recipe(), schedule=(), data=Photos(), model=Net(), reported=None)
-    assert unflat(json.loads(json.dumps(flat(recipe)))) == recipe
+    assert unflat(json.loads(json.dumps(flat(recipe))), trust=True) == recipe
 
 
 def test_flat_refuses_what_cannot_be_written_down():
@@ -90,14 +91,14 @@ def test_flat_refuses_what_would_not_come_back(settings):
 def test_a_path_and_text_with_a_colon_come_back():
     settings = {"where": Path("/x/y"), "note": "ours: the first", "list": ("os:sep",)}
     recipe = replace(make_recipe(), model=Net(settings=settings))
-    found = unflat(json.loads(json.dumps(flat(recipe)))).model.settings
+    found = unflat(json.loads(json.dumps(flat(recipe))), trust=True).model.settings
     assert found == settings | {"where": "/x/y"}
 
 
 def test_unflat_says_what_cannot_be_imported():
     values = flat(make_recipe()) | {"optimizer": "no_such_module:Thing"}
     with pytest.raises(ValueError, match="'no_such_module:Thing' must name something importable"):
-        unflat(values)
+        unflat(values, trust=True)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,6 @@ def test_override_refuses_in_one_sentence(setting, message):
 
 def test_named_variants_carry_their_names():
     recipe = make_recipe()
-    variants = named(short=replace(recipe, seed=1), long=replace(recipe, seed=2))
+    variants = named(recipe, short=replace(recipe, seed=1), long=replace(recipe, seed=2))
     assert [value.name for value in variants.values()] == ["test_flat/short", "test_flat/long"]
-    assert named(again=variants["short"])["again"].name == "test_flat/again"
+    assert named(recipe, again=variants["short"])["again"].name == "test_flat/again"

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from fastcv import catalogue, runs
+from fastcv import catalogue, files
+from fastcv.experiment import directory
 from fastcv.recipe import flat, override
 
 PACKAGES = {"fastcv": "0.1.0", "torch": "2.15.0", "fastai": "2.8.12"}
@@ -31,19 +32,19 @@ def write_run():
         own_name=None,
         **measured,
     ):
-        recipe = replace(override(catalogue.load(name), *changes), seed=seed)
+        recipe = replace(override(catalogue.get_recipe(name), *changes), seed=seed)
         if own_name:
             recipe = replace(recipe, name=own_name)
         values = {key: value for key, value in flat(recipe).items() if key not in without}
         settings = {"device": None, "wandb": "off", "file": file}
-        run = runs.create(recipe.name, values, out, smoke=smoke, settings=settings)
+        run = directory.create(recipe.name, values, out, smoke=smoke, settings=settings)
         planned = sum(stage.epochs for stage in recipe.schedule)
         rows = [
             {"stage": 0, "epoch": epoch, "train_loss": 1 / epoch, "valid_accuracy": 0.5}
             for epoch in range(1, (epochs or planned) + 1)
         ]
-        runs.write_csv(run.path / "metrics.csv", rows)
-        runs.write_json(
+        files.write_csv(run.path / "metrics.csv", rows)
+        files.write_json(
             run.path / "environment.json",
             {
                 "command": f"fastcv recipe {recipe.name} --seed {seed}",
@@ -55,7 +56,7 @@ def write_run():
             },
         )
         if finished:
-            runs.write_json(
+            files.write_json(
                 run.path / "summary.json",
                 {
                     "recipe": recipe.name,

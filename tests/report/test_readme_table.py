@@ -11,7 +11,7 @@ from fastcv.report.gathering import arrange
 from fastcv.report.reading import read_summaries
 
 ROOT = Path(__file__).parent.parent.parent
-RESULTS = ROOT / "results"
+RESULTS = ROOT / "recipes" / "results"
 MARKS = f"{readme.BEGIN}\nold\n{readme.END}"
 
 

@@ -23,13 +23,13 @@ def here(tmp_path, monkeypatch):
 
 
 def test_report_reads_runs_and_writes_markdown_and_a_page(here, write_run):
-    write_run(here / "runs", "mnist_cnn/regularised", test_accuracy=0.9911, train_accuracy=0.9967)
+    write_run(here / "runs", "mnist_cnn/regularized", test_accuracy=0.9911, train_accuracy=0.9967)
     write_run(here / "runs", "digits", "schedule.0.epochs=2", valid_accuracy=0.5)
     stopped = write_run(here / "runs", "mnist_cnn", finished=False, epochs=7)
     broken = write_run(here / "runs", "digits", seed=9)
     (broken / "summary.json").write_text("not JSON")
     output = invoke()
-    (row,) = (line for line in output.splitlines() if line.startswith("mnist_cnn/regularised  "))
+    (row,) = (line for line in output.splitlines() if line.startswith("mnist_cnn/regularized  "))
     assert "98.23 %" in row
     assert "99.11 %" in row
     assert "yes" in row
@@ -40,7 +40,7 @@ def test_report_reads_runs_and_writes_markdown_and_a_page(here, write_run):
     assert output.endswith("report/report.md\nreport/report.html\n")
     markdown = (here / "report" / "report.md").read_text(encoding="utf-8")
     assert (
-        "| `mnist_cnn/regularised` | test accuracy | 98.23 % | 99.11 % | yes | 15 | 60 s |"
+        "| `mnist_cnn/regularized` | test accuracy | 98.23 % | 99.11 % | yes | 15 | 60 s |"
         in markdown
     )
     assert "|  | train accuracy | 99 % | 99.67 % | yes |" in markdown
@@ -56,7 +56,7 @@ def test_report_reads_runs_and_writes_markdown_and_a_page(here, write_run):
 def test_without_runs_everything_is_not_run(here):
     text = as_text(gather([]))
     assert text.startswith("no experiment was run in full\n\nnot run (")
-    assert "  mnist_cnn/regularised\n" in text
+    assert "  mnist_cnn/regularized\n" in text
     assert invoke("--save-results", "results") == ""
 
 
@@ -97,12 +97,12 @@ def test_saved_results_are_the_runs_and_the_readme_is_written_from_them(here, wr
     assert json.loads(file.read_text(encoding="utf-8"))["changed"] == {"schedule.0.epochs": [5, 1]}
     text = (here / "README.md").read_text(encoding="utf-8")
     assert "| `digits` | none | 98.00 % validation | 10 | 60 s | A, fp32 | 1 |" in text
-    assert invoke("--readme") == "README.md: is up to date\n"
+    assert invoke("--readme", "--results", "results") == "README.md: is up to date\n"
 
 
 def test_saved_summaries_are_reported_as_the_runs_are(here, write_run):
     write_run(here / "runs", "digits", "schedule.0.epochs=1", valid_accuracy=0.5)
-    write_run(here / "runs", "mnist_cnn/regularised", test_accuracy=0.98)
+    write_run(here / "runs", "mnist_cnn/regularized", test_accuracy=0.98)
     experiments = gather(["runs"])
     committed.save(experiments, here / "results")
     from_files = gather([], here / "results")

@@ -9,7 +9,8 @@ from itertools import pairwise
 import pytest
 
 from fastcv import catalogue
-from fastcv.recipe import override, train
+from fastcv.experiment.train import train
+from fastcv.recipe import override
 from fastcv.report import gather, write
 
 selenium = pytest.importorskip("selenium", reason="needs selenium, of the extra test")
@@ -36,11 +37,11 @@ needs_browser = pytest.mark.skipif(
 def page(tmp_path_factory, write_run):
     """A report of a real short run, of whole runs with its figures, and of what else can be."""
     folder = tmp_path_factory.mktemp("page")
-    short = override(catalogue.load("digits"), "schedule.0.epochs=1")
+    short = override(catalogue.get_recipe("digits"), "schedule.0.epochs=1")
     figures = train(short, out=folder / "runs", wandb="off", device="cpu").path / "figures"
     for seed, accuracy in ((0, 0.985), (1, 0.995)):
         write_run(
-            folder / "runs", "mnist_cnn/regularised", seed=seed, test_accuracy=accuracy,
+            folder / "runs", "mnist_cnn/regularized", seed=seed, test_accuracy=accuracy,
             train_accuracy=0.9, figures=figures,
         )  # fmt: skip
     write_run(folder / "runs", "light_resnet_cifar10/one_cycle", test_accuracy=0.92)
@@ -100,10 +101,10 @@ def test_tables_and_figures_are_there_and_nothing_is_fetched(browser, page):
     assert all(complete and width > 300 and alt for complete, width, alt in images)
     alts = [alt for *_, alt in images]
     for shown in ("Loss and accuracy", "Confusion matrix", "Predictions"):
-        for name in ("digits", "mnist_cnn/regularised"):
+        for name in ("digits", "mnist_cnn/regularized"):
             assert any(alt.startswith(shown) and name in alt for alt in alts), (shown, name)
     assert any("vgg" not in alt and "light_resnet_cifar10/model0 91.28 %" in alt for alt in alts)
-    assert any("mnist_cnn/regularised +0.77" in alt for alt in alts)
+    assert any("mnist_cnn/regularized +0.77" in alt for alt in alts)
     rows = browser.execute_script(
         "return [...document.querySelectorAll('table.results tbody tr.first')]"
         ".map(row => [...row.cells].map(cell => cell.innerText.trim()))"
@@ -112,7 +113,7 @@ def test_tables_and_figures_are_there_and_nothing_is_fetched(browser, page):
     assert set(named) == {
         entry.name for entry in catalogue.entries() if entry.name.partition("/")[0] in RECIPES
     }
-    assert named["mnist_cnn/regularised"][1:] == [
+    assert named["mnist_cnn/regularized"][1:] == [
         "test accuracy", "98.23 %", "99.00 ± 0.71 %", "✓ yes", "15", "60 s", "A, fp32", "0, 1",
     ]  # fmt: skip
     assert named["light_resnet_cifar10/one_cycle"][2:5] == [
@@ -205,10 +206,9 @@ def test_a_broken_picture_is_left_out_and_said(tmp_path, write_run):
     assert "curves.png: left out" in file.read_text(encoding="utf-8")
 
 
-def test_names_and_lines_are_escaped(tmp_path, write_run):
-    write_run(
-        tmp_path, "digits", "schedule.0.epochs=3", own_name="<b>&", file="/x.py", valid_accuracy=0.5
-    )
+def test_names_and_lines_are_escaped(tmp_path, write_run, edit_json):
+    run = write_run(tmp_path, "digits", "schedule.0.epochs=3", file="/x.py", valid_accuracy=0.5)
+    edit_json(run / "recipe.json", name="<b>&")
     own = gather([tmp_path])[-1:]
     _, file = write(own, tmp_path / "out", ["<script>alert()</script>"])
     text = file.read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import threading
+from dataclasses import replace
 from itertools import combinations
 from types import SimpleNamespace
 
@@ -13,9 +14,9 @@ from loopback import JsonServer
 from typer.testing import CliRunner
 
 from fastcv import cli, tracking
+from fastcv.experiment.comparison import Experiment, Result, Unfinished
 from fastcv.recipe.values import Reported
 from fastcv.report import command, wandb_report
-from fastcv.report.experiments import Experiment, Result, Unfinished
 
 pytest.importorskip("wandb_workspaces", reason="needs the extra wandb-report")
 
@@ -82,7 +83,7 @@ def ladder(folder):
         ),
         Experiment(
             name="net_data/one_cycle",
-            reported=reported,
+            reported=replace(reported, to_beat=True),
             epochs=2,
             results=(result(folder, "net_data/one_cycle", 0, "eeee", test_accuracy=0.95),),
         ),

@@ -1,0 +1,74 @@
+"""Mirror images in turn: every image in one orientation in one epoch, in the other in the next."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fastcv.augment.flip import flip_horizontally
+
+# Odd numbers with no pattern in their bits, as hashes mix with: 2^64 / golden ratio, and one more.
+_MIXERS = (-0x61C8864680B583EB, -0x3B314601E57A13AD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlternatingFlip:
+    """Mirror a random half of the images left and right; in every other epoch the other half.
+
+    In two successive epochs every image is seen in both orientations, where independent draws show
+    half of the images twice in the same. Which half an image belongs to follows from its pixels, so
+    that it is the same in every epoch, whatever the order: nothing may change the pixels before, so
+    it comes first in `augment`.
+
+    The epoch is part of the value: `at_epoch` gives the value of another one. In a training,
+    `fastcv.learning.alternation.Alternation` puts it in.
+
+    Args:
+        seed: which half.
+        epoch: counted from 0.
+
+    Shape:
+        x: (B, C, H, W), uint8, or float in 0-1; returned in the same shape, type and memory format.
+
+    Source: Jordan 2024, arXiv:2404.00498.
+    """
+
+    seed: int = 0
+    epoch: int = 0
+
+    moves_pixels: ClassVar[bool] = True
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """HorizontalFlip a batch."""
+        return flip_horizontally(x, self.mirrored(x))
+
+    def mirrored(self, x: Tensor) -> Tensor:
+        """Say which images are mirrored in this epoch: (B,), bool."""
+        # Bytes, and the fractions made of them, must agree.
+        pixels = x.mul(255).round() if x.is_floating_point() else x
+        bits = pixels.sum((1, 2, 3), dtype=torch.int64) + self.seed * 1_000_003
+        for mixer in _MIXERS:  # whole numbers run over, as hashes do
+            bits = bits * mixer
+            bits = bits ^ (bits >> 32)
+        return (bits + self.epoch) % 2 == 1
+
+    def at_epoch(self, epoch: int) -> "AlternatingFlip":
+        """Return the same for another epoch."""
+        return replace(self, epoch=epoch)
+
+
+def at_epoch(augmentation: Callable, epoch: int) -> Callable:
+    """Return `augmentation` with every part of it that depends on the epoch set to `epoch`.
+
+    Args:
+        augmentation: a value, or what `compose` makes of several.
+        epoch: counted from 0.
+    """
+    if hasattr(augmentation, "at_epoch"):
+        return augmentation.at_epoch(epoch)
+    parts: Any = getattr(augmentation, "values", None)
+    if not is_dataclass(augmentation) or not isinstance(parts, tuple):
+        return augmentation
+    return replace(augmentation, values=tuple(at_epoch(each, epoch) for each in parts))

@@ -1,0 +1,179 @@
+"""Color: each image with its own factors, as torchvision's functions of the same names."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fastcv.augment.draws import check_probability, happens, interval, per_image, uniform
+from fastcv.augment.hue import adjust_hue
+from fastcv.augment.pixels import to_float
+
+# ITU-R 601 luma, as torchvision rounds it.
+LUMA = (0.2989, 0.587, 0.114)
+
+
+def luma(x: Tensor) -> Tensor:
+    """Gray values of images (B, 3, H, W) or (B, 1, H, W): (B, 1, H, W)."""
+    if x.shape[1] == 1:
+        return x
+    red, green, blue = x.split(1, dim=1)
+    return red.mul(LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+
+
+def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    # Not lerp: it is three times slower where its weights and ends are broadcast.
+    factor = per_image(factor)
+    return x.mul(factor).add_(other * (1 - factor))
+
+
+def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
+    """Multiply images (B, C, H, W) by their factors (B,): 0 is black, 1 changes nothing."""
+    return x.mul(per_image(factor)).clamp_(0, 1)
+
+
+def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
+    """Blend images (B, C, H, W) with their mean gray: factors (B,) of 0 are gray, 1 nothing."""
+    mean = luma(x).mean(dim=(1, 2, 3), keepdim=True)
+    return _blend(x, mean, factor).clamp_(0, 1)
+
+
+def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
+    """Blend images (B, C, H, W) with their gray copies: factors (B,) of 0 are gray, 1 nothing."""
+    return _blend(x, luma(x), factor).clamp_(0, 1)
+
+
+def adjust_gamma(x: Tensor, gamma: Tensor) -> Tensor:
+    """Raise images (B, C, H, W) to their powers (B,): above 1 darkens."""
+    return x.pow(per_image(gamma))
+
+
+def grayscale(x: Tensor, gray: Tensor) -> Tensor:
+    """Replace those images of `x` (B, C, H, W) for which `gray` (B,) is true by their gray copy."""
+    return _blend(x, luma(x), 1 - gray.to(x.dtype))
+
+
+BRIGHTNESS, CONTRAST, SATURATION = range(3)
+_ALONE = (adjust_brightness, adjust_contrast, adjust_saturation)
+
+
+def jitter(x: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
+    """Adjust brightness, contrast and saturation of each image in an order of its own.
+
+    All three blend the image with something gray: black, its mean, or its gray copy. One pass a
+    step therefore serves a batch in which each image is at another kind.
+
+    Shape:
+        x: (B, C, H, W), float in 0-1; C is 1 or 3.
+        kinds: (B, steps), int64, `BRIGHTNESS`, `CONTRAST` or `SATURATION` at each step.
+        factors: (B, steps), at least 0, of the kind at that step.
+        returns: (B, C, H, W), in 0-1.
+    """
+    y = x.clone()
+    for kind, factor in zip(kinds.unbind(1), factors.unbind(1), strict=True):
+        gray = luma(y)
+        rest = 1 - factor
+        mean = gray.mean(dim=(1, 2, 3)) * rest * (kind == CONTRAST)
+        copy = gray * per_image(rest * (kind == SATURATION))
+        y.mul_(per_image(factor)).add_(copy.add_(per_image(mean))).clamp_(0, 1)
+    return y
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColorJitter:
+    """Change brightness, contrast, saturation and hue at random, as torchvision's `ColorJitter`.
+
+    Every image draws its factors and the order of the first three. Hue, which costs as much as
+    the others together, comes last; torchvision draws its place too.
+
+    Args:
+        brightness: factor's (low, high) of at least 0, or a number for 1 minus to 1 plus it.
+        contrast: as brightness.
+        saturation: as brightness; it leaves images of one channel as they are.
+        hue: turn's (low, high) within -0.5 to 0.5 of the circle, or a number for minus to plus it.
+
+    Shape:
+        x: (B, C, H, W), float in 0-1, or uint8, which becomes it; C is 1 or 3.
+    """
+
+    brightness: float | tuple[float, float] = 0.0
+    contrast: float | tuple[float, float] = 0.0
+    saturation: float | tuple[float, float] = 0.0
+    hue: float | tuple[float, float] = 0.0
+
+    moves_pixels: ClassVar[bool] = False
+
+    def __post_init__(self):
+        self._intervals()
+        interval("hue", self.hue, least=-0.5, most=0.5)
+
+    def _intervals(self) -> dict[int, tuple[float, float]]:
+        named = {"brightness": self.brightness, "contrast": self.contrast}
+        named["saturation"] = self.saturation
+        read = [interval(name, each, center=1.0, least=0.0) for name, each in named.items()]
+        return {kind: each for kind, each in enumerate(read) if each != (1.0, 1.0)}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Jitter a batch."""
+        _check_channels(x)
+        x = to_float(x)
+        drawn = {kind: uniform(*each, x) for kind, each in self._intervals().items()}
+        if len(drawn) == 1:
+            ((kind, factor),) = drawn.items()
+            x = _ALONE[kind](x, factor)
+        elif drawn:
+            order = torch.rand(len(x), len(drawn), device=x.device).argsort(1)
+            kinds = torch.stack([torch.full_like(order[:, 0], kind) for kind in drawn], 1)
+            factors = torch.stack(tuple(drawn.values()), 1)
+            x = jitter(x, kinds.gather(1, order), factors.gather(1, order))
+        turn = interval("hue", self.hue, least=-0.5, most=0.5)
+        return x if turn == (0.0, 0.0) else adjust_hue(x, uniform(*turn, x))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gamma:
+    """Raise each image to a power drawn from [low, high): above 1 darkens, below 1 lightens.
+
+    Shape:
+        x: (B, C, H, W), float in 0-1, or uint8, which becomes it.
+    """
+
+    low: float = 0.5
+    high: float = 1.5
+
+    moves_pixels: ClassVar[bool] = False
+
+    def __post_init__(self):
+        interval("gamma", (self.low, self.high), least=0.0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Change the gamma of a batch."""
+        x = to_float(x)
+        return adjust_gamma(x, uniform(self.low, self.high, x))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grayscale:
+    """Take the color out of images, each with probability `p`; the channels stay.
+
+    Shape:
+        x: (B, C, H, W), float in 0-1, or uint8, which becomes it; C is 1 or 3.
+    """
+
+    p: float = 0.1
+
+    moves_pixels: ClassVar[bool] = False
+
+    def __post_init__(self):
+        check_probability(self.p)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Make some of a batch gray."""
+        _check_channels(x)
+        return grayscale(to_float(x), happens(self.p, x))
+
+
+def _check_channels(x: Tensor) -> None:
+    if x.shape[1] not in (1, 3):
+        raise ValueError(f"color needs images of 1 or 3 channels, got {x.shape[1]}")

@@ -1,0 +1,106 @@
+"""Several augmentations as one, with neighboring affine ones in one resampling."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import reduce
+from itertools import groupby
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fastcv.augment.affine import resample
+from fastcv.augment.pixels import to_float
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """Neighboring affine augmentations, done by one resampling with the product of their matrices.
+
+    The same draws in the same order as one after the other. Nothing is cut at the image's frame in
+    between: a pixel that one step moves out and a later one moves back is kept.
+
+    Shape:
+        x: (B, C, H, W), float, or uint8, which becomes float in 0-1; memory format is kept.
+    """
+
+    values: tuple[Any, ...]
+    interpolation: str
+
+    moves_pixels: ClassVar[bool] = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Resample a batch."""
+        return resample(to_float(x), self.matrix(x), self.interpolation)
+
+    def matrix(self, x: Tensor) -> Tensor:
+        """Draw as a call would: output to input pixels, measured from the center, (B, 3, 3)."""
+        matrices = [value.matrix(x) for value in self.values]
+        real = reduce(torch.promote_types, (each.dtype for each in matrices))
+        return reduce(torch.matmul, (each.to(real) for each in matrices))
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Augmentations done in turn.
+
+    Shape:
+        x: (B, C, H, W). Bytes stay bytes up to the first step that is more than a pixel move.
+    """
+
+    values: tuple[Callable[[Tensor], Tensor], ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Augment a batch."""
+        for value in self.values:
+            x = value(x)
+        return x
+
+    @property
+    def moves_pixels(self) -> bool:
+        """Whether all steps only move pixels, so that bytes stay bytes."""
+        return all(getattr(value, "moves_pixels", False) for value in self.values)
+
+
+def compose(values: Iterable[Callable[[Tensor], Tensor]]) -> Composition:
+    """Make one augmentation of several, each run of affine neighbors as one `Resampling`.
+
+    Flips and crops alone stay exact pixel moves: they are taken along only beside a rotation or an
+    affine map. Neighbors that interpolate differently are kept apart.
+
+    Raises:
+        ValueError: one of them changes labels, as MixUp does.
+    """
+    values = tuple(values)
+    for value in values:
+        if getattr(value, "changes_labels", False):
+            raise ValueError(
+                f"compose takes augmentations of images alone, got {value}: "
+                "call that one with images and labels"
+            )
+    steps: list[Any] = []
+    for affine, neighbors in groupby(values, _is_affine):
+        run = tuple(neighbors)
+        steps += _merged(run) if affine else run
+    return Composition(tuple(steps))
+
+
+def _is_affine(value: Any) -> bool:
+    return hasattr(value, "matrix") and getattr(value, "mergeable", True)
+
+
+def _merged(values: tuple[Any, ...]) -> list[Any]:
+    runs: list[list[Any]] = []
+    reading = None  # the interpolation of the run being collected
+    for value in values:
+        own = getattr(value, "interpolation", None)
+        if not runs or (own and reading and own != reading):
+            runs.append([])
+            reading = None
+        runs[-1].append(value)
+        reading = reading or own
+    steps: list[Any] = []
+    for run in runs:
+        modes = [each.interpolation for each in run if not each.moves_pixels]
+        steps += [Resampling(tuple(run), modes[0])] if modes and len(run) > 1 else run
+    return steps

@@ -1,0 +1,65 @@
+"""Per-sample random parameters, drawn on the batch's device from torch's global generator.
+
+No draw reads a value back, so nothing here waits for a GPU.
+"""
+
+import torch
+from torch import Tensor
+
+
+def uniform(low: float, high: float, x: Tensor) -> Tensor:
+    """One number in [low, high) for each image of `x`: (B,), float32."""
+    return torch.rand(len(x), device=x.device).mul_(high - low).add_(low)
+
+
+def integers(count: int, x: Tensor) -> Tensor:
+    """One of 0 ... count - 1 for each image of `x`: (B,), int64."""
+    return torch.randint(count, (len(x),), device=x.device)
+
+
+def happens(p: float, x: Tensor) -> Tensor:
+    """True with probability `p` for each image of `x`: (B,), bool."""
+    return torch.rand(len(x), device=x.device) < p
+
+
+def per_image(parameter: Tensor) -> Tensor:
+    """Shape (B,) as (B, 1, 1, 1), so that it meets a batch of images."""
+    return parameter.view(-1, 1, 1, 1)
+
+
+def check_probability(p: float) -> None:
+    """Raise unless `p` is a probability."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"p must be a probability between 0 and 1, got {p}")
+
+
+def interval(
+    name: str,
+    setting: float | tuple[float, float],
+    *,
+    center: float = 0.0,
+    least: float = float("-inf"),
+    most: float = float("inf"),
+) -> tuple[float, float]:
+    """Read a setting that is (low, high), or a number: `center` minus and plus it.
+
+    Raises:
+        ValueError: the interval is empty or leaves `least` ... `most`.
+    """
+    if isinstance(setting, tuple | list):
+        low, high = setting
+    elif setting < 0:
+        raise ValueError(f"{name} must be a number >= 0 or (low, high), got {setting}")
+    else:
+        low, high = max(center - setting, least), center + setting
+    if not least <= low <= high <= most:
+        raise ValueError(f"{name} must rise from {least} or more to {most} or less, got {setting}")
+    return float(low), float(high)
+
+
+def pair(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
+    """Read a size in pixels: a number for a square, or (height, width)."""
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    if height < 1 or width < 1:
+        raise ValueError(f"{name} must be at least 1 pixel, got {size}")
+    return int(height), int(width)

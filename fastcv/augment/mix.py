@@ -1,0 +1,135 @@
+"""Mixing images with one another, and their labels with them.
+
+Both values are called `value(x, y, classes=...)` and return `(x, target)`. The target is a
+probability for each class, which torch's cross-entropy takes as it is, label smoothing included:
+it is then the same loss as the weighted mean of the two labels' losses. Targets can be mixed again,
+so that MixUp and CutMix may follow each other; `classes` is needed only for class numbers.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Beta
+
+from fastcv.augment.draws import integers, per_image
+from fastcv.augment.erase import rectangles
+from fastcv.augment.pixels import to_float
+
+
+def soft_targets(y: Tensor, classes: int | None) -> Tensor:
+    """Class numbers (B,) as probabilities (B, classes), float32; probabilities pass unchanged.
+
+    Raises:
+        ValueError: `y` holds class numbers and `classes` is None.
+    """
+    if y.ndim == 2:
+        return y
+    if classes is None:
+        raise ValueError("classes must be given to mix class numbers, got None: pass their count")
+    # Not one_hot: it looks at the values, and so waits for a GPU.
+    target = torch.zeros(len(y), classes, device=y.device)
+    return target.scatter_(1, y[:, None].long(), 1.0)
+
+
+def mix_targets(target: Tensor, weight: Tensor) -> Tensor:
+    """Blend probabilities (B, classes) with the previous image's: own weights (B,), 0-1."""
+    return torch.lerp(target.roll(1, 0), target, weight[:, None].to(target.dtype))
+
+
+def mix_images(x: Tensor, weight: Tensor) -> Tensor:
+    """Blend images (B, C, H, W) with the previous one: own weights (B,), 0-1."""
+    return torch.lerp(x.roll(1, 0), x, per_image(weight).to(x.dtype))
+
+
+def paste(
+    x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Fill each image's rectangle from the previous image.
+
+    Shape:
+        x: (B, C, H, W).
+        top, left, height, width: (B,), pixels, of rectangles inside the images.
+        returns: (B, C, H, W), and the weights (B,) of what is left of each image.
+    """
+    rows, columns = x.shape[-2:]
+    mask = rectangles(top, left, height, width, (rows, columns))
+    return torch.where(mask, x.roll(1, 0), x), 1 - height * width / (rows * columns)
+
+
+def _draw_weights(alpha: float, x: Tensor) -> Tensor:
+    concentration = torch.full((len(x),), float(alpha), device=x.device)
+    # Checking the arguments would read them back from a GPU.
+    return Beta(concentration, concentration, validate_args=False).sample()
+
+
+def _check_alpha(alpha: float) -> None:
+    if not alpha > 0:
+        raise ValueError(f"alpha must be above 0, got {alpha}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixUp:
+    """Blend each image of a shuffled batch with the previous one, in a share of its own.
+
+    Args:
+        alpha: of Beta(alpha, alpha), from which each image's own share is drawn.
+
+    Shape:
+        x: (B, C, H, W), float, or uint8, which becomes float in 0-1.
+        y: (B,) class numbers or (B, classes) probabilities.
+        returns: images (B, C, H, W) and targets (B, classes).
+
+    Source: Zhang et al. 2018, arXiv:1710.09412.
+    """
+
+    alpha: float = 0.2
+
+    changes_labels: ClassVar[bool] = True
+
+    def __post_init__(self):
+        _check_alpha(self.alpha)
+
+    def __call__(self, x: Tensor, y: Tensor, classes: int | None = None) -> tuple[Tensor, Tensor]:
+        """Mix a batch."""
+        target = soft_targets(y, classes)
+        weight = _draw_weights(self.alpha, x)
+        return mix_images(to_float(x), weight), mix_targets(target, weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutMix:
+    """Paste a rectangle of the previous image of a shuffled batch into each.
+
+    Args:
+        alpha: of Beta(alpha, alpha), from which the share of each image that stays is drawn,
+            before its rectangle is cut off at the border.
+
+    Shape:
+        x: (B, C, H, W), uint8 or float; type and memory format are kept.
+        y: (B,) class numbers or (B, classes) probabilities.
+        returns: images (B, C, H, W) and targets (B, classes).
+
+    Source: Yun et al. 2019, arXiv:1905.04899.
+    """
+
+    alpha: float = 1.0
+
+    changes_labels: ClassVar[bool] = True
+
+    def __post_init__(self):
+        _check_alpha(self.alpha)
+
+    def __call__(self, x: Tensor, y: Tensor, classes: int | None = None) -> tuple[Tensor, Tensor]:
+        """Mix a batch."""
+        target = soft_targets(y, classes)
+        rows, columns = x.shape[-2:]
+        half = (1 - _draw_weights(self.alpha, x)).sqrt_() / 2
+        row, column = integers(rows, x), integers(columns, x)
+        reach_down, reach_across = (half * rows).long(), (half * columns).long()
+        top, bottom = (row - reach_down).clamp(min=0), (row + reach_down).clamp(max=rows)
+        left = (column - reach_across).clamp(min=0)
+        right = (column + reach_across).clamp(max=columns)
+        x, weight = paste(x, top, left, bottom - top, right - left)
+        return x, mix_targets(target, weight)

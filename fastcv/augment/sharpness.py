@@ -1,0 +1,66 @@
+"""Sharpening and blurring."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fastcv.augment.draws import check_probability, happens, per_image
+from fastcv.augment.pixels import to_float
+
+
+def smoothed(x: Tensor) -> Tensor:
+    """Average each inner pixel, weight 5, with its eight neighbors, weight 1.
+
+    Shape:
+        x: (B, C, H, W), float; H and W above 2.
+        returns: (B, C, H - 2, W - 2).
+    """
+    rows = x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]
+    box = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    return box.add_(x[:, :, 1:-1, 1:-1], alpha=4).div_(13)
+
+
+def adjust_sharpness(x: Tensor, factor: Tensor) -> Tensor:
+    """Blend images with a smoothed copy, the border apart, as torchvision's `adjust_sharpness`.
+
+    Shape:
+        x: (B, C, H, W), float in 0-1.
+        factor: (B,), at least 0: 0 smooths, 1 changes nothing, 2 sharpens.
+        returns: (B, C, H, W), in 0-1.
+    """
+    if min(x.shape[-2:]) <= 2:
+        return x
+    y = x.clone()
+    inner = y[:, :, 1:-1, 1:-1]
+    inner.copy_(torch.lerp(smoothed(x), inner, per_image(factor)))
+    return y.clamp_(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharpness:
+    """Sharpen or smooth images, each with probability `p`: torchvision's `RandomAdjustSharpness`.
+
+    Args:
+        factor: 0 smooths, 1 changes nothing, 2 sharpens.
+        p: probability.
+
+    Shape:
+        x: (B, C, H, W), float in 0-1, or uint8, which becomes it.
+    """
+
+    factor: float
+    p: float = 0.5
+
+    moves_pixels: ClassVar[bool] = False
+
+    def __post_init__(self):
+        check_probability(self.p)
+        if self.factor < 0:
+            raise ValueError(f"factor must be at least 0, got {self.factor}")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Sharpen some of a batch."""
+        factor = 1 + (self.factor - 1) * happens(self.p, x).to(torch.float32)
+        return adjust_sharpness(to_float(x), factor)

@@ -1,0 +1,162 @@
+"""TrivialAugment: one random operation of random strength for each image."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fastcv.augment import levels
+from fastcv.augment.affine import affine_matrix, precise, resample
+from fastcv.augment.draws import happens, integers, per_image
+from fastcv.augment.pixels import memory_format
+
+BINS = 31
+# torchvision's TrivialAugmentWide: name -> the magnitude in the last bin. The first bin is 0,
+# unless noted; magnitudes of the signed ones are negated half of the time.
+SIGNED = {
+    "ShearX": 0.99,
+    "ShearY": 0.99,
+    "TranslateX": 32.0,  # pixels
+    "TranslateY": 32.0,  # pixels
+    "Rotate": 135.0,  # degrees, counter-clockwise
+    "Brightness": 0.99,  # added to a factor of 1, as the next three
+    "Color": 0.99,
+    "Contrast": 0.99,
+    "Sharpness": 0.99,
+}
+UNSIGNED = {
+    "Posterize": 2.0,  # bits, from 8 on
+    "Solarize": 0.0,  # fraction of white, from 1 on
+    "AutoContrast": 0.0,  # without a magnitude, as the next two
+    "Equalize": 0.0,
+    "Identity": 0.0,
+}
+OPERATIONS = (*SIGNED, *UNSIGNED)
+
+
+@lru_cache(maxsize=8)
+def magnitudes(device: torch.device) -> Tensor:
+    """Magnitude of each operation in each bin, (operations, bins), kept on the device."""
+    rows = [torch.linspace(0, most, BINS) for most in SIGNED.values()]
+    rows.append((8 - torch.arange(BINS) / ((BINS - 1) / 6)).round())
+    rows.append(torch.linspace(1, 0, BINS))
+    rows += [torch.zeros(BINS)] * 3
+    return torch.stack(rows).to(device)
+
+
+def _is(operation: Tensor, *names: str) -> Tensor:
+    found = [operation == OPERATIONS.index(name) for name in names]
+    return torch.stack(found).any(0) if len(found) > 1 else found[0]
+
+
+def _move(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
+    def where(name: str) -> Tensor:
+        return precise(magnitude) * _is(operation, name)
+
+    leaning = torch.stack((where("ShearX"), where("ShearY")), 1)
+    matrix = affine_matrix(
+        -where("Rotate"),
+        translate=torch.stack((where("TranslateX"), where("TranslateY")), 1).trunc_(),
+        shear=torch.rad2deg(leaning.atan()),
+    )
+    # Shears keep the image's upper left corner in place, not its center.
+    matrix[:, 0, 2] += leaning[:, 0] * x.shape[-2] / 2
+    matrix[:, 1, 2] += leaning[:, 1] * x.shape[-1] / 2
+    return resample(x, matrix, "nearest")
+
+
+def _blend(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
+    gray = levels.whole_luma(x)
+    mean = gray.mean(dim=(1, 2, 3)) * _is(operation, "Contrast")
+    copied = _is(operation, "Color").to(x.dtype)
+    target = torch.addcmul(per_image(mean), gray, per_image(copied))
+    # One channel has no color to change.
+    names = ("Brightness", "Color", "Contrast") if x.shape[1] == 3 else ("Brightness", "Contrast")
+    return levels.blend(x, target, magnitude * _is(operation, *names))
+
+
+def _sharpen(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
+    return levels.sharpen(x, magnitude * _is(operation, "Sharpness"))
+
+
+def _posterize(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
+    return levels.posterize(x, torch.where(_is(operation, "Posterize"), magnitude, 8.0))
+
+
+def _solarize(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
+    return levels.solarize(x, torch.where(_is(operation, "Solarize"), magnitude * 255, 256.0))
+
+
+def _autocontrast(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
+    return torch.where(per_image(_is(operation, "AutoContrast")), levels.autocontrast(x), x)
+
+
+def _equalize(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
+    return torch.where(per_image(_is(operation, "Equalize")), levels.equalize(x), x)
+
+
+# Each changes only the images whose operation it is, so that it may be given a whole batch.
+FAMILIES = (
+    (_move, ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")),
+    (_blend, ("Brightness", "Color", "Contrast")),
+    (_sharpen, ("Sharpness",)),
+    (_posterize, ("Posterize",)),
+    (_solarize, ("Solarize",)),
+    (_autocontrast, ("AutoContrast",)),
+    (_equalize, ("Equalize",)),
+)
+
+
+def trivial_augment(
+    x: Tensor, operation: Tensor, magnitude: Tensor, grouped: bool | None = None
+) -> Tensor:
+    """Do to each image its own operation, as torchvision does it to uint8 images.
+
+    Args:
+        x: images; floats are rounded to whole levels of 1/255.
+        operation: index into `OPERATIONS`.
+        magnitude: what torchvision passes to the operation, sign included.
+        grouped: pick out each operation's images, which waits for the device; else every operation
+            runs over the whole batch. None groups on a CPU only. The results are the same.
+
+    Shape:
+        x: (B, C, H, W), uint8 or float in 0-1; C is 1 or 3.
+        operation: (B,), int64.
+        magnitude: (B,), float32.
+        returns: (B, C, H, W), the type and memory format of `x`.
+    """
+    if x.shape[1] not in (1, 3):
+        raise ValueError(f"color needs images of 1 or 3 channels, got {x.shape[1]}")
+    grouped = x.device.type == "cpu" if grouped is None else grouped
+    y = x.mul(255).round_() if x.is_floating_point() else x.to(torch.float32, copy=True)
+    for apply, names in FAMILIES:
+        if grouped:
+            rows = _is(operation, *names).nonzero()[:, 0]
+            if len(rows):
+                y[rows] = apply(y[rows], operation[rows], magnitude[rows])
+        else:
+            y = apply(y, operation, magnitude)
+    y = y.div_(255) if x.is_floating_point() else y.to(x.dtype)
+    return y.contiguous(memory_format=memory_format(x))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrivialAugment:
+    """Do one random operation of random strength to each image, as torchvision's wide variant.
+
+    Shape:
+        x: (B, C, H, W), uint8 or float in 0-1; type and memory format are kept; C is 1 or 3.
+
+    Source: Müller and Hutter 2021, arXiv:2103.10158.
+    """
+
+    moves_pixels: ClassVar[bool] = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Augment a batch."""
+        operation = integers(len(OPERATIONS), x)
+        magnitude = magnitudes(x.device)[operation, integers(BINS, x)]
+        negated = happens(0.5, x) & (operation < len(SIGNED))
+        return trivial_augment(x, operation, torch.where(negated, -magnitude, magnitude))

@@ -1,0 +1,1 @@
+"""What runs a recipe: training, its run directory, its results, series of runs."""

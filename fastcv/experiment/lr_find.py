@@ -1,0 +1,58 @@
+"""The learning-rate finder on a recipe: what `fastcv lr-find` runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fastcv import files, interpret
+from fastcv.experiment.train import SMOKE_NOTE, learner, smoked
+from fastcv.learning.lr_finder import Rates, find_rates
+from fastcv.learning.stages.schedules import freeze
+from fastcv.recipe.values import Recipe
+
+
+def find_learning_rate(
+    recipe: Recipe,
+    *,
+    out: str | Path = ".",
+    device: str | None = None,
+    smoke: bool = False,
+    write: Callable[[str], None] = print,
+) -> Rates:
+    """Try growing learning rates on the recipe's net, frozen and lr_mult as its first stage says.
+
+    Writes lr_find.png and lr_find.csv into `out` (of a smoke run lr_find_smoke.png and .csv) and
+    prints the suggestions.
+
+    Args:
+        recipe: the experiment; it is not trained.
+        out: a folder, made if it is not there.
+        device: as in `learner`.
+        smoke: on toy images with random weights.
+        write: takes each line that is said.
+    """
+    if smoke:
+        recipe = smoked(recipe)
+        write(SMOKE_NOTE)
+    learn = learner(recipe, device=device)
+    learn.create_opt()
+    first = recipe.schedule[0] if recipe.schedule else None
+    freeze(learn, getattr(first, "frozen", False))
+    found = find_rates(learn, lr_mult=getattr(first, "lr_mult", 1.0))
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    plot = folder / ("lr_find_smoke.png" if smoke else "lr_find.png")
+    table = plot.with_suffix(".csv")
+    interpret.save(
+        interpret.lr_find(found.rates, found.losses, found.suggestions, smoke=smoke),
+        plot,
+    )
+    rows = [
+        {"learning_rate": rate, "loss": loss}
+        for rate, loss in zip(found.rates, found.losses, strict=True)
+    ]
+    files.write_csv(table, rows)
+    for name, (rate, loss) in found.suggestions.items():
+        write(f"{name:<8} {rate:.2e}  (loss there {loss:.4f})")
+    write(f"{plot}")
+    write(f"{table}")
+    return found

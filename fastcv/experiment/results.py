@@ -1,0 +1,161 @@
+"""What a finished training leaves behind: its numbers, its figures, its weights."""
+
+import statistics
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastcv import files, interpret
+from fastcv.experiment import directory
+from fastcv.learning import weights
+from fastcv.learning.learner import Learner
+from fastcv.recipe.checks import compare
+from fastcv.recipe.values import Recipe
+
+TABLE_ROWS = 64  # predictions that W&B's table shows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The results of a training, measured once and written into its run directory.
+
+    Args:
+        recipe: what was trained.
+        learn: with its final weights and its history.
+        run: where to write.
+        smoke: whether it was a smoke run; every figure then says so.
+    """
+
+    recipe: Recipe
+    learn: Learner
+    run: directory.Run
+    smoke: bool
+
+    def write(self, parameters: int) -> dict[str, Any]:
+        """Write weights, figures, steps.csv and summary.json, and return the summary.
+
+        Args:
+            parameters: of the net.
+        """
+        history, loaders = self.learn.history, self.learn.dls
+        files.write_csv(self.run.path / "steps.csv", history.steps)
+        weights.save(self.learn.model, self.model[0])
+        files.write_json(self.model[1], list(loaders.vocab))
+        self._draw()
+        measured = self._measure() | {"parameters": parameters}
+        reported = self.recipe.reported
+        checks = compare(self.recipe.reported, measured)
+        speeds = [row["images_per_second"] for row in history.rows]
+        summary = {
+            "recipe": self.recipe.name,
+            "seed": self.recipe.seed,
+            "smoke": self.smoke,
+            **measured,
+            "epochs": len(history.rows),
+            "seconds": sum(row["seconds"] for row in history.rows),
+            "warmup_seconds": self.learn.stepper.warmup_seconds,
+            "images_per_second": statistics.median(speeds) if speeds else None,
+            "device": str(loaders.device),
+            "precision": self.learn.precision.precision,
+            "step": self.learn.stepper.used(self.learn),
+            "images": [len(loader.dataset) for loader in loaders.loaders],
+            "skipped_images": getattr(loaders, "skipped", 0),
+            "source": reported.source if reported else None,
+            "reported": reported.numbers() if reported else {},
+            "verdicts": {} if self.smoke else {row.metric: row.verdict for row in checks},
+        }
+        files.write_json(self.run.path / "summary.json", summary)
+        return summary
+
+    @property
+    def model(self) -> list[Path]:
+        """The files of the trained model: weights, and the names of the classes."""
+        return [self.run.path / "model.safetensors", self.run.path / "classes.json"]
+
+    @property
+    def figures(self) -> dict[str, Path]:
+        """The files of the figures, by name."""
+        return {file.stem: file for file in sorted(self.run.path.glob("figures/*.png"))}
+
+    def table(self) -> list[dict[str, Any]]:
+        """Some predictions, evenly spread over the images: image, classes, confidence, loss."""
+        found = self._predicted
+        count = min(TABLE_ROWS, len(found.targets))
+        return [
+            {
+                "image": found.image(index),
+                "predicted": found.vocab[found.predicted[index]],
+                "true": found.vocab[found.targets[index]],
+                "confidence": float(found.probabilities[index].max()),
+                "loss": float(found.losses[index]),
+            }
+            for index in np.linspace(0, len(found.targets) - 1, count).astype(int).tolist()
+        ]
+
+    @property
+    def _has_test(self) -> bool:
+        return len(self.learn.dls.loaders) > 2
+
+    @cached_property
+    def _predicted(self) -> interpret.Predictions:
+        # The test set is read here and nowhere else, once, with the final weights.
+        return interpret.predictions(self.learn, ds_idx=2 if self._has_test else 1)
+
+    def _measure(self) -> dict[str, Any]:
+        """The final weights on every split, and the best epoch's validation accuracy."""
+        rows, last = self.learn.history.rows, self.learn.history.final
+        measured = {f"train_{name}": last.get(f"train_{name}") for name in ("loss", "accuracy")}
+        evaluated = {
+            "loss": float(self._predicted.losses.mean()),
+            "accuracy": self._predicted.accuracy,
+        }
+        if self._has_test and len(self.learn.dls.valid):
+            loss, accuracy = self.learn.validate(ds_idx=1)
+            measured |= {"valid_loss": float(loss), "valid_accuracy": float(accuracy)}
+        elif not self._has_test:
+            measured |= {f"valid_{name}": value for name, value in evaluated.items()}
+        validated = [row["valid_accuracy"] for row in rows if "valid_accuracy" in row]
+        best = max(validated, default=None)
+        measured["best_valid_accuracy"] = best
+        if self._has_test:
+            measured |= {f"test_{name}": value for name, value in evaluated.items()}
+        elif getattr(self.learn.dls, "valid_is_test", False):
+            measured |= {f"test_{name}": value for name, value in evaluated.items()}
+            measured["best_test_accuracy"] = best
+        if "tta_accuracy" in last:
+            measured["tta_accuracy"] = last["tta_accuracy"]
+        return measured
+
+    def _draw(self) -> None:
+        history, found = self.learn.history, self._predicted
+        reported = self.recipe.reported.numbers() if self.recipe.reported else {}
+        accuracies = {
+            name.replace("_", " "): number
+            for name, number in reported.items()
+            if name.endswith("accuracy")
+        }
+        smoke = {"smoke": self.smoke}
+        few = {"n": 6} if self.smoke else {}  # pictures take most of a figure's time
+        drawn = {
+            "curves": interpret.curves(
+                history.rows, {} if self.smoke else accuracies, title=self.recipe.name, **smoke
+            ),
+            "schedule": interpret.schedule(history.steps, **smoke),
+            "confusion_matrix": interpret.confusion_matrix(found, **smoke),
+            "predictions": interpret.prediction_grid(found, seed=self.recipe.seed, **few, **smoke),
+            "top_losses": interpret.top_losses(found, **few, **smoke),
+        }
+        image = found.image(0)
+        if interpret.feature_maps(self.learn, image):  # a net without convolutions has none
+            most = {"most": 4} if self.smoke else {}
+            drawn["activations"] = interpret.activations(
+                self.learn, image, picture=image, **most, **smoke
+            )
+        for number, (_, rates) in enumerate(history.found, 1):
+            name = "lr_find" if number == 1 else f"lr_find_{number}"
+            drawn[name] = interpret.lr_find(rates.rates, rates.losses, rates.suggestions, **smoke)
+        for name, figure in drawn.items():
+            interpret.save(figure, self.run.path / "figures" / f"{name}.png")

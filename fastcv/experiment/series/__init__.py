@@ -1,0 +1,14 @@
+"""A series of runs: a recipe with all its variants, over several seeds, one or more at a time.
+
+`plan` lists its jobs and finds those that are done, `run` runs the others, `table` says what all of
+them measured:
+
+    jobs = run(plan("light_resnet_cifar10", every=True, seeds=3))
+    print(table(jobs))
+"""
+
+from fastcv.experiment.series.jobs import Job, plan
+from fastcv.experiment.series.running import Stopped, run
+from fastcv.experiment.series.tables import listing, table
+
+__all__ = ["Job", "Stopped", "listing", "plan", "run", "table"]

@@ -1,0 +1,176 @@
+"""A series in words: the table of what it measured, and the list of what it would run."""
+
+import statistics
+from collections.abc import Sequence
+
+from fastcv.experiment import words
+from fastcv.experiment.comparison import HEADLINES, MEASURED_FIRST, Experiment, Result
+from fastcv.experiment.series.jobs import Job
+from fastcv.experiment.train import SMOKE_NOTE
+from fastcv.recipe.metrics import MEASURES
+from fastcv.terminal import aligned
+
+COLUMNS = (
+    "experiment",
+    "seeds",
+    "reported",
+    "measured",
+    "within tolerance",
+    "epochs",
+    "seconds",
+    "warm-up s",
+    "runs",
+)
+
+
+def table(jobs: Sequence[Job], at_once: int = 1) -> str:
+    """A row for each experiment: mean and sample standard deviation over its seeds.
+
+    Below it stands what failed, what was not run, and what the numbers are not.
+
+    Args:
+        jobs: of a series, as `run` gave them.
+        at_once: how many ran at the same time, and shared the machine.
+    """
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.name, []).append(job)
+    rows = [COLUMNS, *(_row(group) for group in groups.values())]
+    lines = aligned(rows)
+    for job in jobs:
+        if job.failure:
+            lines.append(f"failed: {job.label}: {job.failure}")
+    if waiting := [job.label for job in jobs if job.waits]:
+        lines.append(f"not run: {', '.join(waiting)}")
+    if any(job.smoke for job in jobs):
+        lines.append(SMOKE_NOTE)
+    elif any(job.altered and job.run is not None for job in jobs):
+        lines.append("altered: the settings make another experiment of it than the recipe's own")
+    if at_once > 1 and any(job.run is not None and not job.before for job in jobs):
+        lines.append(f"up to {at_once} at a time shared this machine: alone, each is quicker")
+    return "\n".join(lines)
+
+
+def listing(jobs: Sequence[Job]) -> str:
+    """What a series would run, a line for each job: --dry-run."""
+    rows = []
+    for job in jobs:
+        if job.failure:
+            said = f"fails: {job.failure}"
+        else:
+            said = f"done before: {job.run.path}" if job.run else "would run"
+        seed = "-" if job.recipe is None else f"seed {job.recipe.seed}"
+        rows.append((_named(job), seed, said))
+    return "\n".join(aligned(rows))
+
+
+def in_words(job: Job) -> str:
+    """The result of one finished job: `test 91.40 % in 35.0 s, warm-up 3.1 s`."""
+    experiment = _experiment([job])
+    (result,) = experiment.results
+    measured = "" if job.smoke else ", ".join(_measured(experiment))
+    epochs = words.epochs_in_words(str(result.epochs))
+    said = f"{measured or epochs} in {result.seconds:.1f} s"
+    if result.warmup_seconds is not None:
+        said += f", warm-up {result.warmup_seconds:.1f} s"
+    return said
+
+
+def _experiment(jobs: list[Job]) -> Experiment:
+    """What an experiment's finished jobs measured."""
+    return Experiment(
+        name=jobs[0].name,
+        reported=jobs[0].recipe.reported,
+        results=tuple(_result(job) for job in jobs if job.run is not None),
+    )
+
+
+def _result(job: Job) -> Result:
+    summary = job.run.summary
+    return Result(
+        recipe=job.name,
+        seed=summary["seed"],
+        measured={
+            metric: summary[metric] for metric in MEASURES if summary.get(metric) is not None
+        },
+        epochs=summary["epochs"],
+        seconds=summary["seconds"],
+        warmup_seconds=summary.get("warmup_seconds"),
+    )
+
+
+def _row(jobs: list[Job]) -> tuple[str, ...]:
+    if jobs[0].recipe is None:
+        return (jobs[0].name, *["-"] * (len(COLUMNS) - 2), "1 failed")
+    experiment = _experiment(jobs)
+    results, metric = experiment.results, experiment.headline
+    warmups = [each.warmup_seconds for each in results if each.warmup_seconds is not None]
+    measured = ", ".join([] if jobs[0].smoke else _measured(experiment))
+    count = len(experiment.values(metric)) if measured else 0
+    epochs = [result.epochs for result in results]
+    return (
+        _named(jobs[0]),
+        words.seeds(results) or "-",
+        _reported(experiment),
+        (f"{measured} (n = {count})" if count > 1 else measured) or "-",
+        _within(jobs, experiment, metric),
+        "-".join(map(str, dict.fromkeys([min(epochs), max(epochs)]))) if epochs else "-",
+        _spread([result.seconds for result in results]),
+        _spread(warmups),
+        _states(jobs),
+    )
+
+
+def _named(job: Job) -> str:
+    """Its name, and the others for the same experiment."""
+    return f"{job.name} (also {', '.join(job.aliases)})" if job.aliases else job.name
+
+
+def _reported(experiment: Experiment) -> str:
+    metric = experiment.headline
+    if metric not in experiment.numbers:
+        return "-"
+    said = f"{words.short(metric)} {words.number(metric, experiment.numbers[metric])}"
+    return f"to beat: {said}" if experiment.is_bar else said
+
+
+def _measured(experiment: Experiment) -> list[str]:
+    """The headline, and beside an accuracy through views the plain one."""
+    metrics = [experiment.headline]
+    if metrics == [MEASURED_FIRST]:
+        metrics += [metric for metric in HEADLINES if experiment.values(metric)][:1]
+    return [
+        f"{words.short(metric)} {words.measured(experiment, metric)}"
+        for metric in metrics
+        if metric is not None and experiment.values(metric)
+    ]
+
+
+def _within(jobs: list[Job], experiment: Experiment, metric: str | None) -> str:
+    if jobs[0].smoke or not experiment.results or metric not in experiment.numbers:
+        return "-"
+    if jobs[0].altered:
+        return "altered"
+    verdict = experiment.verdict(metric)
+    return words.WITHIN.get(verdict, verdict)
+
+
+def _spread(values: list[float]) -> str:
+    """Mean and sample standard deviation, of seconds."""
+    if not values:
+        return "-"
+    mean = statistics.mean(values)
+    if len(values) == 1:
+        return f"{mean:.1f}"
+    return f"{mean:.1f} ± {statistics.stdev(values):.1f}"
+
+
+def _states(jobs: list[Job]) -> str:
+    """How many ran, were done before, failed or were not run."""
+    counts = {
+        "run": sum(job.run is not None and not job.before for job in jobs),
+        "done before": sum(job.before for job in jobs),
+        "failed": sum(bool(job.failure) for job in jobs),
+        "not run": sum(job.waits for job in jobs),
+    }
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count)

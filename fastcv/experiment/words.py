@@ -1,0 +1,76 @@
+"""The numbers of experiments in words, the same in every table that shows them."""
+
+from collections.abc import Sequence
+
+from fastcv.experiment.comparison import MEASURED_FIRST, Experiment, Result
+
+WITHIN = {
+    "within": "yes",
+    "above": "no, above",
+    "below": "no, below",
+}
+NOT_RUN = "not run"
+
+
+def measured(experiment: Experiment, metric: str) -> str:
+    """Mean and spread as "91.64 ± 0.12 %"; "not run" or "not measured".
+
+    It says of how many seeds they are where some lack the metric.
+    """
+    if not experiment.results:
+        return NOT_RUN
+    mean, spread = experiment.mean(metric), experiment.spread(metric)
+    if mean is None:
+        return "not measured"
+    there, ran = len(experiment.values(metric)), len(experiment.results)
+    some = "" if there == ran else f" ({there} of {ran} seeds)"
+    if metric == "parameters":
+        return f"{mean:,.0f}{some}"
+    accuracy = metric.endswith("accuracy")
+    scale, digits, unit = (100, 2, " %") if accuracy else (1, 4, "")
+    middle = f"{scale * mean:.{digits}f}"
+    around = "" if spread is None else f" ± {scale * spread:.{digits}f}"
+    final = metric.startswith("best_") and not any(
+        metric in result.measured for result in experiment.results
+    )
+    return f"{middle}{around}{unit}" + (" (final weights)" if final else "") + some
+
+
+def number(metric: str, value: float) -> str:
+    """Write a reported number with the digits that it has: "91.47 %", "49 %", "0.0824"."""
+    if metric == "parameters":
+        return f"{value:,.0f}"
+    return f"{round(100 * value, 4):g} %" if metric.endswith("accuracy") else f"{value:g}"
+
+
+def name(metric: str) -> str:
+    """Name a metric in words: "best test accuracy"."""
+    if metric == MEASURED_FIRST:
+        return "test accuracy through views"
+    return metric.replace("_", " ").replace("valid ", "validation ")
+
+
+def short(metric: str) -> str:
+    """Name a metric in a word or two, where it is known to be an accuracy: "best test"."""
+    return name(metric).replace(" accuracy", "")
+
+
+def epochs_in_words(epochs: str) -> str:
+    """Write "1 epoch", "15 epochs", "7 of 15 epochs"."""
+    return f"{epochs} epoch" if epochs == "1" else f"{epochs} epochs"
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as one reads it: "4.2 s", "36 min", "2.1 h"."""
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    if seconds < 5970:
+        minutes = seconds / 60
+        return f"{minutes:.1f} min" if minutes < 9.95 else f"{minutes:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def seeds(results: Sequence[Result]) -> str:
+    """List the seeds; with many of them, say how many."""
+    listed = ", ".join(str(result.seed) for result in results)
+    return listed if len(results) <= 5 else f"{len(results)} seeds"

@@ -1,0 +1,1 @@
+"""Callbacks of fastai that a training is made of."""

@@ -1,0 +1,210 @@
+"""What happens in a training, as rows: one an epoch, one a step."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from fastai.callback.core import Callback
+from fastai.learner import Metric
+from torch import Tensor
+
+from fastcv.learning.callbacks.recorder import last_group
+from fastcv.learning.lr_finder import Rates
+
+CHECK_EVERY = 64  # steps between two looks at the losses; each look waits for the device
+
+
+@dataclass
+class Tally:
+    """Losses and hits of the batches of a part of an epoch, on the device until they are read.
+
+    Attributes:
+        losses: of the batches that were read.
+        right: images among them whose likeliest class was theirs.
+        images: of every batch.
+        waiting: losses of the batches that were not read.
+        hits: for each image of these, whether it was right.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    right: int = 0
+    images: list[int] = field(default_factory=list)
+    waiting: list[Tensor] = field(default_factory=list)
+    hits: list[Tensor] = field(default_factory=list)
+
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch.
+
+        Shape:
+            loss: scalar, the mean over the batch, without a graph.
+            logits: (B, classes).
+            targets: (B,) class numbers, or (B, classes), where the largest share is the class.
+        """
+        if targets.ndim > 1:
+            targets = targets.argmax(dim=-1)
+        self.waiting.append(loss)
+        self.hits.append(logits.argmax(dim=-1) == targets)
+        self.images.append(targets.shape[0])
+
+    def read(self) -> None:
+        """Wait for the device, and read what has gathered there."""
+        if self.waiting:
+            self.losses += torch.stack(self.waiting).tolist()
+            self.right += int(torch.cat(self.hits).sum())
+            self.waiting.clear()
+            self.hits.clear()
+
+    @property
+    def loss(self) -> float:
+        """The mean over all images."""
+        self.read()
+        weighted = zip(self.losses, self.images, strict=True)
+        return math.fsum(loss * images for loss, images in weighted) / sum(self.images)
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of all images that were right."""
+        self.read()
+        return self.right / sum(self.images)
+
+
+class History(Callback):
+    """Gather losses, accuracy, rates and speed of every fit of a Learner.
+
+    What a step computes stays on the device, and is read every `CHECK_EVERY` steps. `rows` has a
+    dict an epoch with the columns of metrics.csv, `steps` a dict a step with those of steps.csv;
+    both run on over the stages.
+
+    Args:
+        on_epoch: called with the epoch's row and its steps.
+    """
+
+    order, run_valid, name = 55, True, "history"
+    _tallies: dict[bool, Tally] | None = None  # of training and validation, from the first epoch on
+
+    def __init__(self, on_epoch: Callable[[dict, list[dict]], None] | None = None):
+        self.rows: list[dict[str, Any]] = []
+        self.steps: list[dict[str, Any]] = []
+        self.found: list[tuple[int, Rates]] = []  # what the LR finder found, with the stage
+        self.also: dict[str, float] = {}  # what else was measured in this epoch, for its row
+        self.stage = 0
+        self.kept: int | None = None  # the epoch whose weights the last fit put back, if it did
+        self.resuming = False  # from the start of a resumed run to the first fit
+        self.on_epoch = on_epoch
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The row of the last epoch."""
+        return self.rows[-1]
+
+    @property
+    def final(self) -> dict[str, Any]:
+        """The row of the epoch whose weights the net has; empty before the first."""
+        rows = [row for row in self.rows if self.kept is None or row["epoch"] == self.kept]
+        return rows[-1] if rows else {}
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of what was seen in this epoch of the part that runs or ran last; None of nothing."""
+        tally = (self._tallies or {}).get(self.learn.training)
+        return tally.accuracy if tally is not None and tally.images else None
+
+    def before_epoch(self) -> None:
+        """Start the clock and the sums."""
+        self._start = time.perf_counter()
+        self._tallies = {True: Tally(), False: Tally()}
+        self._rates: list[tuple[float, float | None]] = []
+        self._train_seconds = 0.0
+
+    def before_train(self) -> None:
+        """Start the clock of the training part; the weights move on from those that were kept."""
+        self.kept = None
+        self._train_start = time.perf_counter()
+
+    def leave_out(self, seconds: float) -> None:
+        """Take time in which nothing was trained off the clocks of the epoch that runs."""
+        self._start += seconds
+        self._train_start += seconds
+
+    def after_batch(self) -> None:
+        """Take down this batch; what was computed stays on the device."""
+        learn = self.learn
+        if self._tallies is None or not len(learn.yb) or learn.borrowed:
+            return
+        tally = self._tallies[learn.training]
+        tally.add(learn.loss.detach(), learn.pred, learn.yb[0])
+        if not learn.training:
+            return
+        group = last_group(learn.opt)
+        momentum = group["betas"][0] if "betas" in group else group.get("momentum")
+        self._rates.append((group["lr"], momentum))
+        if len(tally.waiting) >= CHECK_EVERY:
+            self._check_finite()
+
+    def _check_finite(self) -> None:
+        tally = self._tallies[True]
+        seen = len(tally.losses)
+        tally.read()
+        for batch, loss in enumerate(tally.losses[seen:], seen + 1):
+            if not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"the loss must stay finite, got {loss} in epoch {self._epochs_before() + 1}, "
+                    f"batch {batch}: lower the learning rate, clip the gradient or train in fp32"
+                )
+
+    def _epochs_before(self) -> int:
+        return self.rows[-1]["epoch"] if self.rows else 0
+
+    def after_train(self) -> None:
+        """Stop the clock of the training part, once the device has done its work."""
+        if self._rates:
+            self._check_finite()
+            self._train_seconds = time.perf_counter() - self._train_start
+
+    def after_epoch(self) -> None:
+        """Read the sums and add the epoch's row."""
+        if not self._rates:  # a validation of its own
+            return
+        row: dict[str, Any] = {"stage": self.stage, "epoch": self._epochs_before() + 1}
+        for split, training in (("train", True), ("valid", False)):
+            tally = self._tallies[training]
+            if tally.images:
+                row[f"{split}_loss"], row[f"{split}_accuracy"] = tally.loss, tally.accuracy
+                if training:
+                    row["images_per_second"] = sum(tally.images) / self._train_seconds
+        row["lr"], row["momentum"] = self._rates[-1]
+        row["seconds"] = time.perf_counter() - self._start
+        row |= self.also
+        self.also = {}
+        first = len(self.steps) + 1
+        steps = [
+            {"step": step, "loss": loss, "lr": lr, "momentum": momentum}
+            for step, (loss, (lr, momentum)) in enumerate(
+                zip(self._tallies[True].losses, self._rates, strict=True), first
+            )
+        ]
+        self.rows.append(row)
+        self.steps.extend(steps)
+        if self.on_epoch is not None:
+            self.on_epoch(row, steps)
+
+
+class Accuracy(Metric):
+    """The accuracy that a History counts, as a metric of a Learner: nothing is counted twice.
+
+    Args:
+        history: a callback of the same Learner.
+    """
+
+    name = "accuracy"
+
+    def __init__(self, history: History):
+        self.history = history
+
+    @property
+    def value(self) -> float | None:
+        """Fraction of the images of the epoch's part that runs or ran last."""
+        return self.history.accuracy

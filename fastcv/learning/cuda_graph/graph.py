@@ -1,0 +1,332 @@
+"""A whole training step as one CUDA graph: augmentation, forward, backward and optimizer.
+
+A step of a small net is hundreds of kernels of a few microseconds, which Python launches more
+slowly than a GPU runs them. Captured once, they are launched all together by one call.
+
+What a capture fixes, and what becomes of it here:
+
+- Places in memory. Batches are copied into buffers that stay; weights, statistics of batch norms
+  and the optimizer's state stay where they are. Before each epoch all of it is compared with what
+  was captured, so that a layer that is frozen or a tensor that is new leads to another capture.
+- Python's numbers. Learning rates are read from tensors, so that schedules change them between
+  replays. Where momentum or weight decay change from step to step, the optimizer's step stays
+  outside of the graph.
+- Python's decisions. Augmentation that follows the epoch stays outside; a callback that acts within
+  a step, or may change a batch, makes every step an ordinary one.
+- Random numbers. Those of the device come from torch's generator, whose state each replay reads
+  and moves on as an ordinary step does; a step that draws others is not captured.
+
+Validation, the LR finder and batches of another size are computed as ever.
+"""
+
+import random
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from fastai.callback.core import CancelBatchException
+from fastai.callback.schedule import ParamScheduler
+from fastai.learner import Learner
+from torch import Tensor, nn
+
+from fastcv.learning.callbacks.mixing import Mixing
+from fastcv.learning.callbacks.precision import Precision
+from fastcv.learning.cuda_graph.capture import Backend, Outputs
+from fastcv.learning.cuda_graph.feed import Feed, Raw, augmentations, is_raw
+from fastcv.learning.cuda_graph.program import as_in_training, step_program
+from fastcv.learning.muon import OrthogonalMomentum
+from fastcv.learning.snapshot import snapshot
+
+# What happens between the batch and the end of its step: a callback there is part of the step.
+WITHIN = (
+    "after_pred",
+    "after_loss",
+    "before_backward",
+    "after_backward",
+    "before_step",
+    "after_step",
+)
+# What these do to a batch is done inside the graph; others must say `only_rates` of themselves, as
+# fastai's scheduler would.
+INSIDE = (Precision, Mixing)
+
+
+class Graph:
+    """Trains the batches of a Learner's epochs by replaying a captured step.
+
+    Args:
+        backend: what captures.
+        insist: make it an error if the step can't be captured; else it is then an ordinary one.
+
+    Attributes:
+        reason: why steps are not replayed; None where they are.
+        outside: why the optimizer's step is not in the graph; None where it is.
+        replayed: steps, in all fits.
+        notes: each reason that ever kept a step, or a part of it, from being replayed.
+    """
+
+    def __init__(self, backend: Backend, *, insist: bool = False):
+        self.backend, self.insist = backend, insist
+        self.reason: str | None = None
+        self.outside: str | None = None
+        self.replayed = 0
+        self.notes: list[str] = []
+        self.replay: Callable[[], Outputs] | None = None
+        self.end()
+
+    def begin(self, learn: Learner) -> None:
+        """At the start of a fit, capture its step; leave no trace of what that takes.
+
+        Raises:
+            ValueError: the step can't be captured, and that was insisted on.
+        """
+        self.end()
+        self.feed = Feed(learn.dls.train, torch.device(learn.dls.device))
+        self.outside = _optimizer_stays(learn)
+        self.reason = obstacle(learn)
+        self._capture(learn)
+
+    def end(self) -> None:
+        """Let go of what was captured, and of its memory."""
+        self._drop()
+        self.feed: Feed | None = None
+        self.inputs: Raw = ()
+        self.rates: list[Tensor] = []
+        self.captured: tuple = ()
+
+    def trains(self, learn: Learner) -> bool:
+        """Whether `train` takes this epoch's batches."""
+        if self.replay is None or learn.borrowed:
+            return False
+        self.reason = obstacle(learn)
+        if self.feed.loader is not learn.dl:
+            self.reason = "the training images come from another loader than they did"
+        self._note()
+        return self.reason is None
+
+    def train(self, learn: Learner) -> float:
+        """Train an epoch's batches; callbacks are asked before and after each, as ever.
+
+        Returns:
+            seconds that capturing anew took, which are none of the epoch's.
+        """
+        self.seconds = 0.0
+        for number, raw in enumerate(self.feed):
+            if number == 0 and self.captured != self._state(learn):
+                self._capture_anew(learn, raw)
+            if self.replay is None or not self._fits(raw):
+                learn.one_batch(number, self.feed.make(*raw))
+                continue
+            learn.iter = number
+            try:
+                learn._call_one("before_batch", aside=INSIDE)
+                self._step(learn, raw)
+            except CancelBatchException:
+                learn("after_cancel_batch")
+            learn("after_batch")
+        return self.seconds
+
+    def _capture_anew(self, learn: Learner, raw: Raw) -> None:
+        self.backend.wait()
+        start = time.perf_counter()
+        self._capture(learn, raw)
+        self.backend.wait()
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        learn.history.leave_out(seconds)
+
+    def _drop(self) -> None:
+        if self.replay is not None:
+            self.backend.wait()
+        self.replay = None
+
+    def _fits(self, raw: Raw) -> bool:
+        return all(a.shape == b.shape for a, b in zip(raw, self.inputs, strict=True))
+
+    def _step(self, learn: Learner, raw: Raw) -> None:
+        if self.outside is None and self.settings != _settings(learn):
+            self.outside = "its settings change from step to step"
+            self._capture_anew(learn, raw)
+        if self.replay is None:
+            learn.xb, learn.yb = ((each,) for each in self.feed.make(*raw))
+            for callback, _ in learn._handlers("before_batch"):
+                if isinstance(callback, INSIDE):
+                    callback("before_batch")
+            learn._do_one_batch()
+            return
+        self._fill(raw)
+        self._set_rates(learn)
+        outputs = self.replay()
+        self.replayed += 1
+        learn.xb, learn.yb = (outputs.x,), (outputs.y,)
+        # The next replay writes over these, and callbacks may keep them.
+        learn.pred, learn.loss = outputs.pred.clone(), outputs.loss.clone()
+        learn.loss_grad = learn.loss
+        if self.outside is not None:
+            for parameter, grad in outputs.grads:
+                parameter.grad = grad
+            learn.opt.step()
+            for parameter, _ in outputs.grads:
+                parameter.grad = None
+
+    def _fill(self, raw: Raw) -> None:
+        for buffer, each in zip(self.inputs, raw, strict=True):
+            buffer.copy_(each, non_blocking=True)
+
+    def _make_rates(self, learn: Learner) -> None:
+        device = torch.device(learn.dls.device)
+        # A GPU's fused optimizers read a rate of float32; a CPU's are as exact as Python.
+        real = torch.float32 if device.type == "cuda" else torch.float64
+        groups = learn.opt.param_groups if self.outside is None else []
+        self.rates = [torch.zeros((), dtype=real, device=device) for _ in groups]
+        self.filled: list[float | None] = [None] * len(groups)
+        self._set_rates(learn)
+
+    def _set_rates(self, learn: Learner) -> None:
+        for place, tensor in enumerate(self.rates):
+            rate = learn.opt.opt.param_groups[place]["lr"]
+            if rate != self.filled[place]:
+                tensor.fill_(rate)
+                self.filled[place] = rate
+
+    def _capture(self, learn: Learner, raw: Raw | None = None) -> None:
+        """Capture the step of a batch, or of the first one of the epoch to come; else say why not.
+
+        Raises:
+            ValueError: it can't be, and that was insisted on.
+        """
+        self._drop()
+        if self.reason is None:
+            try:
+                self.replay = self._captured(learn, raw)
+            except RuntimeError as error:
+                self.reason = f"capturing it failed: {_cause(error)}"
+        self._note()
+        if self.replay is None and self.insist:
+            raise ValueError(
+                f"step.graph='on' needs a training step that can be captured, but {self.reason}: "
+                f"take 'auto' or 'off'"
+            )
+
+    def _note(self) -> None:
+        said = []
+        if self.reason is not None:
+            said.append(self.reason)
+        else:
+            if self.outside is not None:
+                said.append(f"the optimizer's step is outside: {self.outside}")
+            if not self.feed.augments:
+                said.append("augmentation is outside: it follows the epoch or is not ours")
+        self.notes += [each for each in said if each not in self.notes]
+
+    def _captured(self, learn: Learner, raw: Raw | None) -> Callable[[], Outputs] | None:
+        state, device = _optimizer_state(learn), torch.device(learn.dls.device)
+        replay = None
+        # An ordinary step's leftovers belong to the stream that it ran on.
+        learn.pred = learn.loss_grad = None
+        if isinstance(learn.loss, Tensor):
+            learn.loss = learn.loss.detach()
+        with snapshot(learn):
+            if raw is None:
+                as_in_training(learn)
+                raw = next(iter(self.feed))
+            if not is_raw(raw):
+                self.reason = "its batches are not images and labels"
+                return None
+            self.inputs = tuple(torch.empty_like(each, device=device) for each in raw)
+            self._fill(raw)
+            self._make_rates(learn)
+            rates = self.rates if self.outside is None else None
+            program = step_program(learn, self.feed, self.inputs, rates)
+            before = _host_randomness(device)
+            self.backend.warm_up(program)
+            if _host_randomness(device) == before:
+                replay = self.backend.capture(program)
+            else:
+                self.reason = "it draws random numbers that are not the device's"
+            grown = {parameter: dict(each) for parameter, each in state.items()}
+            self.captured = self._state(learn)
+            self.settings = _settings(learn)
+        for parameter, each in grown.items():
+            if not state.get(parameter):
+                # What a first step makes: the captured tensors, as they are before it.
+                state[parameter] = each
+                for value in filter(torch.is_tensor, each.values()):
+                    value.zero_()
+        return replay
+
+    def _state(self, learn: Learner) -> tuple:
+        """All that must be as it was for the captured step to be this Learner's."""
+        net = learn.model
+        state = _optimizer_state(learn) if self.outside is None else {}
+        held = [each for values in state.values() for each in values.values()]
+        return (
+            (id(net), id(learn.opt), id(learn.loss_func)),
+            [(p.data_ptr(), p.requires_grad) for p in net.parameters()],
+            [buffer.data_ptr() for buffer in net.buffers()],
+            [module.training for module in net.modules()],
+            [each.data_ptr() for each in held if isinstance(each, Tensor)],
+            augmentations(self.feed.loader) if self.feed.augments else (),
+        )
+
+
+def _cause(error: BaseException) -> str:
+    """Say what made a capture fail, not what followed.
+
+    A function of its own: a name for the exception in the frame that caught it would be a cycle,
+    and hold on to all that the capture made.
+    """
+    while error.__context__ is not None:
+        error = error.__context__
+    return " ".join(str(error).split())[:300]
+
+
+def _settings(learn: Learner) -> list[dict]:
+    """What a captured optimizer's step has fixed."""
+    groups = learn.opt.param_groups
+    aside = ("params", "lr")
+    return [{key: each for key, each in group.items() if key not in aside} for group in groups]
+
+
+def _optimizer_state(learn: Learner) -> dict:
+    """The state of torch's optimizer by parameter; of one of fastai's own nothing."""
+    return learn.opt.opt.state if hasattr(learn.opt, "opt") else {}
+
+
+def _optimizer_stays(learn: Learner) -> str | None:
+    """Why the optimizer's step must stay outside of a graph; None where it need not."""
+    optimizer = getattr(learn.opt, "opt", None)
+    if isinstance(optimizer, torch.optim.SGD | torch.optim.Adam):  # an AdamW is an Adam
+        if not all(group["fused"] for group in optimizer.param_groups):
+            return "it is not fused"
+        if any(group.get("dampening") for group in optimizer.param_groups):
+            return "its first step differs from the others"
+    elif not isinstance(optimizer, OrthogonalMomentum):
+        return f"{type(optimizer or learn.opt).__name__} is not known to be capturable"
+    for callback in learn.cbs:
+        also = isinstance(callback, ParamScheduler) and callback.scheds.keys() - {"lr"}
+        if also or getattr(callback, "moves_momentum", False):
+            return "its momentum changes from step to step"
+    return None
+
+
+def obstacle(learn: Learner) -> str | None:
+    """Say what keeps a Learner's training step from being captured; None if nothing is known to."""
+    for event in WITHIN:
+        for callback, _ in learn._handlers(event):
+            return f"{type(callback).__name__} acts within it, at {event}"
+    for callback, _ in learn._handlers("before_batch"):
+        beside = isinstance(callback, ParamScheduler) or getattr(callback, "only_rates", False)
+        if not isinstance(callback, INSIDE) and not beside:
+            return f"{type(callback).__name__} may change its batch, at before_batch"
+    if isinstance(learn.model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return "several devices compute it"
+    return None
+
+
+def _host_randomness(device: torch.device) -> tuple:
+    """The random states that a graph cannot move on."""
+    _, keys, *rest = np.random.get_state()
+    own = None if device.type == "cpu" else torch.get_rng_state().tolist()
+    return random.getstate(), keys.tolist(), rest, own

@@ -1,0 +1,96 @@
+"""A training step as a function of buffers: what a graph captures."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from fastai.learner import Learner
+from torch import Tensor
+
+from fastcv.learning.callbacks.mixing import Mixing
+from fastcv.learning.callbacks.precision import Precision
+from fastcv.learning.cuda_graph.capture import Outputs
+from fastcv.learning.cuda_graph.feed import Feed, Raw, is_raw
+from fastcv.learning.snapshot import snapshot
+
+
+def step_program(
+    learn: Learner, feed: Feed, inputs: Raw, rates: list[Tensor] | None
+) -> Callable[[], Outputs]:
+    """Write a training step down as a function of buffers.
+
+    Args:
+        learn: in training.
+        feed: makes a batch of the buffers.
+        inputs: the buffers.
+        rates: where the optimizer's groups find theirs; None leaves the optimizer's step out.
+    """
+    optimizer = learn.opt.opt if rates is not None else None
+    precision, mixing = learn._grab_cbs(Precision), learn._grab_cbs(Mixing)
+    parameters = list(learn.model.parameters())
+
+    def program() -> Outputs:
+        for parameter in parameters:
+            parameter.grad = None  # backward then makes new gradients, and adds to none
+        x, y = feed.make(*inputs)
+        for each in mixing:
+            x, y = each.mixed(x, y)
+        for each in precision:
+            x = each.laid_out(x)
+        pred = learn.forward_pass(x)
+        loss = learn.loss_func(pred, y)
+        loss.backward()
+        if optimizer is not None:
+            with _read_from(rates, optimizer.param_groups):
+                optimizer.step()
+        grads = [(each, each.grad) for each in parameters if each.grad is not None]
+        for parameter in parameters:
+            parameter.grad = None
+        left = grads if optimizer is None else []
+        return Outputs(x, y, pred.detach(), loss.detach(), left)
+
+    return program
+
+
+def one_step(learn: Learner) -> None:
+    """Compute a training step of the first batch to come, without a trace.
+
+    What takes time only once, such as to compile, is then done.
+    """
+    with snapshot(learn):
+        as_in_training(learn)
+        feed = Feed(learn.dl, torch.device(learn.dls.device))
+        raw = next(iter(feed))
+        if is_raw(raw):
+            inputs = tuple(each.to(learn.dls.device) for each in raw)
+            step_program(learn, feed, inputs, None)()
+
+
+@contextmanager
+def _read_from(rates: list[Tensor], groups: list[dict]) -> Iterator[None]:
+    """Let an optimizer's groups read their rates from tensors, and allow its step to be captured.
+
+    For a while only: what stands in a group is shown, saved and set by schedules, as a number.
+    """
+    before = [(group["lr"], group.get("capturable")) for group in groups]
+    capturing = any(rate.is_cuda for rate in rates) and torch.cuda.is_current_stream_capturing()
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate
+        if "capturable" in group:
+            group["capturable"] = capturing  # torch warns of a capturable step that is not captured
+    try:
+        yield
+    finally:
+        for group, (rate, capturable) in zip(groups, before, strict=True):
+            group["lr"] = rate
+            if "capturable" in group:
+                group["capturable"] = capturable
+
+
+def as_in_training(learn: Learner) -> None:
+    """Do what the first epoch begins with, as far as it is fastai's or ours: freezing and modes."""
+    learn.dl = learn.dls.train
+    for event in ("before_epoch", "before_train"):
+        for callback, _ in learn._handlers(event):
+            if type(callback).__module__.partition(".")[0] in ("fastai", "fastcv"):
+                callback(event)

@@ -1,0 +1,149 @@
+"""How a training step is computed: by which code, in which order of memory. Never what."""
+
+import time
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+import torch
+from fastai.learner import Learner
+from torch import Tensor, nn
+
+from fastcv.learning.cuda_graph.capture import Backend, CudaGraphs
+from fastcv.learning.cuda_graph.graph import Graph
+from fastcv.learning.cuda_graph.program import one_step
+from fastcv.recipe.values import Step
+
+RECOMPILES = 64  # torch's own limit is 8, and all trainings of a process share it
+COMPILERS = ("torch._dynamo", "torch._inductor")
+
+
+class Stepper:
+    """Computes the training steps of a Learner as a `Step` says.
+
+    Before the epochs of a fit it warms up: compiles, captures, and lets a GPU load and choose its
+    kernels, without a trace. On a CPU without `compile` there is nothing to warm up, and nothing is
+    done.
+
+    Args:
+        step: what is asked for.
+        device: where the net trains.
+        backend: what captures; None takes CUDA's graphs, where the device has them.
+
+    Attributes:
+        warmup_seconds: of all fits so far.
+
+    Raises:
+        ValueError: a graph is insisted on, and the device has none.
+    """
+
+    def __init__(self, step: Step, device: torch.device, *, backend: Backend | None = None):
+        self.step, self.device = step, device
+        self.warmup_seconds = 0.0
+        self.graph: Graph | None = None
+        self._compiled: Callable[..., Tensor] | None = None
+        captures = backend is not None or device.type == "cuda"
+        if step.graph == "on" and not captures:
+            raise ValueError(f"step.graph='on' needs a CUDA device, got '{device}': take 'auto'")
+        if step.graph != "off" and captures:
+            self.graph = Graph(backend or CudaGraphs(device), insist=step.graph == "on")
+
+    def net(self, learn: Learner) -> Callable[..., Tensor]:
+        """Give the net as training batches go through it."""
+        if not self.step.compile:
+            return learn.model
+        if self._compiled is None:
+            self._compiled = compiled(learn.model)
+        return self._compiled
+
+    def begin(self, learn: Learner) -> None:
+        """Warm up for the epochs that come; `learn` has begun its fit.
+
+        Raises:
+            ValueError: what was asked for can't be done here.
+        """
+        capturing = self.graph is not None and not learn.borrowed
+        if not (capturing or self.step.compile or self.device.type == "cuda"):
+            return
+        start = time.perf_counter()
+        try:
+            if capturing:
+                self.graph.begin(learn)
+            if not capturing or self.graph.replay is None:
+                one_step(learn)
+        except RuntimeError as error:
+            if self.step.compile and type(error).__module__.startswith(COMPILERS):
+                said = next(line for line in str(error).splitlines() if line.strip())
+                raise ValueError(
+                    f"step.compile needs a net and a machine with compilers that torch.compile can "
+                    f"work with, got {said.strip()!r}: leave it out"
+                ) from error
+            raise
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        seconds = time.perf_counter() - start
+        self.warmup_seconds += seconds
+        if hasattr(learn, "epoch_lines"):
+            learn.epoch_lines.line(f"warm-up {seconds:.1f} s: {self._said(capturing)}")
+
+    def trains(self, learn: Learner) -> bool:
+        """Whether `train` takes the epoch's batches, rather than the Learner itself."""
+        return self.graph is not None and self.graph.trains(learn)
+
+    def train(self, learn: Learner) -> None:
+        """Train the batches of an epoch, with the events that are due before and after each."""
+        self.warmup_seconds += self.graph.train(learn)
+
+    def end(self) -> None:
+        """Let go of what only the epochs needed."""
+        if self.graph is not None:
+            self.graph.end()
+
+    def used(self, learn: Learner) -> dict[str, Any]:
+        """Say how the steps were computed, for the summary of a run.
+
+        Returns:
+            "compile", "graph" (whether steps were replayed) and "channels_last"; "graph_notes",
+            why steps or parts of them were not replayed, if so; "fused", of the optimizer, None for
+            one that has no such choice.
+        """
+        if self.graph is not None:
+            notes = list(self.graph.notes)
+        elif self.step.graph == "off":
+            notes = ["it is switched off"]
+        else:
+            notes = [f"the device is {self.device.type}, not cuda"]
+        group = learn.opt.param_groups[0] if learn.opt is not None else {}
+        return {
+            "compile": self.step.compile,
+            "graph": self.graph is not None and self.graph.replayed > 0,
+            "graph_notes": notes,
+            "channels_last": self.step.channels_last,
+            "fused": bool(group["fused"]) if "fused" in group else None,
+        }
+
+    def _said(self, capturing: bool) -> str:
+        parts = ["net compiled"] if self.step.compile else []
+        if capturing and self.graph.replay is not None:
+            parts.append("step captured as a CUDA graph")
+            if self.graph.outside is not None:
+                parts.append(f"but for the optimizer's, as {self.graph.outside}")
+        elif capturing:
+            parts.append(f"no CUDA graph, as {self.graph.reason}")
+        return ", ".join(parts) or "first batch"
+
+
+def compiled(net: nn.Module) -> Callable[..., Tensor]:
+    """Compile what a net does with training batches; the net itself stays as it is.
+
+    Batches of training have one size, so each compilation is for fixed shapes, which gives the
+    fastest code. What makes another one necessary is a layer that is frozen or unfrozen; the same
+    net with other weights, as of another seed, goes on with the code that is there.
+    """
+
+    def call(*xb: Tensor) -> Tensor:
+        return net(*xb)
+
+    known = signature(torch.compile).parameters
+    more = {"recompile_limit": RECOMPILES} if "recompile_limit" in known else {}
+    return torch.compile(call, dynamic=False, **more)

@@ -1,0 +1,187 @@
+"""A Learner and every random state as they were: restored when a block is left, however.
+
+    with snapshot(learn):
+        learn.fit(1)  # leaves no trace
+
+The state of the Learner and of all it holds is kept in memory and put back into the same objects.
+The price is a second copy of weights and optimizer state. Not restored: what lies inside datasets
+and transforms (a cache that was filled stays filled), and attributes of foreign objects that a
+callback holds.
+"""
+
+import dataclasses
+import functools
+import random
+import types
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from fastai.callback.core import Callback
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner, Metric
+from fastai.optimizer import Optimizer, OptimWrapper
+from fastcore.foundation import L
+from torch import Tensor, nn
+
+_RANDOM = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
+# A loader of fastai's augments one batch more, and draws for it, when it first needs these.
+_LAZY = {"_n_inp", "_types"}
+_OBJECTS = (
+    *(Learner, Callback, Metric, L, Optimizer, OptimWrapper, types.SimpleNamespace),
+    *(nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler),
+    torch.amp.GradScaler,
+)
+
+
+@contextmanager
+def snapshot(learn: Learner) -> Iterator[None]:
+    """Put the learner, what it holds and every random state back when the block ends, however."""
+    memory = _Memory()
+    memory.keep_randomness(learn.dls)
+    memory.keep(learn)
+    autocast = _autocast()
+    try:
+        yield
+    finally:
+        memory.restore()
+        _restore_autocast(*autocast)
+
+
+@contextmanager
+def snapshot_rng(dls: DataLoaders) -> Iterator[None]:
+    """Put every random state back, also the loaders' own, when the block ends, however."""
+    memory = _Memory()
+    memory.keep_randomness(dls)
+    try:
+        yield
+    finally:
+        memory.restore()
+
+
+class _Memory:
+    """States of objects, found by walking what they hold, and put back into the same objects."""
+
+    def __init__(self):
+        self._undo: list[Callable[[], None]] = []
+        self._seen: dict[int, object] = {}  # holds the objects, so that no id is used twice
+
+    def restore(self) -> None:
+        for undo in self._undo:
+            undo()
+
+    def keep(self, thing: object) -> None:
+        """Remember `thing` and what it holds; objects of kinds not known here are left out."""
+        if id(thing) in self._seen:
+            return
+        self._seen[id(thing)] = thing
+        held: Sequence = ()
+        match thing:
+            case Tensor() if thing.layout is torch.strided and not thing.is_inference():
+                self._undo.append(_tensor_restorer(thing))
+                held = [thing.grad] if thing.is_leaf else []
+            case np.ndarray() if thing.flags.writeable:
+                self._undo.append(functools.partial(np.copyto, thing, thing.copy()))
+            case list() | deque() | set():
+                held = list(thing)
+                self._undo.append(functools.partial(_refill, thing, held))
+            case dict():
+                held = list(thing.values())
+                self._undo.append(functools.partial(_refill_dict, thing, dict(thing)))
+            case tuple():
+                held = thing
+            case _ if isinstance(thing, _RANDOM):
+                self._undo.append(_generator_restorer(thing))
+            case _ if isinstance(thing, _OBJECTS) or dataclasses.is_dataclass(thing):
+                # A class, and a dataclass with slots, has no dict of its own to restore.
+                own = getattr(thing, "__dict__", None)
+                held = [own] if isinstance(own, dict) else []
+        for value in held:
+            self.keep(value)
+
+    def keep_randomness(self, dls: DataLoaders) -> None:
+        """Remember the global random states and the generators that are attributes of loaders."""
+        self._undo.append(functools.partial(random.setstate, random.getstate()))
+        self._undo.append(functools.partial(np.random.set_state, np.random.get_state()))
+        self._undo.append(functools.partial(torch.set_rng_state, torch.get_rng_state()))
+        # Asking for CUDA's states starts CUDA: only where it runs or is about to.
+        device = torch.device(getattr(dls, "device", None) or "cpu")
+        if torch.cuda.is_initialized() or device.type == "cuda":
+            states = torch.cuda.get_rng_state_all()
+            self._undo.append(functools.partial(torch.cuda.set_rng_state_all, states))
+        if device.type == "mps":
+            self._undo.append(functools.partial(torch.mps.set_rng_state, torch.mps.get_rng_state()))
+        for loader in dls.loaders:
+            for name, value in list(vars(loader).items()):
+                if isinstance(value, _RANDOM):
+                    self.keep(value)
+                    # fastai's loaders begin each epoch with a new generator of that name.
+                    self._undo.append(functools.partial(vars(loader).__setitem__, name, value))
+            for name in _LAZY - vars(loader).keys():
+                self._undo.append(functools.partial(vars(loader).pop, name, None))
+
+
+def _tensor_restorer(tensor: Tensor) -> Callable[[], None]:
+    values, leaf, requires_grad = tensor.detach().clone(), tensor.is_leaf, tensor.requires_grad
+    grad = tensor.grad if leaf else None
+
+    def undo():
+        if _layout(tensor) == _layout(values):
+            with torch.no_grad():
+                tensor.copy_(values)
+        else:
+            tensor.data = values
+        if leaf:
+            tensor.requires_grad_(requires_grad)
+            tensor.grad = grad
+
+    return undo
+
+
+def _layout(tensor: Tensor) -> tuple:
+    return tensor.device, tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _refill(thing: list | deque | set, contents: list) -> None:
+    thing.clear()
+    thing.update(contents) if isinstance(thing, set) else thing.extend(contents)
+
+
+def _refill_dict(thing: dict, contents: dict) -> None:
+    same = list(thing) == list(contents) and all(thing[k] is v for k, v in contents.items())
+    if not same:  # most are: a second Ctrl-C then finds fewer of them empty
+        thing.clear()
+        thing.update(contents)
+
+
+def _generator_restorer(generator) -> Callable[[], None]:
+    match generator:
+        case random.Random():
+            return functools.partial(generator.setstate, generator.getstate())
+        case np.random.Generator():
+            bits = generator.bit_generator
+            return functools.partial(setattr, bits, "state", bits.state)
+    return functools.partial(generator.set_state, generator.get_state())
+
+
+def _autocast() -> tuple[dict[str, tuple[bool, torch.dtype]], int]:
+    """Return where autocast is on, in which type, and how deep it is nested."""
+    modes = {
+        device: (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+        for device in ("cpu", "cuda")
+    }
+    torch.autocast_increment_nesting()
+    return modes, torch.autocast_decrement_nesting()
+
+
+def _restore_autocast(modes: dict[str, tuple[bool, torch.dtype]], depth: int) -> None:
+    """Leave the autocast that an interrupted batch entered; its cached casts are of old weights."""
+    for device, (enabled, dtype) in modes.items():
+        torch.set_autocast_enabled(device, enabled)
+        torch.set_autocast_dtype(device, dtype)
+    torch.autocast_increment_nesting()
+    while torch.autocast_decrement_nesting() > depth:
+        pass
+    torch.clear_autocast_cache()

@@ -1,0 +1,161 @@
+"""Which settings differ between two experiments, and whether they are the same experiment.
+
+Experiments are compared as flat recipes, so that a run whose code is gone can be compared too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+from fastcv.recipe.addresses import loaded
+from fastcv.recipe.flat import flat
+from fastcv.recipe.values import Recipe
+
+# Settings that do not decide a result: names, places, and ways to compute the same faster.
+_ASIDE = (
+    "name",
+    "seed",
+    "precision",
+    "optimizer.fused",
+    "data.cache",
+    "data.skip_bad",
+)
+_ASIDE_FOLDERS = ("reported", "step")
+_NAMED_SOURCES = "fastcv.data:"
+
+
+def diff(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ, as {key: (ours, theirs)}; None where one has no such key.
+
+    Seeds, names, places of named data sets and choices that only decide speed do not count, nor
+    does a data folder added to a recipe without one. A setting that `theirs`, written by an older
+    fastcv, does not have yet counts at its default.
+
+    Args:
+        ours: a flat recipe. Only classes named here are looked up, never those of `theirs`.
+        theirs: another one, as of a run.
+    """
+    here, there = decisive(ours), decisive(with_defaults(theirs, ours))
+    added = {"data.path"} if _without_folder(here) or _without_folder(there) else set()
+    return {
+        key: (here.get(key), there.get(key))
+        for key in dict.fromkeys([*here, *there])
+        # A missing key differs from a value of None.
+        if key not in added and (key in here, here.get(key)) != (key in there, there.get(key))
+    }
+
+
+def same_experiment(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether two flat recipes are one experiment, maybe under two names and with two seeds."""
+    return not diff(ours, theirs)
+
+
+def decisive(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a flat recipe that decide its result, except the seed.
+
+    The folder of a named data set does not: the set is the same everywhere. A folder of images
+    does.
+    """
+    aside = (*_ASIDE, "data.path") if _named_source(flat) else _ASIDE
+    return {
+        key: value
+        for key, value in flat.items()
+        if key not in aside and key.partition(".")[0] not in _ASIDE_FOLDERS
+    }
+
+
+def with_defaults(settings: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the settings that an older fastcv did not write yet, at their defaults.
+
+    Args:
+        settings: a run's flat recipe.
+        ours: the flat recipe to compare it with. Only classes named here are looked up.
+    """
+    added: dict[str, Any] = {}
+    for key in ours:
+        if key in settings or key in added:
+            continue
+        owner, _, name = key.rpartition(".")
+        made = ours.get(owner, "")
+        if owner and (settings.get(owner, added.get(owner)) != made):
+            continue
+        each = _field(made, name) if owner else _own_field(Recipe, name)
+        if each is not None:
+            added |= _default(each, key)
+    return {**settings, **added}
+
+
+def has_settings(
+    settings: Mapping[str, Any], ours: Mapping[str, Any], asked: Sequence[str]
+) -> bool:
+    """Whether a run had the settings that were asked for, including those that decide only speed.
+
+    Args:
+        settings: the run's flat recipe.
+        ours: the flat recipe with what was asked for.
+        asked: "key=value" as for `override`. The data's folder does not count here: `diff` knows
+            when it matters.
+    """
+    keys = {each.partition("=")[0].strip() for each in asked} - {"seed", "data.path"}
+
+    def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            key: value
+            for key, value in values.items()
+            if any(key == each or key.startswith(f"{each}.") for each in keys)
+        }
+
+    return chosen(with_defaults(settings, ours)) == chosen(ours)
+
+
+def planned_epochs(values: Mapping[str, Any]) -> int:
+    """Return the sum of the epochs of all stages of a flat recipe."""
+    return sum(
+        value
+        for key, value in values.items()
+        if key.startswith("schedule.") and key.endswith(".epochs") and isinstance(value, int)
+    )
+
+
+def describe(key: str, ours: Any, theirs: Any) -> str:
+    """Describe one entry of `diff`: "schedule.0.epochs: 70 → 2"."""
+    return f"{key}: {_value(ours)} → {_value(theirs)}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str) and ":" in value:
+        return value.partition(":")[2]
+    if isinstance(value, Mapping | list | tuple):
+        return repr(value)
+    return str(value)
+
+
+def _named_source(flat: Mapping[str, Any]) -> bool:
+    """Whether the images are a data set that is the same wherever it lies."""
+    source = str(flat.get("data.source", ""))
+    return source.startswith(_NAMED_SOURCES) and not source.endswith("()")
+
+
+def _without_folder(settings: Mapping[str, Any]) -> bool:
+    """Whether the recipe takes a folder of images and names none."""
+    return all(settings.get(key, "") is None for key in ("data.path", "data.source.path"))
+
+
+def _field(made: Any, name: str) -> Field | None:
+    """Return the field of the class at an address like "module:Name()"."""
+    if not (isinstance(made, str) and made.endswith("()")):
+        return None
+    owner = loaded(made)
+    return None if owner is None else _own_field(owner, name)
+
+
+def _own_field(owner: type, name: str) -> Field | None:
+    return next((each for each in fields(owner) if each.name == name), None)
+
+
+def _default(each: Field, key: str) -> dict[str, Any]:
+    value = each.default if each.default_factory is MISSING else each.default_factory()
+    if value is MISSING:
+        return {}
+    # Below a single letter, because `flat` reads dots as the ends of parts.
+    return {f"{key}{rest[1:]}": leaf for rest, leaf in flat({"_": value}).items()}

@@ -1,0 +1,114 @@
+"""What holds for every augmentation."""
+
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+
+import pytest
+import torch
+
+from fastcv import augment
+
+VALUES = (
+    augment.Affine(degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1), shear=5),
+    augment.AlternatingFlip(),
+    augment.CenterCrop(size=12),
+    augment.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1),
+    augment.HorizontalFlip(),
+    augment.Gamma(low=0.7, high=1.4),
+    augment.Grayscale(p=0.5),
+    augment.Normalize(mean=(0.5,), std=(0.25,)),
+    augment.RandomCrop(padding=2),
+    augment.RandomErasing(p=0.9),
+    augment.RandomResizedCrop(size=12),
+    augment.Resize(size=12),
+    augment.Rotation(degrees=20),
+    augment.Sharpness(factor=2.0),
+    augment.TrivialAugment(),
+    augment.VerticalFlip(),
+)
+MIXERS = (augment.MixUp(), augment.CutMix())
+FIXED = (augment.AlternatingFlip, augment.CenterCrop, augment.Normalize, augment.Resize)
+FORMATS = (torch.contiguous_format, torch.channels_last)
+
+
+def images(channels=3, dtype=torch.float32, layout=FORMATS[0], device="cpu"):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (16, channels, 16, 16), dtype=torch.uint8, generator=generator)
+    x = x if dtype == torch.uint8 else x / 255
+    return x.to(device).contiguous(memory_format=layout)
+
+
+def name_of(value):
+    return type(value).__name__
+
+
+def test_every_value_is_tried_here():
+    public = {getattr(augment, name) for name in augment.__all__}
+    found = {each for each in public if is_dataclass(each)}
+    assert found - {augment.Composition, augment.Resampling} == {type(v) for v in VALUES + MIXERS}
+
+
+@pytest.mark.parametrize("value", VALUES + MIXERS, ids=name_of)
+def test_value_prints_as_what_builds_it_and_is_frozen(value):
+    assert eval(repr(value), vars(augment)) == value
+    assert hash(value) == hash(eval(repr(value), vars(augment)))
+    for field in fields(value):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, field.name, None)
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("value", VALUES, ids=name_of)
+def test_value_keeps_range_and_format_and_its_input(value, channels, dtype, layout):
+    x = images(channels, dtype, layout)
+    before = x.clone()
+    torch.manual_seed(0)
+    y = value(x)
+    assert type(y) is torch.Tensor
+    assert torch.equal(x, before)
+    assert y.shape[:2] == x.shape[:2]
+    assert y.is_contiguous(memory_format=layout)
+    stays = value.moves_pixels or isinstance(value, augment.TrivialAugment)
+    assert y.dtype == (dtype if stays else torch.float32)
+    if y.is_floating_point() and not isinstance(value, augment.Normalize):
+        assert -1e-6 <= y.min() <= y.max() <= 1 + 1e-6
+    torch.manual_seed(0)
+    assert torch.equal(value(x), y)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=name_of)
+def test_value_draws_anew_and_for_each_image(value):
+    x = images()[:1].repeat(64, 1, 1, 1)
+    torch.manual_seed(0)
+    first, second = value(x), value(x)
+    if isinstance(value, FIXED):
+        assert torch.equal(first, second)
+    else:
+        assert not torch.equal(first, second)
+        assert (first != first[:1]).flatten(1).any(1).sum() > 5
+
+
+@pytest.mark.parametrize("value", MIXERS, ids=name_of)
+def test_mixer_is_decided_by_the_seed_and_keeps_its_input(value):
+    x, y = images(), torch.arange(16) % 4
+    before = x.clone()
+    torch.manual_seed(0)
+    first = value(x, y, classes=4)
+    torch.manual_seed(0)
+    second = value(x, y, classes=4)
+    assert all(torch.equal(*each) for each in zip(first, second, strict=True))
+    assert torch.equal(x, before)
+    assert first[1].shape == (16, 4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("value", VALUES, ids=name_of)
+def test_value_stays_on_the_gpu_and_never_waits_for_it(value):
+    x = images(device="cuda")
+    value(x)  # constants are copied once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert value(x).is_cuda
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

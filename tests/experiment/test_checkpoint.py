@@ -1,0 +1,185 @@
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fastai.optimizer import Adam
+from fastcore.foundation import L
+
+from fastcv import catalogue, files, tracking
+from fastcv.data.sources import ImageFolders
+from fastcv.experiment import directory
+from fastcv.experiment.directory import Run
+from fastcv.experiment.results import Results
+from fastcv.experiment.train import defining_file, learner, train
+from fastcv.learning.callbacks import checkpoint
+from fastcv.learning.callbacks.checkpoint import Checkpoint
+from fastcv.recipe import flat, override
+from fastcv.recipes.digits import recipe as digits
+
+SMALL = replace(digits, data=replace(digits.data, train_per_class=10))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoFits:
+    """A stage of one's own: fits of fastai's, and a validation between them."""
+
+    epochs: int = 3
+
+    def __call__(self, learn):
+        learn.fit_one_cycle(1, 3e-3)
+        learn.validate()
+        learn.fit_one_cycle(2, 1e-3)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimizer", [digits.optimizer, Adam], ids=["torch", "fastai"])
+@pytest.mark.parametrize("done", [1, 2])
+def test_a_stage_with_several_fits_goes_on_in_the_one_that_was_stopped(
+    tmp_path, monkeypatch, optimizer, done
+):
+    monkeypatch.setattr(Results, "_draw", lambda self: None)
+    recipe = replace(SMALL, schedule=(TwoFits(),), optimizer=optimizer)
+
+    def trained(**options):
+        return train(
+            recipe, out=tmp_path, wandb="off", device="cpu", write=lambda line: None, **options
+        )
+
+    whole = trained()
+    after_epoch = Checkpoint.after_epoch
+
+    def stop(self):
+        after_epoch(self)
+        if len(self.learn.history.rows) == done and self.learn.fitting:
+            raise Stop("after an epoch")
+
+    monkeypatch.setattr(Checkpoint, "after_epoch", stop)
+    with pytest.raises(Stop):
+        trained()
+    monkeypatch.setattr(Checkpoint, "after_epoch", after_epoch)
+    (stopped,) = (path for path in (tmp_path / "digits").iterdir() if path != whole.path)
+    resumed = trained(resume=stopped)
+    assert len(resumed.metrics) == 3
+    assert resumed.steps == whole.steps
+    assert resumed.metrics[-1]["valid_loss"] == whole.metrics[-1]["valid_loss"]
+
+
+def test_a_full_disk_does_not_hide_how_to_go_on(tmp_path, monkeypatch, capsys):
+    write_csv = files.write_csv
+
+    def full(path, rows):
+        if path.name == "steps.csv":
+            raise OSError("no space left on device")
+        write_csv(path, rows)
+
+    def stop(self, parameters):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "write_csv", full)
+    monkeypatch.setattr(Results, "write", stop)
+    recipe = replace(SMALL, schedule=(replace(digits.schedule[0], epochs=1),))
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, out=tmp_path, wandb="off", device="cpu")
+    (run,) = (tmp_path / "digits").iterdir()
+    assert capsys.readouterr().out.endswith(f"stopped; go on with: fastcv resume {run}\n")
+
+
+def test_a_stop_while_tracking_begins_leaves_nothing(tmp_path, monkeypatch):
+    def stop(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tracking, "start", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, out=tmp_path / "runs", wandb="off", device="cpu", write=lambda line: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plain_state_is_read_without_unpickling_objects(tmp_path):
+    state = {"lr": np.float64(0.5), "hypers": L({"eps": np.float32(1)}), "left": (torch.ones(1),)}
+    torch.save(state, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match="cannot be read"):
+        checkpoint.read(tmp_path / "last.ckpt")
+    torch.save(checkpoint._plain(state), tmp_path / "last.ckpt")
+    assert checkpoint.read(tmp_path / "last.ckpt") == {
+        "lr": 0.5, "hypers": [{"eps": 1.0}], "left": (torch.ones(1),)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("keep", [0, 100, 5000])
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path, keep):
+    file = tmp_path / "last.ckpt"
+    torch.save({"weights": torch.zeros(4000)}, file)
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"'.*last.ckpt' cannot be read \(\w+\): begin the run"):
+        checkpoint.read(file)
+
+
+def test_random_states_of_gpus_that_are_not_here_are_left_out(monkeypatch):
+    learn, restored = learner(SMALL, device="cpu"), []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: restored.append(device))
+    state = checkpoint.random_state(learn) | {"cuda": [torch.get_rng_state()] * 2}
+    checkpoint.restore_random_state(learn, state)
+    assert restored == [0]
+
+
+OWN = """
+from dataclasses import dataclass, replace
+from fastcv.recipes.digits import recipe
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    def __call__(self):
+        return recipe.loss()
+variants = {"own": replace(recipe, loss=Loss())}
+"""
+
+
+def test_a_run_finds_the_file_it_needs_or_says_which(tmp_path):
+    file = tmp_path / "needed.py"
+    file.write_text(OWN)
+
+    def put(reference):
+        recipe = override(catalogue.get_recipe(reference), "name=mine")
+        settings = {"file": defining_file(recipe) or str(file)}
+        return recipe, directory.create(
+            "mine", flat(recipe), tmp_path, smoke=False, settings=settings
+        )
+
+    plain, without = put(f"{file}")
+    recipe, run = put(f"{file}/own")
+    assert defining_file(recipe) == str(file.resolve())
+    assert type(Run(run.path, trust=True).recipe.loss).__module__ == "fastcv_recipe_needed"
+    file.rename(tmp_path / "moved.py")
+    assert Run(without.path).recipe == plain
+    with pytest.raises(ValueError, match=r"must find its file, '.*needed.py' does not exist"):
+        Run(run.path, trust=True).recipe  # noqa: B018
+
+
+def test_a_relative_data_folder_is_the_one_where_the_run_began(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = replace(digits.data, source=ImageFolders(path="photos"), path="~/elsewhere")
+    recipe = replace(digits, data=data)
+    settings = {"file": None, "cwd": str(tmp_path)}
+    run = directory.create("digits", flat(recipe), tmp_path, smoke=False, settings=settings)
+    assert Run(run.path).recipe == recipe
+    monkeypatch.chdir("/")
+    found = Run(run.path).recipe.data
+    assert Path(found.source.path) == tmp_path / "photos"
+    assert found.path == "~/elsewhere"
+
+
+def test_removing_a_run_leaves_folders_that_were_there_before(tmp_path):
+    def removed(out):
+        directory.create("digits", {"seed": 0}, out, smoke=False, settings={}).remove()
+        return out.exists()
+
+    (tmp_path / "mine").mkdir()
+    assert removed(tmp_path / "mine")
+    assert not list((tmp_path / "mine").iterdir())
+    assert not removed(tmp_path / "new")
