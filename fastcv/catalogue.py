@@ -1,7 +1,6 @@
 """The recipes there are: listed without importing them, and loaded by name or by file."""
 
 import ast
-import difflib
 import importlib
 import importlib.util
 import re
@@ -14,6 +13,7 @@ from typing import Any
 
 from fastcv.recipe import Recipe, Reported
 from fastcv.recipe.addresses import modules
+from fastcv.suggest import did_you_mean
 
 REPORTED = frozenset(each.name for each in fields(Reported))
 OWN = "fastcv_recipe_"  # before the names of modules made of files of one's own
@@ -123,7 +123,7 @@ def source_file(name: str) -> Path:
         ValueError: no such recipe; names the nearest.
     """
     if name not in names():
-        raise ValueError(f"no recipe is called {name!r}.{_hint(name, names())}")
+        raise ValueError(f"no recipe is called {name!r}.{did_you_mean(name, names())}")
     return folder() / f"{name}.py"
 
 
@@ -142,15 +142,8 @@ def split(reference: str) -> tuple[Path, str]:
     return source_file(name), variant
 
 
-def _hint(name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if nearest:
-        return f" Did you mean {nearest[0]!r}?"
-    return f" There are: {', '.join(known)}." if known else " It has none."
-
-
 def _no_variant(file: Path, variant: str, known: list[str]) -> ValueError:
-    hint = _hint(variant, known)
+    hint = did_you_mean(variant, known)
     return ValueError(f"no variant of {file.stem!r} is called {variant!r}.{hint}")
 
 

@@ -51,7 +51,7 @@ def test_load_gives_recipe_and_variant():
     [
         ("transfer_resnet5", "no recipe is called 'transfer_resnet5'. Did you mean 'transfer_"),
         ("transfer_resnet50/onecycle", "is called 'onecycle'. Did you mean 'one_cycle'?"),
-        ("digits/one_cycle", "no variant of 'digits' is called 'one_cycle'. It has none."),
+        ("digits/one_cycle", "no variant of 'digits' is called 'one_cycle'. There are none."),
         ("/tmp", "no recipe is called ''. There are: basenet_cifar100, digits, "),
         ("missing.py", "a recipe file must exist, 'missing.py' does not"),
     ],

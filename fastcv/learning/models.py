@@ -6,7 +6,6 @@
 What is random in a new net comes from torch's global generator: its seed decides the weights.
 """
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from fastcv.learning import weights as weight_files
 from fastcv.learning.learner import Learner
 from fastcv.learning.snapshot import snapshot_rng
 from fastcv.nets.basenet import BaseNet
+from fastcv.suggest import did_you_mean
 
 _FROM_DATA = ("classes", "channels", "size")
 _THINNED = ("widths", "hidden")  # of a smoke run's net
@@ -241,9 +241,7 @@ def _check_settings(net: Callable[..., nn.Module], settings: Mapping) -> None:
         if name in _FROM_DATA:
             raise ValueError(f"'{name}' comes from the data: leave it out of the net's settings")
         if name not in own and not open_ended:
-            match = difflib.get_close_matches(name, own, n=1)
-            hint = f" Did you mean '{match[0]}'?" if match else f" It has: {', '.join(own)}."
-            raise ValueError(f"{_name(net)} has no setting '{name}'.{hint}")
+            raise ValueError(f"{_name(net)} has no setting '{name}'.{did_you_mean(name, own)}")
 
 
 def _thinned(widths: int | Sequence) -> int | tuple:

@@ -8,7 +8,6 @@ A file is `.safetensors`, or `.pth` / `.pt` read with torch's weights-only reade
 the "_orig_mod." that torch.compile adds.
 """
 
-import difflib
 import os
 import pickle
 from collections.abc import Callable, Mapping
@@ -21,6 +20,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialized
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
+
+from fastcv.suggest import did_you_mean
 
 _TORCH_FILES = (".pth", ".pt")
 
@@ -89,7 +90,7 @@ def named(arch: Callable[..., nn.Module], name: str) -> dict[str, Tensor]:
     known = get_model_weights(arch).__members__
     net = getattr(arch, "__name__", repr(arch))
     if name not in known:
-        raise ValueError(f"{net} has no weights '{name}'.{_nearest(name, known)}")
+        raise ValueError(f"{net} has no weights '{name}'.{did_you_mean(name, known, cutoff=0.4)}")
     entry = known[name]
     try:
         # The file in torch's cache, too, is read without unpickling objects.
@@ -155,11 +156,6 @@ def _first_misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
             got, needed = tuple(state[key].shape), tuple(value.shape)
             return f"'{key}' has shape {got} where {needed} is needed"
     return next((f"'{key}' is not one of its names" for key in state if key not in wanted), None)
-
-
-def _nearest(name: str, known: Mapping) -> str:
-    match = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.4)
-    return f" Did you mean '{match[0]}'?" if match else f" It has {', '.join(known)}."
 
 
 def _first_line(error: BaseException) -> str:

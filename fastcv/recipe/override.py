@@ -1,7 +1,6 @@
 """Single values of a recipe replaced, as `--set KEY=VALUE` asks."""
 
 import ast
-import difflib
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 from fastcv.recipe.addresses import ROOMS, address, is_address, public_names, resolve
 from fastcv.recipe.flat import flat
 from fastcv.recipe.values import Recipe
+from fastcv.suggest import did_you_mean
 
 _WORDS = {"true": True, "false": False, "none": None}
 
@@ -38,9 +38,8 @@ def _replaced(value: Any, path: list[str], text: str, key: str, recipe: Recipe) 
     part, rest = path[0], path[1:]
     children = _children(value)
     if part not in children:
-        keys = list(flat(recipe))
-        nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0)
-        raise ValueError(f"no setting is called {key!r}. Did you mean {nearest[0]!r}?")
+        hint = did_you_mean(key, list(flat(recipe)), cutoff=0)
+        raise ValueError(f"no setting is called {key!r}.{hint}")
     old = children[part]
     new = _replaced(old, rest, text, key, recipe) if rest else _read(text, old, value, part, key)
     if is_dataclass(value):
@@ -143,10 +142,9 @@ def _choices(old: Any, text: str) -> str:
     room = address(kind).partition(":")[0] if callable(kind) and kind is not type(None) else ""
     known = public_names()
     names = [name for name, each in known.items() if each.startswith(f"{room}:")] or list(known)
-    nearest = difflib.get_close_matches(text.partition("(")[0], names, n=1)
-    hint = f". Did you mean {nearest[0]!r}?" if nearest else ""
     where = room if room in ROOMS else "fastcv"
-    return f"a public name of {where} ({', '.join(sorted(names))}), got {text!r}{hint}"
+    hint = did_you_mean(text.partition("(")[0], names)
+    return f"a public name of {where} ({', '.join(sorted(names))}), got {text!r}.{hint}"
 
 
 def _as_tuples(value: Any) -> Any:
