@@ -4,6 +4,7 @@ from . import data as data
 from . import interpret as interpret
 from . import learning as learning
 from . import nets as nets
+from . import predict as predict
 from .catalogue import get_recipe as get_recipe
 from .data import BIRDS_STATS as BIRDS_STATS
 from .data import CIFAR10_STATS as CIFAR10_STATS
@@ -23,6 +24,7 @@ from .experiment.lr_find import find_learning_rate as find_learning_rate
 from .experiment.train import learner as learner
 from .experiment.train import resume as resume
 from .experiment.train import train as train
+from .experiment.trained import load as load
 from .recipe import Recipe as Recipe
 from .recipe import Reported as Reported
 from .recipe import Step as Step

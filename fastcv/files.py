@@ -12,6 +12,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing."""
     part = path.with_name(f".{path.name}.part")

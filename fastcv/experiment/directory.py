@@ -111,6 +111,11 @@ class Run:
         return [current_metrics(row) for row in read_csv(self.path / "metrics.csv")]
 
     @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of the logits."""
+        return self._json("classes.json")
+
+    @property
     def steps(self) -> list[dict[str, Any]]:
         """A row a step."""
         return read_csv(self.path / "steps.csv")

@@ -6,6 +6,7 @@ from .muon import Muon as Muon
 from .optimizers import SGD as SGD
 from .optimizers import Adam as Adam
 from .optimizers import AdamW as AdamW
+from .resnets import torchvision_resnet as torchvision_resnet
 from .stages.augment import WithAugment as WithAugment
 from .stages.augment import with_augment as with_augment
 from .stages.linear import Linear as Linear

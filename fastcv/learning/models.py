@@ -17,10 +17,11 @@ from fastai.data.core import DataLoaders
 from fastcore.foundation import L
 from torch import Tensor, nn
 from torchvision.models import ResNet
-from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.resnet import BasicBlock
 
 from fastcv.learning import weights as weight_files
 from fastcv.learning.learner import Learner
+from fastcv.learning.resnets import torchvision_resnet
 from fastcv.learning.snapshot import snapshot_rng
 from fastcv.nets.basenet import BaseNet
 from fastcv.suggest import did_you_mean
@@ -57,9 +58,20 @@ class FromScratch:
             raise ValueError(
                 f"images must be square, got {height}x{width} pixels: resize or crop them"
             )
+        build, settings = self.parts(classes=len(dls.vocab), channels=channels, size=height)
+        return Learner(dls, build(**settings), **learner_keywords)
+
+    def parts(
+        self, *, classes: int, channels: int, size: int
+    ) -> tuple[Callable[..., nn.Module], dict[str, object]]:
+        """Return what builds the net, and all its keywords.
+
+        Raises:
+            ValueError: the net does not take a setting.
+        """
         _check_settings(self.net, self.settings)
-        net = self.net(classes=len(dls.vocab), channels=channels, size=height, **self.settings)
-        return Learner(dls, net, **learner_keywords)
+        ends = {"classes": classes, "channels": channels, "size": size}
+        return self.net, {**ends, **self.settings}
 
     def but(self, **settings: object) -> "FromScratch":
         """Return this value with some of the net's settings replaced or added."""
@@ -125,20 +137,9 @@ class Pretrained:
                 raise ValueError(f"{name} must be a fraction from 0 to 1, got {fraction}")
         if self.train_bn not in (True, False, "statistics"):
             raise ValueError(f"train_bn must be True, False or 'statistics', got {self.train_bn!r}")
-        channels = _image_shape(dls)[0]
-        if channels not in (1, 3):
-            raise ValueError(f"{_name(self.arch)} takes images of 1 or 3 channels, got {channels}")
-        net = self.arch(weights=None)
-        if not isinstance(net, ResNet):
-            raise ValueError(
-                f"arch must build a torchvision ResNet, got '{_name(self.arch)}': use FromScratch "
-                "for other nets"
-            )
-        if channels == 1:
-            net.conv1 = _one_channel(net.conv1)
-        net.fc = _head(net.fc.in_features, len(dls.vocab), self.dropout)
-        if self.block_dropout:
-            drop_out_in_blocks(net, self.block_dropout)
+        channels, height, _ = _image_shape(dls)
+        build, settings = self.parts(classes=len(dls.vocab), channels=channels, size=height)
+        net = build(**settings)
         if self.weights is not None:
             self._load(net)
         callbacks = list(L(learner_keywords.pop("cbs", None)))
@@ -152,6 +153,18 @@ class Pretrained:
             cbs=callbacks,
             **learner_keywords,
         )
+
+    def parts(
+        self, *, classes: int, channels: int, size: int
+    ) -> tuple[Callable[..., nn.Module], dict[str, object]]:
+        """Return what builds the net, and all its keywords; any size will do."""
+        dropouts = {"dropout": self.dropout, "block_dropout": self.block_dropout}
+        return torchvision_resnet, {
+            "arch": self.arch,
+            "classes": classes,
+            "channels": channels,
+            **dropouts,
+        }
 
     def smoke(self) -> "Pretrained":
         """Return the value to try an experiment with: random weights, so that none are fetched.
@@ -184,17 +197,6 @@ def parameter_groups(net: nn.Module) -> list[list[nn.Parameter]]:
     """Return the parameters of each child that has any, in the order of the children."""
     groups = [list(child.parameters()) for child in net.children()]
     return [group for group in groups if group]
-
-
-def drop_out_in_blocks(net: ResNet, fraction: float) -> None:
-    """Drop a fraction of the activations after every ReLU of a torchvision net's residual blocks.
-
-    A block has one ReLU, which it calls two times (BasicBlock) or three (Bottleneck). What follows
-    the ReLU within its module follows each call, and has no weights: their names stay the same.
-    """
-    for block in net.modules():
-        if isinstance(block, BasicBlock | Bottleneck):
-            block.relu = nn.Sequential(block.relu, nn.Dropout(fraction))
 
 
 def last_children(learn: Learner, n: int) -> None:
@@ -249,17 +251,6 @@ def _thinned(widths: int | Sequence) -> int | tuple:
     if isinstance(widths, int):
         return min(widths, max(widths // _THINNING, _THINNEST))
     return tuple(_thinned(each) for each in widths)
-
-
-def _one_channel(conv: nn.Conv2d) -> nn.Conv2d:
-    one = nn.Conv2d(1, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=False)
-    nn.init.kaiming_normal_(one.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's
-    return one
-
-
-def _head(features: int, classes: int, dropout: float) -> nn.Module:
-    linear = nn.Linear(features, classes)
-    return nn.Sequential(nn.Dropout(dropout), linear) if dropout else linear
 
 
 def _with_head_of(net: ResNet, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,78 @@
+"""From a recipe to the description of what it trained: model.json."""
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+from fastcv.experiment.directory import Run
+from fastcv.predict.predictor import Predictor
+from fastcv.predict.trained import NAME, TrainedModel
+from fastcv.recipe import Recipe
+
+
+def describe(recipe: Recipe, classes: Sequence[str], *, precision: str) -> TrainedModel:
+    """Describe the net that a recipe trains, for model.json.
+
+    Args:
+        recipe: its `data` says how images become the net's input, its `model` what builds the net.
+        classes: names, in the order of the logits.
+        precision: "fp32" or "bf16", in which the net was validated.
+
+    Raises:
+        ValueError: `data` or `model` is a value of one's own that does not say so.
+    """
+    data, model = recipe.data, recipe.model
+    missing = [
+        f"{slot}.{name}"
+        for slot, value, names in (
+            ("data", data, ("size", "resize", "channels", "normalize")),
+            ("model", model, ("parts",)),
+        )
+        for name in names
+        if not hasattr(value, name)
+    ]
+    if missing:
+        raise ValueError(
+            f"to be loaded without its recipe, a model must be described by its recipe, which "
+            f"lacks {', '.join(missing)}: take Images, and FromScratch or Pretrained"
+        )
+    net, settings = model.parts(classes=len(classes), channels=data.channels, size=data.size)
+    return TrainedModel(
+        name=recipe.name,
+        net=net,
+        settings=settings,
+        classes=tuple(map(str, classes)),
+        channels=data.channels,
+        size=data.size,
+        resize=data.resize or data.size,
+        mean=data.normalize.mean if data.normalize else (0.0,),
+        std=data.normalize.std if data.normalize else (1.0,),
+        precision=precision,
+        weights=getattr(model, "weights", None) and str(model.weights),
+    )
+
+
+def load(run: str | PathLike, *, device: str | None = None, trust: bool = False) -> Predictor:
+    """Load what a run trained, ready to predict; neither its data nor its recipe file is needed.
+
+        predictor = fastcv.load("runs/digits/20260101-120000-seed0")
+        predictor("three.png").label
+
+    A run of an older fastcv, which wrote no model.json, is described by its recipe.json.
+
+    Args:
+        run: a run directory, or any folder that holds its model.json and model.safetensors.
+        device: "cpu", "cuda", "mps"; None takes a GPU if there is one.
+        trust: as of `Run`, for an older run of a recipe file of one's own.
+
+    Raises:
+        ValueError: there is no trained model, or it cannot be read.
+    """
+    folder = Path(run)
+    if not (folder / NAME).is_file() and (folder / "classes.json").is_file():
+        older = Run(folder, trust=trust)
+        precision = older.environment["precision"]
+        return Predictor.of(
+            describe(older.recipe, older.classes, precision=precision), folder, device
+        )
+    return Predictor.of(TrainedModel.read(folder), folder, device)

@@ -1,0 +1,5 @@
+"""What was trained, used: loaded, predicted with, judged; neither fastai nor the data is needed."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
