@@ -126,6 +126,8 @@ class Images:
         - `image_shape`: (C, H, W) of what a net gets.
         - `valid_is_test`: whether the test images validate, for want of others.
         - `skipped`: images left out because they could not be read.
+        - `names`: of each loader's images, in order: the path below the data's folder, or for
+          images that come as arrays "#" and the place in the data set.
         - `mixing`: what in `augment` changes labels; the Learner does that, on whole batches.
 
         Args:
@@ -160,6 +162,7 @@ class Images:
         dls.image_shape = (self.channels, self.size, self.size)
         dls.valid_is_test = valid_is_test
         dls.skipped = samples.skipped
+        dls.names = [[_name(items[place], place, samples.root) for place in part] for part in parts]
         _, dls.mixing = self._augmentations()
         return dls
 
@@ -325,6 +328,14 @@ class Images:
                 f"{free / 1e9:.1f} GB are free: take cache='auto' or 'cpu'"
             )
         return images.to(device)
+
+
+def _name(sample: Sample, place: int, root: Path | None) -> str:
+    """The name of an image in tables: its path below the data's folder, or its place."""
+    if not isinstance(sample.image, Path):
+        return f"#{place}"
+    below = root is not None and sample.image.is_relative_to(root)
+    return (sample.image.relative_to(root) if below else sample.image).as_posix()
 
 
 def _resized(augmentation: Callable, size: int) -> Callable:
