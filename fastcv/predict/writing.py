@@ -1,0 +1,91 @@
+"""Predictions on files and folders, written as lines, CSV or JSON while they are made."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from fastcv.predict.predictor import BATCH_SIZE, Prediction, Predictor, Unreadable, image_files
+
+FORMATS = ("lines", "json")
+
+
+def files_of(paths: Iterable[str | Path]) -> Iterator[Path]:
+    """Give each file, and of each folder the image files below it, in order.
+
+    Raises:
+        ValueError: a path does not exist, or a folder holds no images.
+    """
+    for each in map(Path, paths):
+        if each.is_dir():
+            found = image_files(each)
+            if not found:
+                raise ValueError(f"a folder to predict must hold images, {str(each)!r} holds none")
+            yield from found
+        elif each.exists():
+            yield each
+        else:
+            raise ValueError(f"a path to predict must exist, {str(each)!r} does not")
+
+
+def predict_files(
+    predictor: Predictor,
+    paths: Iterable[str | Path],
+    *,
+    top: int = 1,
+    table: Path | None = None,
+    as_json: bool = False,
+    batch_size: int = BATCH_SIZE,
+    write: Callable[[str], None] = print,
+    warn: Callable[[str], None] = print,
+) -> int:
+    """Predict files and folders, and write each prediction as it comes.
+
+    Args:
+        predictor: what predicts.
+        paths: files and folders.
+        top: likeliest classes to write of each.
+        table: a CSV file to write instead of lines.
+        as_json: whether each line is a JSON object.
+        batch_size: images that the net computes at a time.
+        write: takes each line.
+        warn: takes a sentence for each file that cannot be read.
+
+    Returns:
+        The number of files that could not be read.
+
+    Raises:
+        ValueError: `top` is below 1, or a path does not exist.
+    """
+    if top < 1:
+        raise ValueError(f"top must be at least 1, got {top}")
+    files = list(files_of(paths))
+    unreadable = 0
+    with ExitStack() as stack:
+        rows = None
+        if table is not None:
+            opened = stack.enter_context(table.open("w", encoding="utf-8", newline=""))
+            rows = csv.writer(opened, lineterminator="\n")
+            ranks = range(1, min(top, len(predictor.classes)) + 1)
+            rows.writerow(["path", *(f"{what}_{n}" for n in ranks for what in ("class", "prob"))])
+        for found in predictor.stream(files, batch_size=batch_size):
+            if isinstance(found, Unreadable):
+                unreadable += 1
+                warn(found.reason)
+            elif rows is not None:
+                cells = (cell for name, share in found.top(top) for cell in (name, f"{share:.6f}"))
+                rows.writerow([found.path, *cells])
+            else:
+                write(json.dumps(_object(found, top)) if as_json else _line(found, top))
+    return unreadable
+
+
+def _object(found: Prediction, top: int) -> dict[str, Any]:
+    best = [{"class": name, "probability": round(share, 6)} for name, share in found.top(top)]
+    return {"path": str(found.path), "predictions": best}
+
+
+def _line(found: Prediction, top: int) -> str:
+    return f"{found.path}: " + ", ".join(f"{name} {share:.2%}" for name, share in found.top(top))
