@@ -1,0 +1,162 @@
+"""A page to drop images on, and an endpoint for programs: `fastcv serve RUN`.
+
+    GET  /health     {"status": "ok", "model": "digits", "classes": 10}
+    POST /predict    the image as the form's "file": {"predictions": [{"class": ..., ...}, ...]}
+
+It needs the extra "serve" (Gradio). It listens on this machine alone unless told otherwise, and
+refuses files and images that are too large before it decodes them.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+from PIL import Image, UnidentifiedImageError
+
+from fastcv.predict.predictor import Prediction, Predictor
+
+HOST, PORT = "127.0.0.1", 7860
+MOST_BYTES = 20 * 2**20
+MOST_PIXELS = 40_000_000
+AT_ONCE, WAITING = 1, 32  # users: more than one net at a time would only share the cores
+TOP = 5
+
+
+def check_image(
+    path: Path, *, most_bytes: int = MOST_BYTES, most_pixels: int = MOST_PIXELS
+) -> None:
+    """Refuse a file that is too large, or no image, by its size and its header alone.
+
+    Raises:
+        ValueError: it is.
+    """
+    size = path.stat().st_size
+    if size > most_bytes:
+        raise ValueError(
+            f"an image must have at most {most_bytes / 2**20:.0f} MB, got {size / 2**20:.1f} MB: "
+            "send a smaller one"
+        )
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is checked below
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+        raise ValueError(
+            "the file must be an image of a known format, got something else"
+        ) from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    if width * height > most_pixels:
+        raise ValueError(
+            f"an image must have at most {most_pixels / 1e6:.0f} megapixels, got "
+            f"{width * height / 1e6:.1f} ({width:,} x {height:,}): send a smaller one"
+        )
+
+
+def answer(found: Prediction, top: int = TOP) -> list[dict[str, Any]]:
+    """Return the likeliest classes as JSON has them."""
+    return [{"class": name, "probability": round(share, 6)} for name, share in found.top(top)]
+
+
+def app(
+    predictor: Predictor, *, most_bytes: int = MOST_BYTES, most_pixels: int = MOST_PIXELS
+) -> Any:
+    """Build the FastAPI application: the page, /health and /predict.
+
+    Args:
+        predictor: what predicts.
+        most_bytes: of an upload.
+        most_pixels: of an image.
+
+    Raises:
+        ValueError: Gradio is not installed.
+    """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    try:
+        import gradio as gr
+        from fastapi import FastAPI, HTTPException, UploadFile
+    except ImportError as error:
+        raise ValueError(
+            f"a page needs the extra serve: pip install 'fastcv[serve]' ({error})"
+        ) from error
+    limits = {"most_bytes": most_bytes, "most_pixels": most_pixels}
+
+    def predict(path: Path) -> Prediction:
+        check_image(path, **limits)
+        try:
+            return predictor(path)
+        except ValueError as error:  # damaged behind its header
+            said = str(error).rpartition("cannot be read: ")[2]
+            raise ValueError(f"the image must be whole, but it cannot be read: {said}") from error
+
+    def shown(path: str | None) -> dict[str, float] | None:
+        if path is None:
+            return None
+        try:
+            return dict(predict(Path(path)).top(TOP))
+        except ValueError as error:
+            raise gr.Error(str(error), duration=None, print_exception=False) from error
+
+    server = FastAPI(title=f"fastcv: {predictor.model.name}")
+
+    @server.get("/health")
+    def health() -> dict[str, Any]:
+        model = predictor.model
+        return {"status": "ok", "model": model.name, "classes": len(model.classes)}
+
+    @server.post("/predict")
+    def predict_upload(
+        file: Annotated[UploadFile, "the image"], top: int = TOP
+    ) -> dict[str, list[dict[str, Any]]]:
+        with tempfile.NamedTemporaryFile(suffix=Path(file.filename or "").suffix) as kept:
+            kept.write(file.file.read(most_bytes + 1))
+            kept.flush()
+            try:
+                found = predict(Path(kept.name))
+            except ValueError as error:
+                raise HTTPException(422, str(error)) from error
+        return {"predictions": answer(found, top)}
+from gradio.events import Dependency
+
+    class Upload(gr.Image):
+        """An image as the file that came: Gradio would open it before its size is checked."""
+
+        def preprocess(self, payload: Any) -> str | None:
+            return None if payload is None else payload.path
+
+    fonts = ("system-ui", "sans-serif")  # nothing is fetched from elsewhere
+    with gr.Blocks(title=predictor.model.name, analytics_enabled=False) as page:
+        gr.Markdown(f"# {predictor.model.name}\n\nDrop an image; the net names its class.")
+        with gr.Row():
+            image = Upload(
+                type="filepath",
+                sources=["upload", "clipboard"],
+                label="Image",
+                elem_id="image",
+            )
+            label = gr.Label(num_top_classes=TOP, label="Classes", elem_id="classes")
+        image.change(shown, image, label, concurrency_limit=AT_ONCE, api_name=False)
+    page.queue(max_size=WAITING)
+    theme = gr.themes.Default(font=fonts, font_mono=("ui-monospace", "monospace"))
+    return gr.mount_gradio_app(
+        server, page, path="/", max_file_size=most_bytes, show_error=True, theme=theme,
+        footer_links=[], ssr_mode=False,
+    )  # fmt: skip
+
+
+def serve(predictor: Predictor, *, host: str = HOST, port: int = PORT) -> None:
+    """Serve the page until interrupted.
+
+    Args:
+        predictor: what predicts.
+        host: address to listen on; "0.0.0.0" lets other machines in.
+        port: to listen on.
+
+    Raises:
+        ValueError: Gradio is not installed.
+    """
+    application = app(predictor)
+    import uvicorn  # it comes with Gradio
+
+    uvicorn.run(application, host=host, port=port, log_level="warning")
