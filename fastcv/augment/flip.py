@@ -10,18 +10,18 @@ from fastcv.augment.draws import check_probability, happens, per_image
 
 
 def flip_horizontally(x: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror left and right those images of `x` (B, C, H, W) for which `flipped` (B,) is true."""
+    """Mirror the images of `x` (B, C, H, W) left to right where `flipped` (B,) is true."""
     return _choose(x, x.flip(-1), flipped)
 
 
 def flip_vertically(x: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror top and bottom those images of `x` (B, C, H, W) for which `flipped` (B,) is true."""
+    """Mirror the images of `x` (B, C, H, W) top to bottom where `flipped` (B,) is true."""
     return _choose(x, x.flip(-2), flipped)
 
 
 def _choose(x: Tensor, mirrored: Tensor, flipped: Tensor) -> Tensor:
     if x.is_floating_point():
-        # With weights of 0 and 1 lerp is exact, and at half the time of torch.where on a CPU.
+        # With weights of 0 and 1 lerp is exact, and on a CPU takes half the time of torch.where.
         return torch.lerp(x, mirrored, per_image(flipped).to(x.dtype))
     # Bytes: x ^ ((x ^ mirrored) & mask) needs a third of torch.where's time.
     mask = per_image(flipped).to(x.dtype).neg_()
@@ -36,7 +36,7 @@ def _mirror_matrix(flipped: Tensor, axis: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class HorizontalFlip:
-    """Mirror images left and right, each with probability `p`.
+    """Mirror images left to right, each with probability `p`.
 
     Shape:
         x: (B, C, H, W), uint8 or float; returned in the same shape, type and memory format.
@@ -50,17 +50,17 @@ class HorizontalFlip:
         check_probability(self.p)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """HorizontalFlip a batch."""
+        """Mirror some of a batch."""
         return flip_horizontally(x, happens(self.p, x))
 
     def matrix(self, x: Tensor) -> Tensor:
-        """Draw as a call would: output to input pixels, measured from the center, (B, 3, 3)."""
+        """Draw what a call would: maps (B, 3, 3) from output to input pixels from the center."""
         return _mirror_matrix(happens(self.p, x), axis=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerticalFlip:
-    """Mirror images top and bottom, each with probability `p`.
+    """Mirror images top to bottom, each with probability `p`.
 
     Shape:
         x: (B, C, H, W), uint8 or float; returned in the same shape, type and memory format.
@@ -74,9 +74,9 @@ class VerticalFlip:
         check_probability(self.p)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """HorizontalFlip a batch."""
+        """Mirror some of a batch."""
         return flip_vertically(x, happens(self.p, x))
 
     def matrix(self, x: Tensor) -> Tensor:
-        """Draw as a call would: output to input pixels, measured from the center, (B, 3, 3)."""
+        """Draw what a call would: maps (B, 3, 3) from output to input pixels from the center."""
         return _mirror_matrix(happens(self.p, x), axis=1)

@@ -1,7 +1,7 @@
-"""torchvision's uint8 operations on whole numbers 0-255 that are held as floats.
+"""torchvision's uint8 operations, on whole numbers 0-255 in float32.
 
-Every function takes and returns (B, C, H, W), float32, whole numbers, and its per-image parameters
-(B,) have a value that changes nothing: a batch can be passed whole where only some images change.
+Every function takes and returns images (B, C, H, W). Its parameters (B,) have a value that changes
+nothing, so that a whole batch can be passed if only some of its images are to change.
 """
 
 import torch
@@ -13,18 +13,18 @@ from fastcv.augment.sharpness import smoothed
 
 
 def blend(x: Tensor, target: Tensor, change: Tensor) -> Tensor:
-    """Blend with `target`, which broadcasts to `x`, by a factor of 1 + `change`; 0 does nothing."""
+    """Blend with `target`, which broadcasts to `x`, by the factor 1 + `change`."""
     change = per_image(change)
     return torch.addcmul(x * (1 + change), target, change, value=-1).clamp_(0, 255).floor_()
 
 
 def whole_luma(x: Tensor) -> Tensor:
-    """Gray values, (B, 1, H, W)."""
+    """Return the gray values, (B, 1, H, W)."""
     return luma(x).floor() if x.shape[1] == 3 else x
 
 
 def sharpen(x: Tensor, change: Tensor) -> Tensor:
-    """Blend with a smoothed copy, the border apart, by a factor of 1 + `change`; 0 does nothing."""
+    """Blend all but the border with a smoothed copy, by the factor 1 + `change`."""
     if min(x.shape[-2:]) <= 2:
         return x
     y = x.clone()
@@ -35,18 +35,18 @@ def sharpen(x: Tensor, change: Tensor) -> Tensor:
 
 
 def posterize(x: Tensor, bits: Tensor) -> Tensor:
-    """Keep the highest `bits` of each level; 8 change nothing."""
+    """Keep the highest `bits` of each level; 8 bits change nothing."""
     step = per_image(torch.exp2(8 - bits.to(x.dtype)))
     return (x / step).floor_().mul_(step)
 
 
 def solarize(x: Tensor, threshold: Tensor) -> Tensor:
-    """Invert levels from the threshold on; 256 changes nothing."""
+    """Invert levels at and above the threshold; 256 changes nothing."""
     return torch.where(x >= per_image(threshold), 255 - x, x)
 
 
 def autocontrast(x: Tensor) -> Tensor:
-    """Stretch each channel to 0-255; a channel of one level stays."""
+    """Stretch each channel to 0-255; a channel with a single level stays as it is."""
     low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
     flat = low == high
     unit = ((high - low) * (1 / 255)).masked_fill_(flat, 1.0)
