@@ -126,7 +126,7 @@ class ColorJitter:
         hue: turn (low, high), fractions -0.5 to 0.5 of the color circle; a number h means (-h, h).
 
     Shape:
-        x: (B, C, H, W), float in 0-1, or uint8, which becomes it; C is 1 or 3.
+        x: (B, C, H, W), float in 0-1, or uint8, converted to that; C is 1 or 3.
     """
 
     brightness: float | tuple[float, float] = 0.0
@@ -166,7 +166,7 @@ class Gamma:
     """Raise each image to a power drawn from [low, high): above 1 darkens, below 1 lightens.
 
     Shape:
-        x: (B, C, H, W), float in 0-1, or uint8, which becomes it.
+        x: (B, C, H, W), float in 0-1, or uint8, converted to that.
     """
 
     low: float = 0.5
@@ -186,7 +186,7 @@ class Grayscale:
     """Turn images gray, each with probability `p`; they keep their channels.
 
     Shape:
-        x: (B, C, H, W), float in 0-1, or uint8, which becomes it; C is 1 or 3.
+        x: (B, C, H, W), float in 0-1, or uint8, converted to that; C is 1 or 3.
     """
 
     p: float = 0.1

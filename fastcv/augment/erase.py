@@ -52,7 +52,7 @@ class RandomErasing:
         value: in 0-1: a number, one for each channel, or "random" for noise, uniform in 0-1.
 
     Shape:
-        x: (B, C, H, W), float in 0-1, or uint8, which becomes it.
+        x: (B, C, H, W), float in 0-1, or uint8, converted to that.
     """
 
     p: float = 0.5

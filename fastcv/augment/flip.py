@@ -28,55 +28,44 @@ def _choose(x: Tensor, mirrored: Tensor, flipped: Tensor) -> Tensor:
     return mirrored.bitwise_xor_(x).bitwise_and_(mask).bitwise_xor_(x)
 
 
-def _mirror_matrix(flipped: Tensor, axis: int) -> Tensor:
-    matrix = torch.eye(3, device=flipped.device).repeat(len(flipped), 1, 1)
-    matrix[:, axis, axis] = 1.0 - 2.0 * flipped.to(matrix.dtype)
-    return matrix
+@dataclass(frozen=True, kw_only=True)
+class _Flip:
+    p: float = 0.5
+
+    moves_pixels: ClassVar[bool] = True
+    axis: ClassVar[int]  # 0 is x, 1 is y
+
+    def __post_init__(self):
+        check_probability(self.p)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Mirror some of a batch."""
+        return _choose(x, x.flip(-1 - self.axis), happens(self.p, x))
+
+    def matrix(self, x: Tensor) -> Tensor:
+        """Draw what a call would: maps (B, 3, 3) from output to input pixels from the center."""
+        matrix = torch.eye(3, device=x.device).repeat(len(x), 1, 1)
+        matrix[:, self.axis, self.axis] = 1.0 - 2.0 * happens(self.p, x).to(matrix.dtype)
+        return matrix
 
 
 @dataclass(frozen=True, kw_only=True)
-class HorizontalFlip:
+class HorizontalFlip(_Flip):
     """Mirror images left to right, each with probability `p`.
 
     Shape:
         x: (B, C, H, W), uint8 or float; returned in the same shape, type and memory format.
     """
 
-    p: float = 0.5
-
-    moves_pixels: ClassVar[bool] = True
-
-    def __post_init__(self):
-        check_probability(self.p)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Mirror some of a batch."""
-        return flip_horizontally(x, happens(self.p, x))
-
-    def matrix(self, x: Tensor) -> Tensor:
-        """Draw what a call would: maps (B, 3, 3) from output to input pixels from the center."""
-        return _mirror_matrix(happens(self.p, x), axis=0)
+    axis: ClassVar[int] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerticalFlip:
+class VerticalFlip(_Flip):
     """Mirror images top to bottom, each with probability `p`.
 
     Shape:
         x: (B, C, H, W), uint8 or float; returned in the same shape, type and memory format.
     """
 
-    p: float = 0.5
-
-    moves_pixels: ClassVar[bool] = True
-
-    def __post_init__(self):
-        check_probability(self.p)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Mirror some of a batch."""
-        return flip_vertically(x, happens(self.p, x))
-
-    def matrix(self, x: Tensor) -> Tensor:
-        """Draw what a call would: maps (B, 3, 3) from output to input pixels from the center."""
-        return _mirror_matrix(happens(self.p, x), axis=1)
+    axis: ClassVar[int] = 1

@@ -46,7 +46,7 @@ class Sharpness:
         p: probability.
 
     Shape:
-        x: (B, C, H, W), float in 0-1, or uint8, which becomes it.
+        x: (B, C, H, W), float in 0-1, or uint8, converted to that.
     """
 
     factor: float

@@ -7,18 +7,10 @@ import torch
 from torch import Tensor
 
 from fastcv.augment.affine import affine_matrix, precise, resample
-from fastcv.augment.color import check_channels
+from fastcv.augment.color import check_channels, luma
 from fastcv.augment.draws import happens, integers, per_image
-from fastcv.augment.levels import (
-    autocontrast,
-    blend,
-    equalize,
-    posterize,
-    sharpen,
-    solarize,
-    whole_luma,
-)
 from fastcv.augment.pixels import memory_format
+from fastcv.augment.sharpness import smoothed
 
 BINS = 31
 # torchvision's TrivialAugmentWide: name -> the magnitude in the last bin. The first bin is 0,
@@ -76,36 +68,68 @@ def _move(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def _blend(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    gray = whole_luma(x)
+    """Blend with black, the mean gray or the gray copy, by a factor of 1 + magnitude."""
+    color = x.shape[1] == 3
+    gray = luma(x).floor() if color else x
     mean = gray.mean(dim=(1, 2, 3)) * _is(operation, "Contrast")
     copied = _is(operation, "Color").to(x.dtype)
     target = torch.addcmul(per_image(mean), gray, per_image(copied))
     # One channel has no color to change.
-    names = ("Brightness", "Color", "Contrast") if x.shape[1] == 3 else ("Brightness", "Contrast")
-    return blend(x, target, magnitude * _is(operation, *names))
+    names = ("Brightness", "Color", "Contrast") if color else ("Brightness", "Contrast")
+    change = per_image(magnitude * _is(operation, *names))
+    return torch.addcmul(x * (1 + change), target, change, value=-1).clamp_(0, 255).floor_()
 
 
 def _sharpen(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    return sharpen(x, magnitude * _is(operation, "Sharpness"))
+    """Blend all but the border with a smoothed copy, by a factor of 1 + magnitude."""
+    if min(x.shape[-2:]) <= 2:
+        return x
+    y = x.clone()
+    inner = y[:, :, 1:-1, 1:-1]
+    difference = smoothed(x).round_().sub_(inner)
+    inner.add_(difference.mul_(-per_image(magnitude * _is(operation, "Sharpness"))))
+    return y.clamp_(0, 255).floor_()
 
 
 def _posterize(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    return posterize(x, torch.where(_is(operation, "Posterize"), magnitude, 8.0))
+    """Keep the highest bits of each level; 8 bits change nothing."""
+    bits = torch.where(_is(operation, "Posterize"), magnitude, 8.0)
+    step = per_image(torch.exp2(8 - bits.to(x.dtype)))
+    return (x / step).floor_().mul_(step)
 
 
 def _solarize(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    return solarize(x, torch.where(_is(operation, "Solarize"), magnitude * 255, 256.0))
+    """Invert levels at and above a threshold; 256 changes nothing."""
+    threshold = torch.where(_is(operation, "Solarize"), magnitude * 255, 256.0)
+    return torch.where(x >= per_image(threshold), 255 - x, x)
 
 
 def _autocontrast(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    return torch.where(per_image(_is(operation, "AutoContrast")), autocontrast(x), x)
+    """Stretch each channel to 0-255; a channel with a single level stays as it is."""
+    low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+    flat = low == high
+    unit = ((high - low) * (1 / 255)).masked_fill_(flat, 1.0)
+    stretched = (x - low.masked_fill(flat, 0.0)).div_(unit).clamp_(0, 255).floor_()
+    return torch.where(per_image(_is(operation, "AutoContrast")), stretched, x)
 
 
 def _equalize(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    return torch.where(per_image(_is(operation, "Equalize")), equalize(x), x)
+    """Spread each channel's levels evenly, by Pillow's rule."""
+    batch, channels, rows, columns = x.shape
+    flat = x.reshape(batch, channels, rows * columns).long()
+    counts = torch.zeros(batch, channels, 256, dtype=torch.int64, device=x.device)
+    counts.scatter_add_(2, flat, torch.ones_like(flat))
+    last = counts.gather(2, flat.amax(2, keepdim=True))  # pixels at the highest level
+    step = (rows * columns - last).div(255, rounding_mode="floor")
+    below = counts.cumsum(2) - counts
+    table = (below + step // 2).div(step.clamp(min=1), rounding_mode="floor").clamp_(0, 255)
+    level = table.gather(2, flat).view(x.shape).to(x.dtype)
+    changed = per_image(_is(operation, "Equalize")) & (step != 0).unsqueeze(3)
+    return torch.where(changed, level, x)
 
 
-# Each changes only the images that drew its operation, so that a whole batch may be passed.
+# Each takes whole numbers 0-255 in float32, as torchvision's uint8 operations do, and changes only
+# the images that drew its operation, so that a whole batch may be passed.
 FAMILIES = (
     (_move, ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")),
     (_blend, ("Brightness", "Color", "Contrast")),

@@ -118,7 +118,7 @@ def _identities(
                 ) from error
             identities.append(f"{name}\0unknown")
             continue
-        # The second time changes with the first, and with what a renaming puts in a file's place.
+        # The second time changes with the first, and when another file is renamed to this name.
         times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
         identities.append(f"{name}\0{status.st_size}\0{times}")
     return identities
@@ -162,7 +162,7 @@ def _opened_or_made(
 
 
 def _folders(root: Path | None) -> Iterator[tuple[Path, list[str]]]:
-    """Yield folders for the cache's file, each with what else its name is made from there."""
+    """Yield each folder that may hold the cache's file, and what marks the file's name there."""
     if root is not None:
         yield root / ".fastcv", []
     # Here, because this import takes seconds and is seldom needed.

@@ -35,6 +35,9 @@ from fastcv.data.splits import kept, stratified
 
 PLACES = ("auto", "cpu", "cuda", "off")
 SMOKE_SIZE = 32  # pixels
+COUNTS = (
+    "size", "batch_size", "valid_batch_size", "train_per_class", "test_per_class", "resize",
+)  # fmt: skip
 
 
 @contextmanager
@@ -97,7 +100,7 @@ class Images:
             that is to be compared needs.
         channels: 3 for RGB, 1 for gray.
         resize: pixels of the shorter side, and of the square cut out; `size` if None.
-        path: where the source finds its images; None for its own places.
+        path: where the source finds its images; None for where it looks by itself.
         skip_bad: whether to go on without files that cannot be read; `dls.skipped` counts them.
         cache: where the decoded images are kept: "cpu" maps them from a file, "cuda" copies them to
             the GPU, "auto" does so if they fill at most half of its free memory, and "off" decodes
@@ -192,14 +195,7 @@ class Images:
         return self.augment[: len(self.augment) - len(mixing)], mixing
 
     def _check(self) -> None:
-        for name in (
-            "size",
-            "batch_size",
-            "valid_batch_size",
-            "train_per_class",
-            "test_per_class",
-            "resize",
-        ):
+        for name in COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

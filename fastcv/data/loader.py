@@ -24,16 +24,9 @@ from fastcv.data.decoding import read_image, resized, square
 # Arguments of `DataLoader.new` that replace the way from an item to a batch: decoded images would
 # bypass them.
 ITEM_STEPS = {
-    "after_item",
-    "before_batch",
-    "create_item",
-    "create_batch",
-    "create_batches",
-    "do_batch",
-    "do_item",
-    "retain",
-    "sample",
-}
+    "after_item", "before_batch", "create_item", "create_batch", "create_batches", "do_batch",
+    "do_item", "retain", "sample",
+}  # fmt: skip
 
 LIGHT = 2**20  # bytes of a batch
 
@@ -193,7 +186,7 @@ def threads(count: int) -> Iterator[None]:
 class ImageDL(TfmdDL):
     """fastai's loader, which gathers whole batches if its images are decoded.
 
-    All else is fastai's: the order of the images, the transforms of batches, `show_batch`,
+    Everything else is fastai's: the order of the images, the transforms of batches, `show_batch`,
     `test_dl` and so on. A loader that `new` derives from this one gathers too, provided it has the
     same data set and makes batches of items in the same way; otherwise it reads image by image.
 

@@ -50,9 +50,6 @@ def birds(path: Path | None = None) -> Samples:
     path or ``$FASTCV_DATA``, but neither taken from fastai's data folder nor fetched: no report is
     about it. fastai's `untar_data` knows only that one, so the 2010 archives are fetched from where
     their authors put them, and their SHA-256 sums compared.
-
-    Raises:
-        ValueError: what `NamedSet.samples` raises.
     """
     return BIRDS.samples(path)
 

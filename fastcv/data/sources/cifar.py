@@ -23,9 +23,6 @@ def cifar10(path: Path | None = None) -> Samples:
     """Load CIFAR-10: 50,000 training and 10,000 test images, 32 x 32 pixels, RGB, 10 classes.
 
     Reads ``cifar-10-batches-py``, whose checksums are compared, or ``{train,test}/CLASS/*.png``.
-
-    Raises:
-        ValueError: what `NamedSet.samples` raises.
     """
     return CIFAR10.samples(path)
 
@@ -38,9 +35,6 @@ def cifar100(path: Path | None = None) -> Samples:
 
     The published set holds 26 groups of pixel-identical images; 10 of them span training and test,
     and 17 have different labels. So the parts share no file, but they do share a few pictures.
-
-    Raises:
-        ValueError: what `NamedSet.samples` raises.
     """
     return CIFAR100.samples(path)
 

@@ -19,9 +19,6 @@ def mnist(path: Path | None = None) -> Samples:
     """Load MNIST: 60,000 training and 10,000 test digits, 28 x 28 pixels, gray, 10 classes.
 
     Reads the idx files, plain or ``.gz``, or ``mnist_png/{training,testing}/DIGIT/*.png``.
-
-    Raises:
-        ValueError: what `NamedSet.samples` raises.
     """
     return MNIST.samples(path)
 

@@ -84,17 +84,10 @@ class NamedSet:
             `path` itself, or the first folder found; None if there is none.
 
         Raises:
-            ValueError: `path` or ``$FASTCV_DATA`` is not a folder.
+            ValueError: ``$FASTCV_DATA`` is not a folder.
         """
         if path is not None:
-            place = Path(path).expanduser()
-            if not place.is_dir():
-                what = "is a file" if place.exists() else "does not exist"
-                raise ValueError(
-                    f"the data of {self.name} must lie in a folder, but '{place}' {what}: "
-                    "pass the set's folder, or its parent"
-                )
-            return place
+            return Path(path).expanduser()
         if os.environ.get("FASTCV_DATA"):
             data = Path(os.environ["FASTCV_DATA"]).expanduser()
             if not data.is_dir():
@@ -176,7 +169,7 @@ def _fastai_data() -> Path:
 
 @contextmanager
 def _patience(seconds: float) -> Iterator[None]:
-    """Let sockets give up after so many silent seconds: torchvision sets no limit of its own."""
+    """Let sockets give up after this many silent seconds: torchvision sets no limit."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
