@@ -23,8 +23,9 @@ class Augmentation(Protocol):
       images and probabilities, which become the loss's targets.
     - `matrix(x)`: draws an affine map for each image as a call would, (B, 3, 3), from output to
       input pixels, measured from the center. Neighbors that have it are merged into one resampling,
-      faster and less blurred than several. If resampling is needed, it reads by `interpolation`
-      ("bilinear" or "nearest"); `mergeable = False` keeps the value out.
+      which is faster and blurs less than several. It reads by their `interpolation`, "bilinear"
+      (the default) or "nearest". With `moves_pixels`, the value stays an exact move unless such a
+      neighbor resamples. `mergeable = False` keeps it out.
     - `at_epoch(epoch)`: returns the value for an epoch, counted from 0 over all stages of the
       recipe. It is called before each epoch; a CUDA graph then captures no augmentation.
     - `size`: pixels of the result, a number or (height, width). In a dataclass, `--smoke` lowers it

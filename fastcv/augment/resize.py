@@ -99,10 +99,7 @@ def windows(
     fits = (height > 0) & (height <= rows) & (width > 0) & (width <= columns)
     # The center always fits.
     shape = min(max(columns / rows, ratio[0]), ratio[1])
-    middle = (
-        min(rows, max(1, round(columns / shape))),
-        min(columns, max(1, round(rows * shape))),
-    )
+    middle = (min(rows, max(1, round(columns / shape))), min(columns, max(1, round(rows * shape))))
     first = fits.to(torch.uint8).argmax(0, keepdim=True)
     found = fits.any(0)
     height = torch.where(found, height.gather(0, first)[0], middle[0])

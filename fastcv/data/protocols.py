@@ -32,7 +32,7 @@ class Source(Protocol):
     """
 
     def __call__(self, path: Path | None, /) -> Samples:
-        """List the images in `path`, or in the source's own place if it is None.
+        """List the images in `path`, or in the source's default place if it is None.
 
         Raises:
             ValueError: the images are not there, or not as they should be.
@@ -51,7 +51,7 @@ class Data(Protocol):
     The DataLoaders may have these attributes:
 
     - `image_shape`: (C, H, W) of a net's images. Without it, a batch is read to build the net.
-    - `valid_is_test`: whether the test images validate. The run then reports validation as test.
+    - `valid_is_test`: whether the test images validate, so that validation numbers are test numbers.
     - `skipped`: number of images left out because they could not be read. A run without some images
       counts as changed, and is not compared with one that has them all.
     - `mixing`: augmentations that change labels. The Learner calls them on whole training batches.
@@ -62,12 +62,12 @@ class Data(Protocol):
     Example, complete::
 
         from dataclasses import dataclass, replace
+        from operator import itemgetter
 
         from fastai.data.block import CategoryBlock, DataBlock
         from fastai.data.transforms import RandomSplitter
         from fastai.vision.data import ImageBlock
         from fastcv.data import Toy
-        from fastcv.data.images import image_of, label_of
 
         @dataclass(frozen=True, kw_only=True)
         class Blocks:
@@ -75,8 +75,11 @@ class Data(Protocol):
             batch_size: int = 16
 
             def __call__(self, device=None):
-                blocks, splitter = (ImageBlock, CategoryBlock), RandomSplitter(seed=0)
-                block = DataBlock(blocks, get_x=image_of, get_y=label_of, splitter=splitter)
+                block = DataBlock(
+                    blocks=(ImageBlock, CategoryBlock),
+                    getters=(itemgetter(0), itemgetter(1)),  # of a Sample: image and label
+                    splitter=RandomSplitter(seed=0),
+                )
                 dls = block.dataloaders(self.source().train, bs=self.batch_size, device=device)
                 dls.image_shape = (3, self.source.size, self.source.size)
                 return dls

@@ -97,18 +97,15 @@ class NamedSet:
                 )
             if place := _first_filled(data, self.folders):
                 return place
-        own = [folder for folder in self.folders if folder not in self.not_from_fastai]
-        return _first_filled(_fastai_data(), own)
+        folders = [each for each in self.folders if each not in self.not_from_fastai]
+        return _first_filled(_fastai_data(), folders)
 
     def fetch(self) -> Path:
-        """Fetch the set into fastai's data folder, with a progress bar.
+        """Fetch the set into fastai's data folder with a progress bar, and return its folder there.
 
         Everything is written into a hidden folder beside the final one, which is renamed once it is
         whole; if anything goes wrong, it is removed. If several processes fetch the same set at
         once, the first to finish puts it there, and the others use that one.
-
-        Returns:
-            the set's folder.
 
         Raises:
             ValueError: no server answers, a checksum differs, or the folder cannot be written.
