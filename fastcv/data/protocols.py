@@ -51,7 +51,7 @@ class Data(Protocol):
     The DataLoaders may have these attributes:
 
     - `image_shape`: (C, H, W) of a net's images. Without it, a batch is read to build the net.
-    - `valid_is_test`: whether the test images validate, so that validation numbers are test numbers.
+    - `valid_is_test`: whether the test images validate; validation then counts as test.
     - `skipped`: number of images left out because they could not be read. A run without some images
       counts as changed, and is not compared with one that has them all.
     - `mixing`: augmentations that change labels. The Learner calls them on whole training batches.
