@@ -25,10 +25,8 @@ from fastcv.bench.parts import PARTS, FastTraining, without
 from fastcv.bench.plain_pytorch import Pictures, PlainLoader, PlainTraining
 from fastcv.bench.rounds import Clock
 from fastcv.bench.stock_fastai import StockTraining, stock_loaders
+from fastcv.data import CIFAR10_STATS, Toy, digits
 from fastcv.data.images import Images
-from fastcv.data.sources import digits
-from fastcv.data.statistics import CIFAR10_STATS
-from fastcv.data.toy import Toy
 from fastcv.experiment import train
 from fastcv.experiment.train import learner
 from fastcv.learning.cuda_graph import stepper

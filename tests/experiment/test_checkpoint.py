@@ -8,7 +8,7 @@ from fastai.optimizer import Adam
 from fastcore.foundation import L
 
 from fastcv import catalogue, files, tracking
-from fastcv.data.sources import ImageFolders
+from fastcv.data import ImageFolders
 from fastcv.experiment import directory
 from fastcv.experiment.directory import Run
 from fastcv.experiment.results import Results

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file
 
 from fastcv import catalogue
+from fastcv.data import Toy
 from fastcv.data.images import Images
-from fastcv.data.toy import Toy
 from fastcv.experiment.directory import Run
 from fastcv.experiment.train import changed, learner, train
 from fastcv.files import lock
@@ -184,8 +184,8 @@ def test_early_stop_keeps_its_last_epoch_and_says_so(tmp_path, capsys):
 
 
 def test_epoch_lines_are_printed_once_beside_a_test_set(tmp_path, capsys):
+    from fastcv.data import Toy
     from fastcv.data.images import Images
-    from fastcv.data.toy import Toy
 
     toy = Images(source=Toy(size=8, channels=1, valid=4), size=8, channels=1, batch_size=16)
     run = run_quick(tmp_path, replace(QUICK, data=toy))
@@ -200,8 +200,8 @@ def test_epoch_lines_are_printed_once_beside_a_test_set(tmp_path, capsys):
 @pytest.fixture
 def untouched_test_set():
     """A recipe of two stages for which nothing validates."""
+    from fastcv.data import Toy
     from fastcv.data.images import Images
-    from fastcv.data.toy import Toy
 
     toy = Images(
         source=Toy(size=8, channels=1), size=8, channels=1, batch_size=16, test_validates=False

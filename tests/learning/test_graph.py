@@ -26,9 +26,8 @@ from fastcv.augment import (
     Rotation,
     compose,
 )
+from fastcv.data import CIFAR10_STATS, Toy
 from fastcv.data.images import Images
-from fastcv.data.statistics import CIFAR10_STATS
-from fastcv.data.toy import Toy
 from fastcv.experiment.train import learner
 from fastcv.learning.callbacks.checkpoint import Checkpoint, prepare, read
 from fastcv.learning.cuda_graph import capture

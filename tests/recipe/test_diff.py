@@ -18,7 +18,7 @@ def test_essence_is_the_same_under_another_name_seed_and_speed():
 
 
 def test_of_folders_of_ones_own_the_place_is_of_the_essence():
-    from fastcv.data.sources import ImageFolders
+    from fastcv.data import ImageFolders
 
     folders = replace(RECIPE, data=replace(RECIPE.data, source=ImageFolders()))
     own = override(folders, "data.path=/a")
