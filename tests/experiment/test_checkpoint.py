@@ -10,9 +10,11 @@ from fastcore.foundation import L
 from fastcv import catalogue, files, tracking
 from fastcv.data.sources import ImageFolders
 from fastcv.experiment import directory
+from fastcv.experiment.building import learner
 from fastcv.experiment.directory import Run
+from fastcv.experiment.origin import defining_file
 from fastcv.experiment.results import Results
-from fastcv.experiment.train import defining_file, learner, train
+from fastcv.experiment.train import train
 from fastcv.learning.callbacks import checkpoint
 from fastcv.learning.callbacks.checkpoint import Checkpoint
 from fastcv.recipe import flat, override
@@ -176,7 +178,7 @@ def test_a_relative_data_folder_is_the_one_where_the_run_began(tmp_path, monkeyp
 
 def test_removing_a_run_leaves_folders_that_were_there_before(tmp_path):
     def removed(out):
-        directory.create("digits", {"seed": 0}, out, smoke=False, settings={}).remove()
+        directory.remove(directory.create("digits", {"seed": 0}, out, smoke=False, settings={}))
         return out.exists()
 
     (tmp_path / "mine").mkdir()

@@ -1,6 +1,5 @@
 """Everything a training needs to go on where it stopped, in one file, written after every epoch."""
 
-import os
 import pickle
 import random
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from fastai.learner import Learner
 from fastai.torch_core import to_device
 from fastcore.foundation import L
 
+from fastcv import files
 from fastcv.learning.lr_finder import Rates
 
 
@@ -77,12 +77,8 @@ class Checkpoint(Callback):
             "callbacks": [_plain(callback.state()) for callback in _remembering(learn)],
             "random": random_state(learn),
         }
-        part = self.path.with_name(f".{self.path.name}.part")
-        with part.open("wb") as file:
+        with files.atomic(self.path) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut can leave the new name with an empty file
-        os.replace(part, self.path)
 
 
 def _plain(value: Any) -> Any:
