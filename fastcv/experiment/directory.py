@@ -200,8 +200,8 @@ class Run:
 
     @property
     def resume_command(self) -> str | None:
-        """The command that continues it; None where there is no checkpoint."""
-        if not (self.path / CHECKPOINT).is_file():
+        """The command that continues a stopped run; None if it is finished or has no checkpoint."""
+        if self.summary or not (self.path / CHECKPOINT).is_file():
             return None
         values = self.started["flat"].values()
         own = any(is_address(value) and not is_public(value) for value in values)

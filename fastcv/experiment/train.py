@@ -154,7 +154,7 @@ def _kept_or_removed(run: Run, learn: Learner) -> Iterator[None]:
             learn.epoch_lines.line(f"stopped; go on with: {command}")
             with suppress(OSError):  # a full disk may be why it stopped: the checkpoint has them
                 files.write_csv(run.path / "steps.csv", learn.history.steps)
-        elif isinstance(error, ValueError | KeyboardInterrupt):
+        elif isinstance(error, ValueError | KeyboardInterrupt) and not run.summary:
             learn.epoch_lines.line("stopped before the first epoch was done: nothing was kept")
             directory.remove(run)
         raise

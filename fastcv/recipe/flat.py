@@ -127,7 +127,7 @@ def _recipe(slots: dict[str, Any]) -> Recipe:
         raise ValueError(f"a flat recipe must have other settings: {error}") from error
     stages = recipe.schedule if isinstance(recipe.schedule, tuple) else (recipe.schedule,)
     for value in (recipe.data, recipe.model, recipe.optimizer, recipe.loss, *stages):
-        if not callable(value):
+        if isinstance(value, str | int | float | tuple | dict | None):
             raise ValueError(f"the parts of a recipe must be classes or functions, got {value!r}")
     for value, kind in ((recipe.step, Step), (recipe.reported, Reported | None)):
         if not isinstance(value, kind):

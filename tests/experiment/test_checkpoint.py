@@ -102,12 +102,15 @@ def test_a_stop_while_tracking_begins_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_plain_state_is_read_without_unpickling_objects(tmp_path):
-    state = {"lr": np.float64(0.5), "hypers": L({"eps": np.float32(1)}), "left": (torch.ones(1),)}
+    rest = dict.fromkeys(checkpoint.KEPT)
+    state = rest | {
+        "lr": np.float64(0.5), "hypers": L({"eps": np.float32(1)}), "left": (torch.ones(1),)
+    }  # fmt: skip
     torch.save(state, tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match="cannot be read"):
         checkpoint.read(tmp_path / "last.ckpt")
     torch.save(checkpoint._plain(state), tmp_path / "last.ckpt")
-    assert checkpoint.read(tmp_path / "last.ckpt") == {
+    assert checkpoint.read(tmp_path / "last.ckpt") == rest | {
         "lr": 0.5, "hypers": [{"eps": 1.0}], "left": (torch.ones(1),)
     }  # fmt: skip
 
@@ -119,6 +122,13 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path, keep):
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(ValueError, match=r"'.*last.ckpt' cannot be read \(\w+\): begin the run"):
         checkpoint.read(file)
+
+
+@pytest.mark.parametrize("state", [[1, 2], {"model": {}}])
+def test_a_checkpoint_that_lacks_something_is_one_sentence(tmp_path, state):
+    torch.save(state, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"must hold stage, epochs, .*last.ckpt' does not: begin"):
+        checkpoint.read(tmp_path / "last.ckpt")
 
 
 def test_random_states_of_gpus_that_are_not_here_are_left_out(monkeypatch):

@@ -56,14 +56,15 @@ def hostile(tmp_path, executed):
 
 
 def command(monkeypatch, capsys, *arguments):
-    """Run `fastcv` with these arguments as its own process would; give exit code and stderr."""
+    """Run `fastcv` with these arguments; return its exit code and stderr, or stdout if it's 0."""
     monkeypatch.setattr(sys, "argv", ["fastcv", *map(str, arguments)])
     code = 0
     try:
         cli.main()
     except SystemExit as end:
         code = end.code
-    return code, capsys.readouterr().err
+    out, err = capsys.readouterr()
+    return code, err if code else out
 
 
 def contents(folder):
@@ -223,8 +224,12 @@ def test_all_of_them_are_reported_as_data_or_left_out(
         (hostile({}, name=f"damaged-{index}") / "recipe.json").write_text(damage)
     before = contents(tmp_path)
     for arguments in (["--out", tmp_path / "out"], ["--save-results", tmp_path / "out" / "saved"]):
-        code, err = command(monkeypatch, capsys, "report", tmp_path / "runs", *arguments)
-        assert code == 0, err
+        code, out = command(monkeypatch, capsys, "report", tmp_path / "runs", *arguments)
+        assert code == 0
+        left_out = [line.partition(": left out, it cannot be read: ") for line in out.splitlines()]
+        names = {Path(path).name.partition("-")[0] for path, _, why in left_out if why}
+        assert len([why for _, _, why in left_out if why]) == 5 + 6
+        assert names == {"name", "damaged"}
     out = tmp_path / "out"
     assert {path for path in contents(tmp_path) if out not in [path, *path.parents]} == set(before)
     assert not executed.exists()

@@ -16,6 +16,9 @@ from fastcore.foundation import L
 from fastcv import files
 from fastcv.learning.lr_finder import Rates
 
+# What a checkpoint holds; an older one may lack "fit", the number of the fit in its stage.
+KEPT = ["stage", "epochs", "model", "optimizer", "rows", "steps", "found", "callbacks", "random"]
+
 
 class Checkpoint(Callback):
     """Write `path` after every epoch; start the fit it was written in behind its last epoch.
@@ -108,12 +111,17 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"a run to resume must hold a checkpoint, {str(path)!r} does not exist")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"a checkpoint must be whole and hold plain data only, {str(path)!r} cannot be read "
             f"({type(error).__name__}): begin the run anew"
         ) from error
+    if not isinstance(found, dict) or not set(KEPT) <= set(found):
+        raise ValueError(
+            f"a checkpoint must hold {', '.join(KEPT)}, {str(path)!r} does not: begin the run anew"
+        )
+    return found
 
 
 def prepare(learn: Learner, found: dict[str, Any]) -> None:
