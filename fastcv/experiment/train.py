@@ -24,7 +24,7 @@ FINAL = {
     "train_accuracy": "train",
     "valid_accuracy": "validation",
     "test_accuracy": "test",
-    "tta_accuracy": "test through views",
+    "tta_accuracy": "test with TTA",
 }  # the accuracies that a run ends with, and their words
 
 
@@ -151,7 +151,7 @@ def _kept_or_removed(run: Run, learn: Learner) -> Iterator[None]:
         yield
     except BaseException as error:
         if command := run.resume_command:
-            learn.epoch_lines.line(f"stopped; go on with: {command}")
+            learn.epoch_lines.line(f"stopped; resume it with: {command}")
             with suppress(OSError):  # a full disk may be why it stopped: the checkpoint has them
                 files.write_csv(run.path / "steps.csv", learn.history.steps)
         elif isinstance(error, ValueError | KeyboardInterrupt) and not run.summary:
@@ -174,7 +174,7 @@ def _introduce(recipe: Recipe, learn: Learner, run: Run, write: Callable[[str], 
     write(f"{recipe.name}: {images}; {_parameters(learn):,} parameters; seed {recipe.seed}")
     write(f"on {learn.dls.device} in {learn.precision.precision}, writing to {run.path}")
     if skipped := getattr(learn.dls, "skipped", 0):
-        write(f"unreadable images left out: {skipped}")
+        write(f"skipped {skipped:,} unreadable images")
 
 
 def _tracker(

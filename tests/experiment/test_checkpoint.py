@@ -88,7 +88,7 @@ def test_a_full_disk_does_not_hide_how_to_go_on(tmp_path, monkeypatch, capsys):
     with pytest.raises(KeyboardInterrupt):
         train(recipe, out=tmp_path, wandb="off", device="cpu")
     (run,) = (tmp_path / "digits").iterdir()
-    assert capsys.readouterr().out.endswith(f"stopped; go on with: fastcv resume {run}\n")
+    assert capsys.readouterr().out.endswith(f"stopped; resume it with: fastcv resume {run}\n")
 
 
 def test_a_stop_while_tracking_begins_leaves_nothing(tmp_path, monkeypatch):
@@ -120,14 +120,14 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path, keep):
     file = tmp_path / "last.ckpt"
     torch.save({"weights": torch.zeros(4000)}, file)
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=r"'.*last.ckpt' cannot be read \(\w+\): begin the run"):
+    with pytest.raises(ValueError, match=r"'.*last.ckpt' cannot be read \(\w+\): start a new run"):
         checkpoint.read(file)
 
 
 @pytest.mark.parametrize("state", [[1, 2], {"model": {}}])
 def test_a_checkpoint_that_lacks_something_is_one_sentence(tmp_path, state):
     torch.save(state, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match=r"must hold stage, epochs, .*last.ckpt' does not: begin"):
+    with pytest.raises(ValueError, match=r"must hold stage, epochs, .*last.ckpt' does not: start"):
         checkpoint.read(tmp_path / "last.ckpt")
 
 

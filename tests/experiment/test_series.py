@@ -401,7 +401,7 @@ def test_children_hear_though_the_series_began_in_the_background(tmp_path):
          "SIGKILL ended its process: is there enough memory for --jobs?"),
         ({}, -signal.SIGSEGV, "SIGSEGV ended its process"),
         ({"stopped": "here", "resume": "fastcv resume here"}, 130,
-         "interrupted; go on with: fastcv resume here"),
+         "interrupted; resume it with: fastcv resume here"),
         ({"stopped": None, "resume": None}, 130, "interrupted; nothing was kept"),
         ({"epoch": 1, "epochs": 2, "run": "here"}, 3, "its process ended with status 3"),
     ],

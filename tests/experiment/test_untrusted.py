@@ -261,7 +261,7 @@ def test_a_run_of_ones_own_file_is_resumed_with_trust_alone(tmp_path, monkeypatc
         fastcv.train(fastcv.get_recipe(str(file)), out=tmp_path, wandb="off", device="cpu")
     monkeypatch.undo()
     (run,) = (tmp_path / "mine").iterdir()
-    assert f"go on with: fastcv resume {run} --trust" in capsys.readouterr().out
+    assert f"resume it with: fastcv resume {run} --trust" in capsys.readouterr().out
     sys.modules.pop("fastcv_recipe_mine")
     code, err = command(monkeypatch, capsys, "resume", run)
     assert (code, err.count("\n")) == (2, 1)

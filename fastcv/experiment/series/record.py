@@ -55,4 +55,4 @@ def failure(record: Mapping[str, Any], status: int) -> str:
 
 def way_on(record: Mapping[str, Any]) -> str:
     """Return how to continue a job that was stopped."""
-    return f"go on with: {command}" if (command := record.get("resume")) else "nothing was kept"
+    return f"resume it with: {command}" if (command := record.get("resume")) else "nothing was kept"

@@ -115,11 +115,11 @@ def read(path: Path) -> dict[str, Any]:
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"a checkpoint must be whole and hold plain data only, {str(path)!r} cannot be read "
-            f"({type(error).__name__}): begin the run anew"
+            f"({type(error).__name__}): start a new run"
         ) from error
     if not isinstance(found, dict) or not set(KEPT) <= set(found):
         raise ValueError(
-            f"a checkpoint must hold {', '.join(KEPT)}, {str(path)!r} does not: begin the run anew"
+            f"a checkpoint must hold {', '.join(KEPT)}, {str(path)!r} does not: start a new run"
         )
     return found
 
