@@ -27,7 +27,7 @@ from fastcv.bench.rounds import Clock, drained, interleaved, median, quartiles, 
 from fastcv.bench.stock_fastai import RATE, StockTraining, stock_loaders
 from fastcv.bench.synthetic import Synthetic
 from fastcv.bench.table import lines
-from fastcv.experiment.train import learner
+from fastcv.experiment.building import learner
 from fastcv.learning.learner import Learner
 from fastcv.learning.losses import CrossEntropy
 from fastcv.recipe.values import Recipe

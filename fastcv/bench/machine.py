@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from fastcv.experiment import directory
+from fastcv.experiment.environment import device_name, environment
 from fastcv.learning.callbacks.precision import cpu_has_bf16
 
 
@@ -15,10 +15,10 @@ def describe(device: torch.device, precision: str) -> dict[str, Any]:
         device: what trains.
         precision: what fastcv trains in there.
     """
-    found = directory.environment(str(device), precision)
+    found = environment(str(device), precision)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     bf16 = cpu_has_bf16()
-    return {"processor": directory.device_name("cpu"), "gpu": gpu, "cpu_bf16": bf16} | found
+    return {"processor": device_name("cpu"), "gpu": gpu, "cpu_bf16": bf16} | found
 
 
 def headline(found: dict[str, Any]) -> str:

@@ -13,7 +13,8 @@ from fastcv.bench.ceiling import BareTraining
 from fastcv.bench.parts import FastTraining
 from fastcv.bench.rounds import Clock
 from fastcv.bench.synthetic import Synthetic
-from fastcv.experiment.train import defining_file, learner
+from fastcv.experiment.building import learner
+from fastcv.experiment.origin import defining_file
 from fastcv.recipe.flat import flat, unflat
 from fastcv.recipe.values import Recipe
 

@@ -9,7 +9,7 @@ from fastai.data.core import DataLoaders
 
 from fastcv.bench.rounds import Clock, Stopwatch
 from fastcv.bench.stock_fastai import EPOCHS, RATE
-from fastcv.experiment.train import learner
+from fastcv.experiment.building import learner
 from fastcv.learning.learner import Learner
 from fastcv.learning.stages.schedules import OneCycle
 from fastcv.recipe.values import Recipe

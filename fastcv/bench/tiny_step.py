@@ -11,7 +11,7 @@ from fastcv.bench.parts import FastTraining
 from fastcv.bench.rounds import Clock, timed
 from fastcv.bench.stock_fastai import StockTraining
 from fastcv.bench.synthetic import Synthetic
-from fastcv.experiment.train import learner
+from fastcv.experiment.building import learner
 from fastcv.learning.losses import CrossEntropy
 from fastcv.learning.models import FromScratch
 from fastcv.learning.optimizers import SGD

@@ -8,7 +8,6 @@ A file is `.safetensors`, or `.pth` / `.pt` read with torch's weights-only reade
 the "_orig_mod." that torch.compile adds.
 """
 
-import os
 import pickle
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
@@ -21,28 +20,23 @@ from safetensors.torch import save as serialized
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
+from fastcv import files
 from fastcv.suggest import did_you_mean
 
 _TORCH_FILES = (".pth", ".pt")
 
 
 def save(model: nn.Module, path: Path | str) -> None:
-    """Write the model's parameters and buffers as safetensors, all of the file or none of it.
+    """Write the model's parameters and buffers as safetensors, whole or not at all.
 
     Tensors that share memory are written once for each name, so that the file needs no model to
     be read.
     """
-    path = Path(path)
     state = {
         _clean(key): value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in model.state_dict().items()
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(serialized(state))  # `save_file` would make it its owner's alone
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    files.write_bytes(Path(path), serialized(state))  # `save_file` would make it its owner's alone
 
 
 def load(model: nn.Module, path: Path | str) -> None:

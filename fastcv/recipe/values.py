@@ -134,7 +134,8 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: it is not NAME or NAME/VARIANT, of letters, digits and the like.
     """
-    if not re.fullmatch(r"[\w][\w .,+()-]*(/[\w][\w .,+()-]*)?", name) or len(name) > 200:
+    part = r"\w[\w .,+()-]*"
+    if not isinstance(name, str) or len(name) > 200 or not re.fullmatch(f"{part}(/{part})?", name):
         raise ValueError(
             f"a recipe's name must be NAME or NAME/VARIANT, of letters, digits, spaces and _.+-, "
             f"got {name!r}"

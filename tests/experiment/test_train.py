@@ -8,8 +8,10 @@ from safetensors.torch import load_file
 from fastcv import catalogue
 from fastcv.data import Toy
 from fastcv.data.images import Images
+from fastcv.experiment.building import learner
 from fastcv.experiment.directory import Run
-from fastcv.experiment.train import changed, learner, train
+from fastcv.experiment.origin import changed
+from fastcv.experiment.train import train
 from fastcv.files import lock
 from fastcv.recipe import check
 from fastcv.recipes.digits import recipe as digits
@@ -304,7 +306,7 @@ def test_check_compares_a_run_with_its_report(tmp_path, capsys):
     ]
     assert run.summary["reported"] == {"valid_accuracy": 0.99, "parameters": 53_002}
     assert run.summary["verdicts"] == {"valid_accuracy": "within", "parameters": "within"}
-    said = "another experiment than the reported one: schedule.0.epochs: 10 → 2"
+    said = "not the reported experiment; changed: schedule.0.epochs: 10 → 2"
     assert capsys.readouterr().out.splitlines()[-2:] == [said, str(run.path)]
 
 

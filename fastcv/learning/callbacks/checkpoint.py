@@ -1,6 +1,5 @@
 """Everything a training needs to go on where it stopped, in one file, written after every epoch."""
 
-import os
 import pickle
 import random
 from collections.abc import Mapping
@@ -14,7 +13,11 @@ from fastai.learner import Learner
 from fastai.torch_core import to_device
 from fastcore.foundation import L
 
+from fastcv import files
 from fastcv.learning.lr_finder import Rates
+
+# What a checkpoint holds; an older one may lack "fit", the number of the fit in its stage.
+KEPT = ["stage", "epochs", "model", "optimizer", "rows", "steps", "found", "callbacks", "random"]
 
 
 class Checkpoint(Callback):
@@ -77,12 +80,8 @@ class Checkpoint(Callback):
             "callbacks": [_plain(callback.state()) for callback in _remembering(learn)],
             "random": random_state(learn),
         }
-        part = self.path.with_name(f".{self.path.name}.part")
-        with part.open("wb") as file:
+        with files.atomic(self.path) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut can leave the new name with an empty file
-        os.replace(part, self.path)
 
 
 def _plain(value: Any) -> Any:
@@ -112,12 +111,17 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"a run to resume must hold a checkpoint, {str(path)!r} does not exist")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"a checkpoint must be whole and hold plain data only, {str(path)!r} cannot be read "
-            f"({type(error).__name__}): begin the run anew"
+            f"({type(error).__name__}): start a new run"
         ) from error
+    if not isinstance(found, dict) or not set(KEPT) <= set(found):
+        raise ValueError(
+            f"a checkpoint must hold {', '.join(KEPT)}, {str(path)!r} does not: start a new run"
+        )
+    return found
 
 
 def prepare(learn: Learner, found: dict[str, Any]) -> None:
