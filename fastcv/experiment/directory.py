@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -32,7 +33,7 @@ from fastcv import catalogue
 from fastcv.files import read_csv, write_json
 from fastcv.recipe import Recipe, unflat
 from fastcv.recipe.addresses import TRUST
-from fastcv.recipe.aliases import NAMES, current_flat, current_metrics
+from fastcv.recipe.aliases import NAMES, current_changes, current_flat, current_metrics
 from fastcv.recipe.values import check_name
 
 PACKAGES = ("fastcv", "fastai", "torch", "torchvision", "wandb", "numpy", "pillow")
@@ -88,10 +89,14 @@ class Run:
 
     @property
     def started(self) -> dict[str, Any]:
-        """How it was started: name, smoke, settings and the flat recipe, by today's names."""
+        """How it was started: name, smoke, settings, changes, flat recipe, by today's names."""
         started = self._json("recipe.json")
         values = current_flat(started["flat"])
-        return started | {"name": NAMES.get(started["name"], started["name"]), "flat": values}
+        return started | {
+            "name": NAMES.get(started["name"], started["name"]),
+            "changed": current_changes(started.get("changed", {})),
+            "flat": values,
+        }
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -166,7 +171,13 @@ def finished(out: Path, *, smoke: bool = False) -> list[Run]:
 
 
 def create(
-    name: str, flat: dict[str, Any], out: Path, *, smoke: bool, settings: dict[str, Any]
+    name: str,
+    flat: dict[str, Any],
+    out: Path,
+    *,
+    smoke: bool,
+    settings: dict[str, Any],
+    changed: Mapping[str, tuple[Any, Any]] | None = None,
 ) -> Run:
     """Make the directory of a new run and write down what is going to run.
 
@@ -176,6 +187,7 @@ def create(
         out: the folder of all runs.
         smoke: whether it is a smoke run; its folder says so.
         settings: how it was started (device, wandb, file, cwd), for resuming.
+        changed: settings that differ from the recipe's file, as {key: (the file's, this run's)}.
     """
     check_name(name)
     folder = out / (name.replace("/", "-") + ("-smoke" if smoke else ""))
@@ -200,6 +212,7 @@ def create(
             "name": name,
             "smoke": smoke,
             "settings": settings,
+            "changed": changed or {},
             "rebuild": "fastcv.Run(path).recipe",
             "flat": flat,
         },

@@ -157,7 +157,14 @@ def train(
             "file": defining_file(recipe),
             "cwd": str(Path.cwd()),
         }
-        run = directory.create(recipe.name, values, Path(out), smoke=smoke, settings=settings)
+        run = directory.create(
+            recipe.name,
+            values,
+            Path(out),
+            smoke=smoke,
+            settings=settings,
+            changed=changed(recipe),
+        )
         tracked = None
     else:
         run = directory.Run(Path(resume))

@@ -6,9 +6,9 @@ import pytest
 from fastcv import catalogue
 from fastcv.experiment.words import measured
 from fastcv.report import gather
-from fastcv.report.gathering import arrange
-from fastcv.report.reading import read_summaries
-from fastcv.report.tables import blocks, short_cuts
+from fastcv.report.gather import arrange
+from fastcv.report.read import read_summaries
+from fastcv.report.tables import changed_rows, rows
 
 
 def of(experiments, name):
@@ -19,9 +19,9 @@ def of(experiments, name):
 def test_every_experiment_of_the_catalogue_is_there_in_its_order_and_not_run():
     experiments = gather([])
     assert [each.name for each in experiments] == [each.name for each in catalogue.entries()]
-    assert not any(each.results or each.altered for each in experiments)
+    assert not any(each.results or each.changed for each in experiments)
     assert of(experiments, "mnist_cnn/regularized").verdict("test_accuracy") == "not run"
-    assert {line.measured for each in experiments for line in blocks(each)[0].lines} == {"not run"}
+    assert {line.measured for each in experiments for line in rows(each)[0].lines} == {"not run"}
 
 
 def test_seeds_give_mean_and_sample_deviation_and_a_verdict(tmp_path, write_run):
@@ -61,21 +61,21 @@ def test_a_name_and_its_alias_share_results(tmp_path, write_run):
     assert of(experiments, "light_resnet_cifar10/model8").results == ()
 
 
-def test_changed_settings_make_a_short_cut_that_is_not_compared(tmp_path, write_run):
+def test_changed_settings_are_not_compared(tmp_path, write_run):
     short = ("schedule.0.epochs=2", "data.train_per_class=20")
     for seed, accuracy in ((0, 0.4), (1, 0.6)):
         write_run(tmp_path, "mnist_cnn/regularized", *short, seed=seed, test_accuracy=accuracy)
     found = of(gather([tmp_path]), "mnist_cnn/regularized")
     assert found.results == ()
     assert found.verdict("test_accuracy") == "not run"
-    assert found.altered[0].changed == {
+    assert found.changed[0].changed == {
         "data.train_per_class": (None, 20),
         "schedule.0.epochs": (15, 2),
     }
-    (cut,) = short_cuts(found)
-    assert cut.changed == ("data.train_per_class: None → 20", "schedule.0.epochs: 15 → 2")
-    assert (cut.epochs, cut.seeds) == ("2", "0, 1")
-    assert cut.measured == "50.00 ± 14.14 % test"
+    (row,) = changed_rows(found)
+    assert row.changed == ("data.train_per_class: None → 20", "schedule.0.epochs: 15 → 2")
+    assert (row.epochs, row.seeds) == ("2", "0, 1")
+    assert row.measured == "50.00 ± 14.14 % test"
 
 
 def test_where_data_lies_and_how_it_is_computed_changes_nothing(tmp_path, write_run):
@@ -88,10 +88,12 @@ def test_a_run_of_before_a_setting_was_there_counts_at_its_default(tmp_path, wri
         tmp_path, "digits", without=("data.test_validates", "data.channels"), valid_accuracy=0.9
     )
     # channels are 3 by default, and digits has 1; what validates is by default as digits has it
-    assert of(gather([tmp_path]), "digits").altered[0].changed == {"data.channels": (1, 3)}
+    assert of(gather([tmp_path]), "digits").changed[0].changed == {"data.channels": (1, 3)}
 
 
-def test_a_bar_is_beaten_or_not_and_its_final_weights_stand_for_a_best_epoch(tmp_path, write_run):
+def test_a_number_to_beat_is_beaten_or_not_and_its_final_weights_stand_for_a_best_epoch(
+    tmp_path, write_run
+):
     name = "light_resnet_cifar10/one_cycle"
     write_run(tmp_path / "a", name, test_accuracy=0.9148, train_accuracy=0.5)
     write_run(tmp_path / "b", name, best_test_accuracy=0.9147)
@@ -101,15 +103,15 @@ def test_a_bar_is_beaten_or_not_and_its_final_weights_stand_for_a_best_epoch(tmp
     assert not_beaten.verdict("best_test_accuracy") == "not beaten"
     assert measured(beaten, "best_test_accuracy") == "91.48 % (final weights)"
     assert measured(not_beaten, "best_test_accuracy") == "91.47 %"
-    assert beaten.bar.name == "light_resnet_cifar10"
-    assert beaten.bar.epochs == 70
+    assert beaten.original.name == "light_resnet_cifar10"
+    assert beaten.original.epochs == 70
 
 
 def test_smoke_runs_are_left_out_and_unfinished_ones_count_in_no_number(tmp_path, write_run):
     write_run(tmp_path, "digits", smoke=True, valid_accuracy=0.1)
     stopped = write_run(tmp_path, "digits", finished=False, epochs=4, seed=3)
     found = of(gather([tmp_path]), "digits")
-    assert found.results == found.altered == ()
+    assert found.results == found.changed == ()
     (run,) = found.unfinished
     assert (run.seed, run.epochs, run.path) == (3, 4, stopped)
 
@@ -134,13 +136,16 @@ def test_a_run_that_skipped_images_is_compared_with_nothing(tmp_path, write_run,
     edit_json(some / "summary.json", skipped_images=7)
     found = of(gather([tmp_path]), "mnist_cnn/regularized")
     assert found.values("test_accuracy") == [0.98]
-    (cut,) = short_cuts(found)
-    assert (cut.changed, cut.measured) == (("skipped images: 7",), "50.00 % test")
+    (row,) = changed_rows(found)
+    assert (row.changed, row.measured) == (("skipped images: 7",), "50.00 % test")
 
 
 @pytest.mark.parametrize(
     ("wrong", "why"),
-    [(float("nan"), "is no finite number: nan"), (98.0, "is not between 0 and 1: 98.0")],
+    [
+        (float("nan"), "must be a finite number, got nan"),
+        (98.0, "must be between 0 and 1, got 98.0"),
+    ],
 )
 def test_a_number_that_cannot_be_is_said_and_left_out(tmp_path, write_run, edit_json, wrong, why):
     for seed, accuracy in enumerate((0.98, wrong, 0.96)):
@@ -148,7 +153,7 @@ def test_a_number_that_cannot_be_is_said_and_left_out(tmp_path, write_run, edit_
     (first, *_) = (tmp_path / "digits").glob("*-seed1")
     lines = []
     found = of(gather([tmp_path], None, lines.append), "digits")
-    assert lines == [f"{first}: its valid_accuracy is left out, it {why}"]
+    assert lines == [f"{first}: valid_accuracy is left out: it {why}"]
     assert measured(found, "valid_accuracy") == "97.00 ± 1.41 % (2 of 3 seeds)"
     assert measured(found, "parameters") == "1"
     edit_json(run / "summary.json", seconds=float("inf"))
@@ -159,7 +164,7 @@ def test_devices_and_precisions_stand_in_lines_of_their_own(tmp_path, write_run)
     write_run(tmp_path, "digits", device_name="One(R) CPU @ 2GHz", seconds=7, valid_accuracy=0.8)
     write_run(tmp_path, "digits", device_name="Two", precision="bf16", valid_accuracy=0.9)
     found = of(gather([tmp_path]), "digits")
-    assert {(block.device, block.lines[0].measured) for block in blocks(found)} == {
+    assert {(row.device, row.lines[0].measured) for row in rows(found)} == {
         ("One @ 2GHz, fp32", "80.00 %"),
         ("Two, bf16", "90.00 %"),
     }
@@ -246,7 +251,7 @@ def test_a_run_with_a_value_of_another_kind_is_left_out_and_said(tmp_path, write
     lines = []
     experiments = gather([tmp_path], None, lines.append)
     assert [result.seed for result in of(experiments, "digits").results] == [99]
-    assert not any(each.own or each.altered for each in experiments)
+    assert not any(each.own or each.changed for each in experiments)
     assert len(lines) == len(BAD_FILES)
     assert all("left out, it cannot be read: " in line and "\n" not in line for line in lines)
 
@@ -291,7 +296,7 @@ def test_what_a_run_names_is_never_imported(tmp_path, write_run, edit_json, monk
     (tmp_path / "surprise.py").write_text("raise RuntimeError('imported')\n")
     values = json.loads((path / "recipe.json").read_text())["flat"]
     edit_json(path / "recipe.json", flat=values | {"model": "surprise:Net()"})
-    (result,) = of(gather([tmp_path]), "digits").altered
+    (result,) = of(gather([tmp_path]), "digits").changed
     assert result.changed["model"][1] == "surprise:Net()"
 
 

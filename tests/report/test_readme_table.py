@@ -7,8 +7,8 @@ import pytest
 
 from fastcv.report import gather, readme
 from fastcv.report.committed import portable
-from fastcv.report.gathering import arrange
-from fastcv.report.reading import read_summaries
+from fastcv.report.gather import arrange
+from fastcv.report.read import read_summaries
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "recipes" / "results"
@@ -34,8 +34,19 @@ def test_a_committed_command_says_no_place_of_one_machine(command, kept):
 
 
 def test_the_table_of_the_readme_is_that_of_the_committed_summaries():
-    said = readme.between((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert said == readme.results_table(arrange(read_summaries(RESULTS, fail)))
+    saved = arrange(read_summaries(RESULTS, fail))
+    text = readme.between((ROOT / "README.md").read_text(encoding="utf-8"))
+    table, sentence = text.split("\n\n")
+    assert table == readme.short_table(saved)
+    assert sentence.startswith(readme.rule(saved))
+    assert len(table.splitlines()) <= 2 + 15
+
+
+def test_the_table_of_all_results_is_that_of_the_committed_summaries():
+    text = readme.between((ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
+    assert text == readme.results_table(arrange(read_summaries(RESULTS, fail)))
+    for file in RESULTS.glob("*.json"):
+        assert f"| `{json.loads(file.read_text(encoding='utf-8'))['recipe']}`" in text
 
 
 def test_every_committed_summary_says_where_and_how_it_ran():
@@ -53,7 +64,7 @@ def test_every_committed_summary_says_where_and_how_it_ran():
 
 def test_what_a_committed_summary_says_it_changed_is_what_it_changed():
     for experiment in arrange(read_summaries(RESULTS, fail)):
-        for result in (*experiment.results, *experiment.altered):
+        for result in (*experiment.results, *experiment.changed):
             (stated,) = (
                 each
                 for each in read_summaries(RESULTS, fail)
@@ -73,22 +84,25 @@ def test_a_table_has_a_row_for_each_experiment_that_was_run(tmp_path, write_run)
     write_run(tmp_path, "mnist_cnn", "schedule.0.epochs=2", valid_accuracy=0.97)
     write_run(tmp_path, "digits", seed=4, valid_accuracy=0.98)
     head, _, *rows = readme.results_table(gather([tmp_path])).split("\n\n")[0].splitlines()
-    assert head == "| experiment | reported | measured | epochs | time | device | seeds |"
+    assert (
+        head
+        == "| experiment | reported | measured | within tolerance | epochs | time | device | seeds | revision |"
+    )
     assert rows == [
-        "| `digits` | none | 98.00 % validation | 10 | 60 s | A, fp32 | 4 |",
+        "| `digits` | none | 98.00 % validation |  | 10 | 60 s | A, fp32 | 4 | 0123abc |",
         "| `light_resnet_cifar10`, `light_resnet_cifar10/model5` "
         "| 91.47 % best test (Report 003, table 1, model 5) "
-        "| 90.00 % best test (within tolerance) | 70 | 60 s | A, fp32 | 0 |",
+        "| 90.00 % best test | yes | 70 | 60 s | A, fp32 | 0 | 0123abc |",
         "| `light_resnet_cifar10/one_cycle` "
-        "| to beat: 91.47 % best test (Report 003, table 1, model 5); its recipe: 70 epochs "
-        "| 91.66 % best test (beaten) | 20 | 36 min | A, fp32 | 0 |",
+        "| to beat: 91.47 % best test (Report 003, table 1, model 5) in 70 epochs "
+        "| 91.66 % best test | beaten | 20 | 36 min | A, fp32 | 0 | 0123abc |",
     ]
 
 
-def test_short_cuts_stand_below_the_table_with_what_they_changed(tmp_path, write_run):
+def test_changed_runs_stand_below_the_table_with_what_they_changed(tmp_path, write_run):
     write_run(tmp_path, "mnist_cnn", "schedule.0.epochs=2", valid_accuracy=0.97)
     said = readme.results_table(gather([tmp_path]))
-    assert said.startswith("No experiment was run yet.\n\n<details>\n<summary>1 short cut")
+    assert said.startswith("No experiment was run in full yet.\n\nRuns with changed settings")
     assert "| `mnist_cnn` | `schedule.0.epochs: 250 → 2` | 97.00 % validation | 2 | 60 s |" in said
     assert "98 %" not in said
 
@@ -98,13 +112,13 @@ def test_writing_keeps_what_stands_around_the_marks(tmp_path, write_run):
     experiments = gather([tmp_path / "runs"])
     file = tmp_path / "README.md"
     file.write_text(f"# Name\n\n{MARKS}\n\nAfter.\n", encoding="utf-8")
-    assert readme.write(file, experiments)
+    assert readme.write(file, readme.results_table(experiments))
     text = file.read_text(encoding="utf-8")
     assert text.startswith("# Name\n\n<!-- results")
     assert text.endswith("<!-- end of results -->\n\nAfter.\n")
     assert readme.between(text) == readme.results_table(experiments)
     assert "old" not in text
-    assert not readme.write(file, experiments)
+    assert not readme.write(file, readme.results_table(experiments))
 
 
 @pytest.mark.parametrize(
@@ -114,10 +128,10 @@ def test_a_readme_without_its_marks_is_left_as_it_is(tmp_path, text):
     file = tmp_path / "README.md"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="must hold the line"):
-        readme.write(file, [])
+        readme.write(file, "table")
     assert file.read_text(encoding="utf-8") == text
 
 
 def test_a_readme_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(ValueError, match="needs a README"):
-        readme.write(tmp_path / "README.md", [])
+    with pytest.raises(ValueError, match="needs a file to stand in"):
+        readme.write(tmp_path / "README.md", "table")

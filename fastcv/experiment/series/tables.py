@@ -4,10 +4,11 @@ import statistics
 from collections.abc import Sequence
 
 from fastcv.experiment import words
-from fastcv.experiment.comparison import HEADLINES, MEASURED_FIRST, Experiment, Result
+from fastcv.experiment.comparison import Experiment, Result
 from fastcv.experiment.series.jobs import Job
 from fastcv.experiment.train import SMOKE_NOTE
-from fastcv.recipe.metrics import MEASURES
+from fastcv.recipe.checks import VERDICTS
+from fastcv.recipe.metrics import HEADLINES, MEASURES, TTA_ACCURACY
 from fastcv.terminal import aligned
 
 COLUMNS = (
@@ -131,13 +132,13 @@ def _reported(experiment: Experiment) -> str:
     if metric not in experiment.numbers:
         return "-"
     said = f"{words.short(metric)} {words.number(metric, experiment.numbers[metric])}"
-    return f"to beat: {said}" if experiment.is_bar else said
+    return f"to beat: {said}" if experiment.to_beat else said
 
 
 def _measured(experiment: Experiment) -> list[str]:
-    """The headline, and beside an accuracy through views the plain one."""
+    """The headline, and beside an accuracy with TTA the plain one."""
     metrics = [experiment.headline]
-    if metrics == [MEASURED_FIRST]:
+    if metrics == [TTA_ACCURACY]:
         metrics += [metric for metric in HEADLINES if experiment.values(metric)][:1]
     return [
         f"{words.short(metric)} {words.measured(experiment, metric)}"
@@ -152,7 +153,7 @@ def _within(jobs: list[Job], experiment: Experiment, metric: str | None) -> str:
     if jobs[0].altered:
         return "altered"
     verdict = experiment.verdict(metric)
-    return words.WITHIN.get(verdict, verdict)
+    return VERDICTS.get(verdict, verdict)
 
 
 def _spread(values: list[float]) -> str:
