@@ -58,10 +58,9 @@ def report(
         saved = arrange(read_summaries(folder, warn))
         short = readmes.short_table(saved)
         if ALL_RESULTS.is_file():
-            short += f"\n\n{readmes.rule(saved)} All results: [{ALL_RESULTS}]({ALL_RESULTS})."
-        _between(README, short, write)
-        if ALL_RESULTS.is_file():
+            short += f" All results: [{ALL_RESULTS}]({ALL_RESULTS})."
             _between(ALL_RESULTS, readmes.results_table(saved), write)
+        _between(README, short, write)
     if readme or save_results is not None:
         return
     write(reports.as_text(experiments))

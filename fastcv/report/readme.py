@@ -54,7 +54,12 @@ def short_table(experiments: Sequence[Experiment]) -> str:
         seconds += [group for group in groups if group[0].to_beat][:1]
     kept = sorted((firsts + seconds)[:MOST], key=ran.index)
     found = [(group, max(rows(group[0]), key=lambda row: len(row.results))) for group in kept]
-    return _table(found) if found else NOTHING
+    if not found:
+        return NOTHING
+    return (
+        f"{_table(found)}\n\n{len(ran)} experiments of the catalogue were run in full. This table "
+        "shows each recipe itself, or the last of its variants that was run, and its one_cycle."
+    )
 
 
 def _run(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
@@ -136,11 +141,3 @@ def _around(text: str, file: Path) -> tuple[str, str]:
         )
     before, _, rest = text.partition(BEGIN)
     return before, rest.partition(END)[2]
-
-
-def rule(experiments: Sequence[Experiment]) -> str:
-    """Say which results `short_table` shows."""
-    return (
-        f"{len(_run(experiments))} experiments were run in full. This table shows each recipe "
-        "itself, or the last of its variants that was run, and its one_cycle variant."
-    )

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fastcv.experiment.comparison import Experiment, Result
 from fastcv.recipe.values import Reported
-from fastcv.report import charts, gather
+from fastcv.report import as_text, charts, gather
 from fastcv.report.document import compose
 from fastcv.report.markdown import code, escaped, table
 from fastcv.report.markdown import write as write_markdown
@@ -81,6 +81,29 @@ def test_pictures_stand_once_where_two_names_report_the_same(
     assert [title for title, _ in drawn] == [names[0]]
 
 
+def test_ones_own_come_first_and_what_was_not_run_is_folded(tmp_path, write_run):
+    runs = tmp_path / "runs"
+    write_run(runs, "vgg_cifar100/starter", valid_accuracy=0.25)
+    write_run(runs, "digits", "schedule.0.epochs=3", valid_accuracy=0.9)
+    write_run(
+        runs, "digits", "schedule.0.epochs=4", own_name="zebra", file="/z.py", valid_accuracy=0.9
+    )
+    document = compose(gather([runs]), tmp_path / "out")
+    assert [section.recipe for section in document.sections] == [
+        "zebra", "digits", "resnet_cifar100", "vgg_cifar100",
+    ]  # fmt: skip
+    assert [row.experiment.name for section in document.sections for row in section.rows] == [
+        "zebra", "resnet_cifar100/starter", "vgg_cifar100/starter",
+    ]  # fmt: skip
+    folded = [row.experiment.name for section in document.not_run for row in section.rows]
+    assert {"digits", "mnist_cnn", "vgg_cifar100/step01"} < set(folded)
+    assert "vgg_cifar100 (also vgg_cifar100/step15)" in document.missing
+    assert document.sections[1].ladder is None
+    assert document.sections[3].ladder is not None
+    text = as_text(gather([runs]))
+    assert text.index("\nzebra ") < text.index("\nresnet_cifar100/starter ")
+
+
 def test_the_first_line_counts_an_experiment_once_under_all_its_names():
     result = Result(recipe="a", seed=0, measured={}, epochs=1, seconds=1.0)
     short = replace(result, changed={"x": (1, 2)})
@@ -99,10 +122,8 @@ def test_a_ladder_draws_the_number_that_is_to_be_beaten():
     reported = Reported(source="1", valid_accuracy=0.65, test_accuracy=0.626)
     experiment = Experiment(name="a/one_cycle", reported=replace(reported, to_beat=True))
     assert charts.step_metric(experiment, "valid_accuracy") == "test_accuracy"
-    assert (
-        charts.step_metric(replace(experiment, reported=reported), "valid_accuracy")
-        == "valid_accuracy"
-    )
+    other = replace(experiment, reported=reported)
+    assert charts.step_metric(other, "valid_accuracy") == "valid_accuracy"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ import shutil
 import pytest
 
 from fastcv import catalogue
+from fastcv.experiment.train import train
 from fastcv.experiment.words import measured
+from fastcv.recipe import override
 from fastcv.report import gather
 from fastcv.report.gather import arrange
 from fastcv.report.read import read_summaries
@@ -78,6 +80,12 @@ def test_changed_settings_are_not_compared(tmp_path, write_run):
     assert row.measured == "50.00 ± 14.14 % test"
 
 
+def test_training_writes_down_what_it_changed_of_the_recipe(tmp_path):
+    short = override(catalogue.get_recipe("digits"), "schedule.0.epochs=1")
+    run = train(short, out=tmp_path, wandb="off", device="cpu", smoke=True)
+    assert run.started["changed"] == {"schedule.0.epochs": [10, 1]}
+
+
 def test_where_data_lies_and_how_it_is_computed_changes_nothing(tmp_path, write_run):
     write_run(tmp_path, "digits", "data.path=elsewhere", "precision=fp32", valid_accuracy=0.98)
     assert len(of(gather([tmp_path]), "digits").results) == 1
@@ -91,9 +99,7 @@ def test_a_run_of_before_a_setting_was_there_counts_at_its_default(tmp_path, wri
     assert of(gather([tmp_path]), "digits").changed[0].changed == {"data.channels": (1, 3)}
 
 
-def test_a_number_to_beat_is_beaten_or_not_and_its_final_weights_stand_for_a_best_epoch(
-    tmp_path, write_run
-):
+def test_final_weights_may_beat_the_best_epoch_of_a_report(tmp_path, write_run):
     name = "light_resnet_cifar10/one_cycle"
     write_run(tmp_path / "a", name, test_accuracy=0.9148, train_accuracy=0.5)
     write_run(tmp_path / "b", name, best_test_accuracy=0.9147)
@@ -142,18 +148,15 @@ def test_a_run_that_skipped_images_is_compared_with_nothing(tmp_path, write_run,
 
 @pytest.mark.parametrize(
     ("wrong", "why"),
-    [
-        (float("nan"), "must be a finite number, got nan"),
-        (98.0, "must be between 0 and 1, got 98.0"),
-    ],
+    [(float("nan"), "a finite number, got nan"), (98.0, "between 0 and 1, got 98.0")],
 )
-def test_a_number_that_cannot_be_is_said_and_left_out(tmp_path, write_run, edit_json, wrong, why):
+def test_an_impossible_number_is_left_out_and_said(tmp_path, write_run, edit_json, wrong, why):
     for seed, accuracy in enumerate((0.98, wrong, 0.96)):
         run = write_run(tmp_path, "digits", seed=seed, valid_accuracy=accuracy, parameters=1)
     (first, *_) = (tmp_path / "digits").glob("*-seed1")
     lines = []
     found = of(gather([tmp_path], None, lines.append), "digits")
-    assert lines == [f"{first}: valid_accuracy is left out: it {why}"]
+    assert lines == [f"{first}: valid_accuracy is left out: it must be {why}"]
     assert measured(found, "valid_accuracy") == "97.00 ± 1.41 % (2 of 3 seeds)"
     assert measured(found, "parameters") == "1"
     edit_json(run / "summary.json", seconds=float("inf"))
@@ -205,6 +208,81 @@ def test_a_recipe_of_ones_own_is_listed_last_with_what_it_says_is_reported(tmp_p
     assert (found.name, found.own, found.epochs) == ("mine", True, 3)
     assert found.verdict("test_accuracy") == "below"
     assert found.reported.source == "004, 1b"
+
+
+def write_own(write_run, out, day, epochs, filed=3, stated=True, **measured):
+    """A run of one's own file, which has `filed` epochs; without what it changed, an older one."""
+    changed = {"schedule.0.epochs": (filed, epochs)} if stated and epochs != filed else None
+    path = write_run(
+        out, "digits", f"schedule.0.epochs={epochs}", file="/home/mine.py", own_name="mine",
+        changed=changed, **measured,
+    )  # fmt: skip
+    if not stated:
+        started = json.loads((path / "recipe.json").read_text())
+        del started["changed"]
+        (path / "recipe.json").write_text(json.dumps(started))
+    return path.rename(path.with_name(f"202001{day:02}-000000-seed0"))
+
+
+def test_an_experiment_of_ones_own_is_what_its_file_says(tmp_path, write_run):
+    write_own(write_run, tmp_path, 1, epochs=3, valid_accuracy=0.9)
+    write_own(write_run, tmp_path, 2, epochs=7, valid_accuracy=0.8)
+    mine = of(gather([tmp_path]), "mine")
+    assert mine.epochs == 3
+    assert mine.values("valid_accuracy") == [0.9]
+    (row,) = changed_rows(mine)
+    assert row.changed == ("schedule.0.epochs: 3 → 7",)
+
+
+def test_an_edited_file_is_a_new_experiment_of_ones_own(tmp_path, write_run):
+    write_own(write_run, tmp_path, 1, epochs=3, valid_accuracy=0.9)
+    write_own(write_run, tmp_path, 2, epochs=7, filed=7, valid_accuracy=0.8)
+    mine = of(gather([tmp_path]), "mine")
+    assert (mine.epochs, mine.values("valid_accuracy")) == (7, [0.8])
+    assert [row.changed for row in changed_rows(mine)] == [("schedule.0.epochs: 7 → 3",)]
+
+
+def test_runs_that_all_changed_something_are_not_the_experiment_of_ones_own(tmp_path, write_run):
+    write_own(write_run, tmp_path, 1, epochs=5, valid_accuracy=0.9)
+    write_own(write_run, tmp_path, 2, epochs=7, valid_accuracy=0.8)
+    mine = of(gather([tmp_path]), "mine")
+    assert (mine.epochs, mine.results) == (3, ())
+    assert {row.changed for row in changed_rows(mine)} == {
+        ("schedule.0.epochs: 3 → 5",),
+        ("schedule.0.epochs: 3 → 7",),
+    }
+
+
+def test_older_runs_of_ones_own_do_not_say_what_they_changed_and_the_newest_counts(
+    tmp_path, write_run
+):
+    write_own(write_run, tmp_path, 1, epochs=3, stated=False, valid_accuracy=0.9)
+    write_own(write_run, tmp_path, 2, epochs=7, stated=False, valid_accuracy=0.8)
+    mine = of(gather([tmp_path]), "mine")
+    assert (mine.epochs, mine.values("valid_accuracy")) == (7, [0.8])
+
+
+def test_a_changed_run_that_is_another_variant_counts_as_that_one(tmp_path, write_run):
+    recipe = catalogue.get_recipe("digits")
+    stated = {"schedule.0.epochs": (3, recipe.schedule[0].epochs)}
+    write_run(tmp_path, "digits", changed=stated, valid_accuracy=0.9)
+    (result,) = of(gather([tmp_path]), "digits").results
+    assert not result.changed
+
+
+def test_other_metrics_are_lines_with_nothing_reported(tmp_path, write_run):
+    write_run(
+        tmp_path, "mnist_cnn/regularized", test_accuracy=0.98, test_f1_score=0.97531,
+        valid_top5_accuracy=0.999, valid_note="good", test_broken=float("nan"), other=3,
+    )  # fmt: skip
+    lines = []
+    (row,) = rows(of(gather([tmp_path], None, lines.append), "mnist_cnn/regularized"))
+    assert [tuple(line) for line in row.lines if line.reported == "none"] == [
+        ("test f1 score", "none", "0.9753", ""),
+        ("validation top5 accuracy", "none", "99.90 %", ""),
+    ]
+    assert len(lines) == 1
+    assert "test_broken is left out: it must be a finite number" in lines[0]
 
 
 def test_a_broken_run_is_a_line_of_warning_and_the_others_are_read(tmp_path, write_run):

@@ -36,10 +36,9 @@ def test_a_committed_command_says_no_place_of_one_machine(command, kept):
 def test_the_table_of_the_readme_is_that_of_the_committed_summaries():
     saved = arrange(read_summaries(RESULTS, fail))
     text = readme.between((ROOT / "README.md").read_text(encoding="utf-8"))
-    table, sentence = text.split("\n\n")
-    assert table == readme.short_table(saved)
-    assert sentence.startswith(readme.rule(saved))
-    assert len(table.splitlines()) <= 2 + 15
+    assert text.startswith(readme.short_table(saved))
+    assert text.endswith("All results: [docs/results.md](docs/results.md).")
+    assert sum(line.startswith("| `") for line in text.splitlines()) <= 15
 
 
 def test_the_table_of_all_results_is_that_of_the_committed_summaries():
@@ -84,10 +83,9 @@ def test_a_table_has_a_row_for_each_experiment_that_was_run(tmp_path, write_run)
     write_run(tmp_path, "mnist_cnn", "schedule.0.epochs=2", valid_accuracy=0.97)
     write_run(tmp_path, "digits", seed=4, valid_accuracy=0.98)
     head, _, *rows = readme.results_table(gather([tmp_path])).split("\n\n")[0].splitlines()
-    assert (
-        head
-        == "| experiment | reported | measured | within tolerance | epochs | time | device | seeds | revision |"
-    )
+    columns = head.strip("| ").split(" | ")
+    assert columns[:4] == ["experiment", "reported", "measured", "within tolerance"]
+    assert columns[4:] == ["epochs", "time", "device", "seeds", "revision"]
     assert rows == [
         "| `digits` | none | 98.00 % validation |  | 10 | 60 s | A, fp32 | 4 | 0123abc |",
         "| `light_resnet_cifar10`, `light_resnet_cifar10/model5` "
@@ -97,6 +95,42 @@ def test_a_table_has_a_row_for_each_experiment_that_was_run(tmp_path, write_run)
         "| to beat: 91.47 % best test (Report 003, table 1, model 5) in 70 epochs "
         "| 91.66 % best test | beaten | 20 | 36 min | A, fp32 | 0 | 0123abc |",
     ]
+
+
+def test_the_short_table_has_two_rows_a_recipe_and_no_more_than_fit(
+    tmp_path, write_run, monkeypatch
+):
+    for variant in ("", "/regularized", "/one_cycle"):
+        write_run(tmp_path, f"mnist_cnn{variant}", valid_accuracy=0.9, test_accuracy=0.9)
+    for variant in ("starter", "step01", "step02", "one_cycle"):
+        write_run(tmp_path, f"vgg_cifar100/{variant}", valid_accuracy=0.2)
+    write_run(tmp_path, "digits", own_name="mine", file="/m.py", valid_accuracy=0.9)
+    write_run(tmp_path, "digits", device_name="B", seed=1, valid_accuracy=0.9)
+    write_run(tmp_path, "digits", device_name="B", seed=2, valid_accuracy=0.9)
+
+    def listed():
+        lines = readme.short_table(gather([tmp_path])).splitlines()
+        return [line.split("`")[1] for line in lines if line.startswith("| `")]
+
+    assert "| B, fp32 | 1, 2 |" in readme.short_table(gather([tmp_path]))
+    assert listed() == [
+        *("digits", "mnist_cnn", "mnist_cnn/one_cycle"),
+        *("resnet_cifar100/starter", "vgg_cifar100/step02", "vgg_cifar100/one_cycle"),
+    ]
+    monkeypatch.setattr(readme, "MOST", 5)
+    assert listed() == [
+        *("digits", "mnist_cnn", "mnist_cnn/one_cycle"),
+        *("resnet_cifar100/starter", "vgg_cifar100/step02"),
+    ]
+
+
+def test_a_row_without_a_revision_says_so(tmp_path, write_run, edit_json):
+    for seed, revision in enumerate(("0123abcdef-changed", None)):
+        run = write_run(tmp_path, "digits", seed=seed, valid_accuracy=0.9)
+        edit_json(run / "environment.json", git_revision=revision)
+    assert "| 0, 1 | 0123abc with local changes, no revision |" in readme.results_table(
+        gather([tmp_path])
+    )
 
 
 def test_changed_runs_stand_below_the_table_with_what_they_changed(tmp_path, write_run):

@@ -103,6 +103,17 @@ def test_saved_results_are_the_runs_and_the_readme_is_written_from_them(here, wr
     assert invoke("--readme", "--results", "results") == "README.md: is up to date\n"
 
 
+def test_the_readme_refers_to_all_results_where_they_have_a_file(here, write_run):
+    write_run(here / "runs", "digits", valid_accuracy=0.98)
+    (here / "docs").mkdir()
+    for file in ("README.md", "docs/results.md"):
+        (here / file).write_text(f"{readme.BEGIN}\n{readme.END}\n", encoding="utf-8")
+    output = invoke("--save-results", "results", "--readme")
+    assert output.splitlines()[1:] == ["docs/results.md: written", "README.md: written"]
+    assert "(docs/results.md)" in (here / "README.md").read_text(encoding="utf-8")
+    assert "| `digits` |" in (here / "docs" / "results.md").read_text(encoding="utf-8")
+
+
 def test_saved_summaries_are_reported_as_the_runs_are(here, write_run):
     write_run(here / "runs", "digits", "schedule.0.epochs=1", valid_accuracy=0.5)
     write_run(here / "runs", "mnist_cnn/regularized", test_accuracy=0.98)
