@@ -3,9 +3,10 @@
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin
 
 from fastcv.recipe.checks import compare
 from fastcv.recipe.metrics import HEADLINES, TTA_ACCURACY
@@ -13,9 +14,7 @@ from fastcv.recipe.values import Reported
 
 SKIPPED = "skipped images"  # the key in `Result.changed` for images that could not be read
 
-_TEXTS = ("recipe", "device", "device_name", "precision", "command")
-_COUNTS = ("seed", "epochs", "skipped")
-_MAPPINGS = ("measured", "packages", "settings", "reported", "changed")
+_KINDS = {str: "a text", int: "a whole number", bool: "true or false", Mapping: "names with values"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,22 +68,11 @@ class Result:
 
     def __post_init__(self) -> None:
         """Check the types: the values come from files, which may hold anything."""
-        for name in _TEXTS:
-            _must(name, getattr(self, name), str, "a text")
-        for name in _COUNTS:
-            _must(name, getattr(self, name), int, "a whole number")
-        for name in _MAPPINGS:
-            _must(name, getattr(self, name), Mapping, "names with values")
-        _must("git_revision", self.git_revision, str | None, "a text")
-        _must("own", self.own, bool, "true or false")
-        for name in ("seconds", "warmup_seconds", "images_per_second"):
-            value = getattr(self, name)
-            if value is None and name != "seconds":
-                continue
-            if not is_finite(value) or value < 0:
-                raise ValueError(f"{name} must be a finite number from 0 on, got {value!r:.40}")
+        _check_types(self)
         if self.reported:
             _check_reported(self.reported)
+        if not all(len(pair) == 2 for pair in self.changed.values()):
+            raise ValueError(f"changed must hold pairs of values, got {self.changed!r:.40}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +99,8 @@ class Unfinished:
     own: bool = False
 
     def __post_init__(self) -> None:
-        """Check the types of what the run's files hold."""
-        _must("recipe", self.recipe, str, "a text")
-        _must("seed", self.seed, int, "a whole number")
+        """Check the types: the values come from files, which may hold anything."""
+        _check_types(self)
 
 
 def is_finite(value: Any) -> bool:
@@ -126,9 +113,18 @@ def is_finite(value: Any) -> bool:
         return False
 
 
-def _must(name: str, value: Any, kind: Any, what: str) -> None:
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{name} must be {what}, got {value!r:.40}")
+def _check_types(values: Any) -> None:
+    """Check the fields of a dataclass; numbers with a fraction are times and speeds."""
+    for each in fields(values):
+        value, kinds = getattr(values, each.name), get_args(each.type) or (each.type,)
+        kind = get_origin(each.type) if get_origin(each.type) is Mapping else kinds[0]
+        if value is None and NoneType in kinds:
+            continue
+        if kind is float:
+            if not is_finite(value) or value < 0:
+                raise ValueError(f"{each.name} must be a finite number >= 0, got {value!r:.40}")
+        elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise ValueError(f"{each.name} must be {_KINDS[kind]}, got {value!r:.40}")
 
 
 def _check_reported(values: Mapping[str, Any]) -> None:
@@ -136,12 +132,10 @@ def _check_reported(values: Mapping[str, Any]) -> None:
         reported = Reported(**values)
     except TypeError as error:
         raise ValueError(f"reported must hold the fields of Reported: {error}") from error
-    _must("reported source", reported.source, str, "a text")
-    numbers = reported.numbers() | {
-        "tolerance": reported.tolerance,
-        "loss_tolerance": reported.loss_tolerance,
-    }
-    for name, value in numbers.items():
+    if not isinstance(reported.source, str):
+        raise ValueError(f"reported source must be a text, got {reported.source!r:.40}")
+    tolerances = {name: getattr(reported, name) for name in ("tolerance", "loss_tolerance")}
+    for name, value in (reported.numbers() | tolerances).items():
         if not is_finite(value):
             raise ValueError(f"reported {name} must be a finite number, got {value!r:.40}")
 

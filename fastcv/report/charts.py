@@ -187,13 +187,7 @@ def steps(experiments: Sequence[Experiment]) -> list[Experiment]:
 
 
 def ladder(recipe: str, experiments: Sequence[Experiment], metric: str) -> Figure:
-    """Draw the experiments of one recipe as steps, reported and measured side by side.
-
-    Args:
-        recipe: its name.
-        experiments: the steps in order, from the top.
-        metric: an accuracy.
-    """
+    """Draw the experiments of a recipe as steps from the top, reported and measured accuracy."""
     shown = steps(experiments)
     figure = style.blank(
         f"{recipe}: {name(metric)}, reported and measured", height=1.3 + ROW * len(shown)
@@ -207,11 +201,9 @@ def ladder(recipe: str, experiments: Sequence[Experiment], metric: str) -> Figur
         _reported_bar(axes, row, each, nearest, note)
         _measured_bar(axes, row, each, nearest, note)
     names = [_step(each, experiments[0]) for each in shown]
-    axes.set_yticks(range(len(shown)), names, parse_math=False)
-    axes.set_ylim(len(shown) - 0.4, -0.6)
+    _name_rows(axes, names)
     axes.set_xlim(0, 1.12)
     axes.set_xticks([tenth / 5 for tenth in range(6)])
-    axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     for look, label in (
         ({"color": REPORTED}, "reported"),
@@ -221,6 +213,13 @@ def ladder(recipe: str, experiments: Sequence[Experiment], metric: str) -> Figur
         axes.barh(0, 0, label=label, **look)
     style.legend(axes, columns=3)
     return figure
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a chart, from the top."""
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
 
 
 def _step(each: Experiment, recipe: Experiment) -> str:
@@ -256,15 +255,8 @@ def _measured_bar(axes: Axes, row: int, each: Experiment, metric: str, note: str
 
 def _write(axes: Axes, x: float, y: float, text: str, color: str) -> None:
     """Write 4 points beside the end of a bar."""
-    axes.annotate(
-        text,
-        (x, y),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=SMALL,
-        color=color,
-    )
+    place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+    axes.annotate(text, (x, y), fontsize=SMALL, color=color, **place)
 
 
 def compared(experiments: Sequence[Experiment]) -> list[Experiment]:
@@ -279,11 +271,7 @@ def compared(experiments: Sequence[Experiment]) -> list[Experiment]:
 
 
 def differences(experiments: Sequence[Experiment]) -> Figure:
-    """Draw how far each measured headline lies from the reported one, in percentage points.
-
-    Args:
-        experiments: as `compared` returns them, at least one.
-    """
+    """Draw how far the headlines of `compared` experiments lie from the reported ones."""
     figure = style.blank("Measured minus reported", height=1.5 + 0.36 * len(experiments))
     axes = figure.subplots()
     style.dress(axes, x="percentage points; the band is the tolerance", y="")
@@ -313,16 +301,10 @@ def differences(experiments: Sequence[Experiment]) -> Figure:
         farthest = max(farthest, abs(away) + spread, band)
     axes.set_xlim(-1.15 * farthest, 1.35 * farthest)
     names = [f"{each.name}, {short(each.headline)}" for each in experiments]
-    axes.set_yticks(range(len(experiments)), names, parse_math=False)
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(experiments) - 0.4, -0.6)
-    for label, verdict in (
-        ("within tolerance", "within"),
-        ("outside it", "above"),
-        (BEATEN, BEATEN),
-        (NOT_BEATEN, NOT_BEATEN),
-    ):
-        color, marker = _MARKS[verdict]
+    _name_rows(axes, names)
+    labels = {"within": "within tolerance", "above": "outside it"}
+    for verdict in ("within", "above", BEATEN, NOT_BEATEN):
+        (color, marker), label = _MARKS[verdict], labels.get(verdict, verdict)
         axes.plot([], [], color=color, marker=marker, linestyle="none", label=label)
     style.legend(axes, columns=4)
     return figure

@@ -52,15 +52,7 @@ READING = (
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One recipe with its variants.
-
-    Args:
-        recipe: its name.
-        summary: one line.
-        rows: of its experiments.
-        changed: rows of changed runs.
-        ladder: a chart of its variants as steps.
-    """
+    """One recipe with its variants: their rows, those of changed runs, and a chart of steps."""
 
     recipe: str
     summary: str
@@ -110,14 +102,7 @@ def compose(
     warnings: Sequence[str] = (),
     warn: Callable[[str], None] = lambda line: None,
 ) -> Document:
-    """Put a report together, and draw its own charts.
-
-    Args:
-        experiments: as `gather` returns them.
-        folder: for the charts.
-        warnings: lines about what could not be read.
-        warn: takes a line for every picture that cannot be read.
-    """
+    """Put a report together as `fastcv.report.write` does, and draw its charts into a folder."""
     lines = list(warnings)
 
     def note(line: str) -> None:

@@ -39,12 +39,7 @@ def gather(
 
 
 def arrange(results: Iterable[Result], unfinished: Iterable[Unfinished] = ()) -> list[Experiment]:
-    """Return the catalogue's experiments, then the user's, each with what belongs to it.
-
-    Args:
-        results: the newest of a seed first.
-        unfinished: likewise.
-    """
+    """Return the catalogue's experiments, then the user's, each with its runs, the newest first."""
     entries = catalogue.entries()
     recipes = {entry.name: catalogue.get_recipe(entry.name) for entry in entries}
     flats = {name: flat(recipe) for name, recipe in recipes.items()}

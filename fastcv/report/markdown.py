@@ -57,12 +57,7 @@ def result_table(rows: Iterable[Row]) -> str:
 
 
 def changed_table(rows: Iterable[Row], *, revision: bool = False) -> str:
-    """Set rows of changed runs as a table: what they changed, and no reported number.
-
-    Args:
-        rows: as `changed_rows` returns them.
-        revision: whether to add a column with the revision of fastcv.
-    """
+    """Set rows of changed runs as a table, with the revision of fastcv where wanted."""
     return table(
         tables.CHANGED_COLUMNS + (("revision",) if revision else ()),
         (

@@ -44,12 +44,9 @@ CHARTS = (
 
 
 def write(experiments: Sequence[Experiment], folder: Path, say: Callable[[str], None]) -> None:
-    """Write report_wandb.json, and publish the report where there is an account.
+    """Write report_wandb.json into a folder, and publish the report where there is an account.
 
-    Args:
-        experiments: as `gather` returns them.
-        folder: an existing folder for the file.
-        say: takes the file, and then the report's address or why it has none.
+    `say` takes the file, and then the report's address or why it has none.
 
     Raises:
         ValueError: the extra is not installed, or the server refused the report after the file was

@@ -317,6 +317,8 @@ BAD_FILES = [
     ("environment.json", {"device_name": None}),
     ("environment.json", {"command": None}),
     ("recipe.json", {"name": 5}),
+    ("recipe.json", {"changed": {"schedule": [1]}}),
+    ("recipe.json", {"changed": []}),
     ("recipe.json", {"flat": {"seed": "0"}}),
     ("recipe.json", {"flat": {"seed": 0, "reported.nonsense": 1}}),
 ]
