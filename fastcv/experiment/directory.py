@@ -28,7 +28,7 @@ from fastcv import catalogue
 from fastcv.files import LOCK, read_csv, write_json
 from fastcv.recipe import Checks, Recipe, check, unflat
 from fastcv.recipe.addresses import TRUST, is_address, is_public
-from fastcv.recipe.aliases import NAMES, current_flat, current_metrics
+from fastcv.recipe.aliases import NAMES, current_changes, current_flat, current_metrics
 from fastcv.recipe.values import check_name
 
 if TYPE_CHECKING:
@@ -164,7 +164,12 @@ class Run:
             raise self._damaged(f"text or null as {', '.join(_SETTINGS)} in 'settings'")
         name = NAMES.get(started["name"], started["name"])
         check_name(name)
-        return started | {"name": name, "flat": current_flat(values)}
+        changes = started.get("changed", {})
+        pairs = changes.values() if isinstance(changes, dict) else [changes]
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            raise self._damaged("a pair of values for each key of 'changed'")
+        today = {"name": name, "changed": current_changes(changes), "flat": current_flat(values)}
+        return started | today
 
     def _damaged(self, wanted: str) -> ValueError:
         return ValueError(
@@ -252,7 +257,13 @@ def finished(out: Path, *, smoke: bool = False) -> list[Run]:
 
 
 def create(
-    name: str, flat: dict[str, Any], out: Path, *, smoke: bool, settings: dict[str, Any]
+    name: str,
+    flat: dict[str, Any],
+    out: Path,
+    *,
+    smoke: bool,
+    settings: dict[str, Any],
+    changed: Mapping[str, tuple[Any, Any]] | None = None,
 ) -> Run:
     """Make the directory of a new run, and write down what is about to run.
 
@@ -262,6 +273,7 @@ def create(
         out: the folder of all runs.
         smoke: whether it is a smoke run; then its folder is named NAME-smoke.
         settings: how it is started (device, wandb, file, cwd), for resuming.
+        changed: settings that differ from the recipe's file, as {key: (the file's, this run's)}.
 
     Raises:
         ValueError: the name cannot name a folder, or `out` is no folder or not writable.
@@ -277,6 +289,7 @@ def create(
             "name": name,
             "smoke": smoke,
             "settings": settings,
+            "changed": changed or {},
             "rebuild": "fastcv.Run(path).recipe",
             "flat": flat,
         },

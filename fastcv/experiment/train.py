@@ -141,7 +141,9 @@ def _refuse_mistakes(recipe: Recipe, wandb: str, stopped: Run | None) -> None:
 
 def _new_run(recipe: Recipe, values: dict[str, Any], out: Path, *, smoke: bool, **how: Any) -> Run:
     settings = how | {"file": defining_file(recipe), "cwd": str(Path.cwd())}
-    return directory.create(recipe.name, values, out, smoke=smoke, settings=settings)
+    return directory.create(
+        recipe.name, values, out, smoke=smoke, settings=settings, changed=changed(recipe)
+    )
 
 
 @contextmanager

@@ -270,7 +270,7 @@ def test_table_shows_views_and_plain_where_nothing_is_reported(tmp_path):
     rows = [{"tta_accuracy": 0.94, "test_accuracy": 0.93}] * 2
     jobs = measured_jobs(tmp_path, replace(catalogue.get_recipe("digits"), name="speed"), rows)
     shown = table(jobs)
-    assert "test through views 94.00 ± 0.00 %, test 93.00 ± 0.00 % (n = 2)" in shown
+    assert "test with TTA 94.00 ± 0.00 %, test 93.00 ± 0.00 % (n = 2)" in shown
     assert shown.splitlines()[1].split()[-3:] == ["-", "2", "run"]  # no warm-up was taken
 
 

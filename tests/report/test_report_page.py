@@ -105,6 +105,11 @@ def test_tables_and_figures_are_there_and_nothing_is_fetched(browser, page):
             assert any(alt.startswith(shown) and name in alt for alt in alts), (shown, name)
     assert any("vgg" not in alt and "light_resnet_cifar10/model0 91.28 %" in alt for alt in alts)
     assert any("mnist_cnn/regularized +0.77" in alt for alt in alts)
+    folded = browser.execute_script(
+        "const folds = [...document.querySelectorAll('details')];"
+        "const names = folds.map(f => [f.open, f.querySelector('summary').innerText]);"
+        "folds.forEach(f => f.open = true); return names"
+    )
     rows = browser.execute_script(
         "return [...document.querySelectorAll('table.results tbody tr.first')]"
         ".map(row => [...row.cells].map(cell => cell.innerText.trim()))"
@@ -113,6 +118,8 @@ def test_tables_and_figures_are_there_and_nothing_is_fetched(browser, page):
     assert set(named) == {
         entry.name for entry in catalogue.entries() if entry.name.partition("/")[0] in RECIPES
     }
+    count = len(named) - 3  # two were run, and one has two names
+    assert folded == [[False, f"{count} experiments of the catalogue were not run in full"]]
     assert named["mnist_cnn/regularized"][1:] == [
         "test accuracy", "98.23 %", "99.00 ± 0.71 %", "✓ yes", "15", "60 s", "A, fp32", "0, 1",
     ]  # fmt: skip

@@ -71,7 +71,7 @@ def ladder(folder):
                 result(folder, "net_data", 0, "aaaa", test_accuracy=0.91, best_test_accuracy=0.92),
                 result(folder, "net_data", 1, "bbbb", test_accuracy=0.93, best_test_accuracy=0.94),
             ),
-            altered=(
+            changed=(
                 result(folder, "net_data", 0, "cccc", {"data.size": (32, 16)}, test_accuracy=0.5),
             ),
         ),

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from fastcv.experiment import words
 from fastcv.experiment.building import SMOKE_NOTE
-from fastcv.experiment.comparison import HEADLINES, MEASURED_FIRST, Experiment, Result
+from fastcv.experiment.comparison import Experiment, Result
 from fastcv.experiment.series.jobs import Job
-from fastcv.recipe.metrics import MEASURES
+from fastcv.recipe.checks import VERDICTS
+from fastcv.recipe.metrics import HEADLINES, MEASURES, TTA_ACCURACY
 from fastcv.terminal import aligned
 
 COLUMNS = (
@@ -130,13 +131,13 @@ def _reported(experiment: Experiment) -> str:
     if metric not in experiment.numbers:
         return "-"
     reported = f"{words.short(metric)} {words.number(metric, experiment.numbers[metric])}"
-    return f"to beat: {reported}" if experiment.is_bar else reported
+    return f"to beat: {reported}" if experiment.to_beat else reported
 
 
 def _measured(experiment: Experiment) -> list[str]:
     """Return the headline metric, and for an accuracy with TTA also the plain one."""
     metrics = [experiment.headline]
-    if metrics == [MEASURED_FIRST]:
+    if metrics == [TTA_ACCURACY]:
         metrics += [metric for metric in HEADLINES if experiment.values(metric)][:1]
     return [
         f"{words.short(metric)} {words.measured(experiment, metric)}"
@@ -151,7 +152,7 @@ def _within(jobs: list[Job], experiment: Experiment, metric: str | None) -> str:
     if jobs[0].changed:
         return "changed"
     verdict = experiment.verdict(metric)
-    return words.WITHIN.get(verdict, verdict)
+    return VERDICTS.get(verdict, verdict)
 
 
 def _mean(values: list[float]) -> str:
