@@ -13,6 +13,7 @@ from fastcv.experiment.train import learner
 from fastcv.learning.learner import Learner
 from fastcv.learning.stages.schedules import OneCycle
 from fastcv.recipe.values import Recipe
+from fastcv.terminal import Bar
 
 
 class Terminal(io.StringIO):
@@ -32,8 +33,7 @@ class FastTraining:
 
     def __init__(self, learn: Learner):
         self.learn = learn
-        learn.epoch_lines.stream = Terminal()
-        learn.epoch_lines.live = True
+        learn.epoch_lines.bar = Bar(Terminal())
 
     def __call__(self, clock: Clock) -> None:
         """Train until the clock says stop."""

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 import PIL
 
-from fastcv.data.bar import with_bar
 from fastcv.data.decoding import Decoding
+from fastcv.terminal import with_bar
 
 # Pixels that come as arrays, as the original CIFAR files give them, are not written to a file
 # below this many bytes: reading it back would take longer than putting them together anew.
