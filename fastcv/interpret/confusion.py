@@ -1,4 +1,4 @@
-"""The confusion matrix, of ten classes or of two hundred."""
+"""The confusion matrix, for ten classes or for two hundred."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,29 +11,28 @@ from fastcv.interpret.style import GRAY, INK, LABEL, SMALL, blank, percent
 MOST_NUMBERED = 20  # classes up to which cells hold numbers
 MOST_NAMED = 40  # classes up to which rows and columns have names
 PAIRS = 20
-# Steeper near 0: the errors of a good net are a few percent of a class and must still show.
+# Steeper near 0: a good net's errors are a few percent of a class, and must be visible.
 SHARE = PowerNorm(gamma=0.5, vmin=0, vmax=1)
 
 
 def confusion_matrix(
     predictions: Predictions, *, title: str = "Confusion matrix", smoke: bool = False
 ) -> Figure:
-    """Draw which classes are taken for which: true classes in rows, predicted ones in columns.
+    """Draw a confusion matrix: true classes in rows, predicted ones in columns.
 
-    The color is a cell's share of its row. Up to 20 classes the cells hold counts; beyond, the
-    most confused pairs stand beside the matrix. The row of a class without images stays empty.
+    A cell's color is its share of the row. With up to 20 classes the cells hold counts; with more,
+    the most confused pairs are listed beside the matrix. A class without images has an empty row.
 
     Args:
-        predictions: of N images.
-        title: stands before the accuracy and the number of images.
-        smoke: say on the figure that this was a smoke run.
+        predictions: for N images.
+        title: the figure's title, in front of the accuracy and the number of images.
+        smoke: whether to mark the figure as a smoke run's.
     """
     counts = confusions(predictions)
     classes = len(counts)
     names = readable(predictions.vocab)
-    title = (
-        f"{title}: {percent(predictions.accuracy, 2)} of {len(predictions.targets):,} images right"
-    )
+    images = f"{len(predictions.targets):,} images"
+    title = f"{title}: {percent(predictions.accuracy, 2)} of {images} correct"
     numbered = classes <= MOST_NUMBERED
     if numbered:
         figure = blank(title, height=6.4, width=7.4, smoke=smoke)
@@ -94,9 +93,9 @@ def confusions(predictions: Predictions) -> np.ndarray:
 
 
 def most_confused(counts: np.ndarray, most: int = PAIRS) -> list[tuple[int, int]]:
-    """Return the (true, predicted) pairs of different classes confused most often.
+    """Return the most frequent (true, predicted) pairs of different classes.
 
-    Of equal counts the larger share of its class comes first, then the order of the classes.
+    Equal counts are sorted by their share of the true class, then by the order of classes.
     """
     wrong = counts * ~np.eye(len(counts), dtype=bool)
     totals = counts.sum(axis=1)
@@ -108,7 +107,7 @@ def _write_pairs(axes: Axes, counts: np.ndarray, names: tuple[str, ...]) -> None
     axes.set_axis_off()
     totals = counts.sum(axis=1)
     pairs = most_confused(counts)
-    heading = "Most confused pairs (true → predicted)" if pairs else "No image is confused"
+    heading = "Most confused pairs (true → predicted)" if pairs else "No image is misclassified"
     lines = [(heading, "", "bold")]
     for true, predicted in pairs:
         share = f"{counts[true, predicted]} of {totals[true]}"

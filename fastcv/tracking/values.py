@@ -26,7 +26,7 @@ def plain(value: Any) -> Any:
 
 
 def series(column: str) -> str:
-    """Name the series of a column of metrics.csv: valid_loss is valid/loss, in W&B's group valid."""
+    """Name the series of a metrics.csv column: valid_loss is valid/loss, in the group valid."""
     split, _, metric = column.partition("_")
     return f"{split}/{metric}" if split in ("train", "valid") else column
 

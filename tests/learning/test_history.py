@@ -165,7 +165,7 @@ FULL = {
 
 def test_epoch_line_shows_every_metric_there_is():
     assert epoch_line(FULL, 100) == (
-        "epoch   9/100  train 0.4127  8.56 %  valid 12346 100.0 %  tta 90.00 %  macro_f1 0.8532  "
+        "epoch   9/100  train 0.4127  8.56 %  valid 12346 100.0 %  tta 90.00 %  macro f1 0.8532  "
         "123.4 s  12,346 img/s"
     )
 

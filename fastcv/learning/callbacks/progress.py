@@ -14,7 +14,7 @@ class Progress(Callback):
     It reads what `History` recorded, so it runs after it. The bar never reads from the device.
     """
 
-    order, run_valid = 70, True
+    order, run_valid = 57, True  # before fastai's trackers, which print
     name = "epoch_lines"  # "progress" is fastai's own
 
     def __init__(self, stream: TextIO | None = None, total_epochs: int | None = None):
@@ -72,7 +72,7 @@ def epoch_line(
     for key, value in row.items():
         split, _, metric = key.partition("_")
         if split == "valid" and metric not in ("loss", "accuracy") and value is not None:
-            parts.append(f"{metric} {value:.4g}")
+            parts.append(f"{metric.replace('_', ' ')} {value:.4f}")
     parts.append(f"{row['seconds']:.1f} s")
     parts.append(f"{row['images_per_second']:,.0f} img/s")
     while width and len("  ".join(parts)) > width and len(parts) > 1:
