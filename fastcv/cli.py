@@ -17,15 +17,11 @@ from fastcv.terminal import aligned, print_table
 
 # What other programs call our commands.
 SYNONYMS = {
-    "train": "recipe",
-    "run": "recipe",
-    "fit": "recipe",
-    "list": "recipes",
-    "ls": "recipes",
-    "find": "lr-find",
-    "lrfind": "lr-find",
-    "continue": "resume",
-    "benchmark": "bench",
+    "recipe": ("train", "run", "fit"),
+    "recipes": ("list", "ls"),
+    "lr-find": ("find", "lrfind"),
+    "resume": ("continue",),
+    "bench": ("benchmark",),
 }
 
 
@@ -38,9 +34,9 @@ class Commands(TyperGroup):
         Raises:
             ValueError: there is no such command; names the nearest.
         """
-        if args[0] not in self.commands and not ctx.resilient_parsing:  # as the shell completes
-            known = SYNONYMS.get(args[0])
-            hint = did_you_mean(known or args[0], list(self.commands))
+        if args[0] not in self.commands and not ctx.resilient_parsing:  # else the shell completes
+            known = [name for name, synonyms in SYNONYMS.items() if args[0] in synonyms]
+            hint = did_you_mean([*known, args[0]][0], list(self.commands))
             raise ValueError(f"no command is called {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
 
@@ -53,12 +49,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Name = typer.Argument(
-    metavar="NAME[/VARIANT]",
-    help="A recipe, or the path of your own recipe file.",
-    autocompletion=catalogue.completions,
-)
-RecipeName = Annotated[str, Name]
+RecipeName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME[/VARIANT]",
+        help="A recipe, or the path of your own recipe file.",
+        autocompletion=catalogue.completions,
+    ),
+]
 Data = Annotated[
     Path | None,
     typer.Option(
@@ -129,11 +127,11 @@ def recipes(
     families = [list(family) for _, family in groupby(found, lambda entry: entry.family)]
     folded = not every and len(families) > 1 and not any(family[0].variant for family in families)
     rows = []
-    for entry in [family[0] for family in families] if folded else found:
+    for entry, *variants in families if folded else [[entry] for entry in found]:
         rows.append([entry.name, catalogue.headline(entry, short=terminal), entry.summary])
-    if folded:
-        for row, (_, *variants) in zip(rows, families, strict=True):
-            row.insert(2, f"{len(variants) or ''}" if terminal else f"{len(variants)} variants")
+        if folded:
+            count = f"{len(variants) or ''}" if terminal else f"variants: {len(variants)}"
+            rows[-1].insert(2, count)
     if not terminal:
         typer.echo("\n".join(aligned(rows)))
         return
@@ -157,16 +155,9 @@ def recipe(
         bool, typer.Option("--dry-run", help="Print every setting and run nothing.")
     ] = False,
     compiled: Compile = False,
-    every: Annotated[
-        bool,
-        typer.Option(
-            "--all",
-            help="Run the recipe and every variant.",
-        ),
-    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Run every variant too.")] = False,
     seeds: Annotated[
-        int | None,
-        typer.Option(metavar="K", help="Run K seeds, from --seed up."),
+        int | None, typer.Option(metavar="K", help="Run K seeds, from --seed up.")
     ] = None,
     jobs: Annotated[
         int,
@@ -190,29 +181,41 @@ def recipe(
     reported; the rest continue, and the exit code is 1. A stopped run starts over, unless
     `fastcv resume` finishes it first.
     """
-    settings = _with_compile(settings, compiled)
+    settings = _settings(settings, data, skip_bad, compiled)
     if every or seeds is not None:
-        asked = _asked(data, settings, skip_bad)
-        planned = {
-            "every": every,
-            "seeds": 1 if seeds is None else seeds,
-            "seed": seed,
-            "out": out,
-            "again": again,
-            "smoke": smoke,
-        }
-        ran = {"out": out, "wandb": wandb, "device": device, "at_once": jobs}
-        if not _series(name, asked, planned, ran, dry_run):
+        catalogue.find(name)  # a mistyped name is refused before torch is imported
+        from fastcv.experiment import series
+
+        planned = series.plan(
+            name,
+            settings=settings,
+            every=every,
+            seeds=1 if seeds is None else seeds,
+            seed=seed,
+            out=out,
+            again=again,
+            smoke=smoke,
+        )
+        if dry_run:
+            typer.echo(series.listing(planned))
+        else:
+            ran = {"out": out, "wandb": wandb, "device": device, "at_once": jobs}
+            try:
+                planned = series.run(planned, settings=settings, write=typer.echo, **ran)
+            except series.Stopped as stopped:
+                typer.echo(series.table(stopped.jobs, jobs))
+                raise
+            typer.echo(series.table(planned, jobs))
+        if any(job.failure for job in planned):
             raise typer.Exit(1)
         return
     if jobs != 1 or again:
         raise ValueError("--jobs and --again need a series: add --all or --seeds K")
-    chosen = _chosen(name, data, seed, settings, skip_bad)
+    chosen = _chosen(name, settings, seed)
     if dry_run:
         from fastcv.recipe import flat
 
-        for key, value in flat(chosen).items():
-            typer.echo(f"{key}={value}")
+        typer.echo("\n".join(f"{key}={value}" for key, value in flat(chosen).items()))
         return
     from fastcv.experiment.train import train
 
@@ -251,7 +254,7 @@ def lr_find(
     out: Annotated[Path, typer.Option(help="Folder for lr_find.png and lr_find.csv.")] = Path("."),
 ) -> None:
     """Plot the loss against the learning rate, with suggestions."""
-    chosen = _chosen(name, data, seed, settings, skip_bad)
+    chosen = _chosen(name, _settings(settings, data, skip_bad), seed)
     from fastcv.experiment.lr_find import find_learning_rate
 
     find_learning_rate(chosen, out=out, device=device, smoke=smoke, write=typer.echo)
@@ -272,8 +275,7 @@ def bench(
     device: Device = None,
 ) -> None:
     """Measure training speed here: plain PyTorch, stock fastai, fastcv, and fastcv's parts."""
-    settings = _with_compile(settings, compiled)
-    chosen = _chosen(name, data, None, settings, skip_bad)
+    chosen = _chosen(name, _settings(settings, data, skip_bad, compiled))
     from fastcv import files
     from fastcv.bench import bench as measure
 
@@ -331,8 +333,7 @@ def copy(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Your new file, ending in .py.")],
 ) -> None:
     """Copy a recipe to a file, to start your own from it."""
-    source = catalogue.source_file(name.partition("/")[0])
-    _, variant = catalogue.find(name)
+    source, variant = catalogue.find(name)
     if file.suffix != ".py":
         raise ValueError(f"a recipe file must end in .py, got {str(file)!r}")
     if file.exists():
@@ -345,61 +346,27 @@ def copy(
     typer.echo(f"{file}: edit it, then run it with: {command}")
 
 
-def _chosen(
-    name: str,
-    data: Path | None,
-    seed: int | None,
-    settings: list[str] | None,
-    skip_bad: bool,
-) -> Any:
-    """Load a recipe and apply the command line's settings."""
-    catalogue.find(name)  # a mistyped name is refused before torch is imported
+def _chosen(name: str, settings: list[str], seed: int | None = None) -> Any:
+    """Load a recipe and apply settings to it."""
     chosen = catalogue.get_recipe(name)
     from fastcv.recipe import override
 
-    asked = _asked(data, settings, skip_bad)
-    if seed is not None:
-        asked.append(f"seed={seed}")
-    return override(chosen, *asked)
+    return override(chosen, *settings, *([] if seed is None else [f"seed={seed}"]))
 
 
-def _with_compile(settings: list[str] | None, compiled: bool) -> list[str]:
-    return [*(settings or []), *(["step.compile=True"] if compiled else [])]
-
-
-def _asked(data: Path | None, settings: list[str] | None, skip_bad: bool) -> list[str]:
-    """Write the command line's values as settings of a recipe, the seed aside."""
-    asked = list(settings or [])
+def _settings(
+    settings: list[str] | None, data: Path | None, skip_bad: bool, compiled: bool = False
+) -> list[str]:
+    """Add the options that are short for a setting to those of --set."""
+    found = list(settings or [])
+    if compiled:
+        found.append("step.compile=True")
     if data is not None:
         # Absolute, because a stopped run may be resumed from another folder.
-        asked.append(f"data.path={data.expanduser().resolve()}")
+        found.append(f"data.path={data.expanduser().resolve()}")
     if skip_bad:
-        asked.append("data.skip_bad=True")
-    return asked
-
-
-def _series(
-    name: str,
-    settings: list[str],
-    planned: dict[str, Any],
-    ran: dict[str, Any],
-    dry_run: bool,
-) -> bool:
-    """Run a series or list it; return whether no run failed."""
-    catalogue.find(name)  # a mistyped name is refused before torch is imported
-    from fastcv.experiment import series
-
-    jobs = series.plan(name, settings=settings, **planned)
-    if dry_run:
-        typer.echo(series.listing(jobs))
-        return not any(job.failure for job in jobs)
-    try:
-        jobs = series.run(jobs, settings=settings, write=typer.echo, **ran)
-    except series.Stopped as stopped:
-        typer.echo(series.table(stopped.jobs, ran["at_once"]))
-        raise
-    typer.echo(series.table(jobs, ran["at_once"]))
-    return not any(job.failure for job in jobs)
+        found.append("data.skip_bad=True")
+    return found
 
 
 def main() -> None:
