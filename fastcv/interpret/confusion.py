@@ -54,8 +54,8 @@ def confusion_matrix(
                 fontsize=LABEL if classes <= 12 else 6.5,
                 color="white" if SHARE(shares[row, column]) > 0.55 else INK,
             )
-    if classes <= MOST_NAMED:
-        size = SMALL if numbered else 7
+    named = classes <= MOST_NAMED
+    if named:
         labels = [shortened(name, 22) for name in names]
         level = max(map(len, labels)) <= 2
         axes.set_yticks(range(classes), labels, parse_math=False)
@@ -67,14 +67,10 @@ def confusion_matrix(
             rotation_mode="anchor" if not level and numbered else "default",
             parse_math=False,
         )
-        axes.set_xlabel("predicted class", fontsize=LABEL, color=INK)
-        axes.set_ylabel("true class", fontsize=LABEL, color=INK)
-    else:
-        size = SMALL
-        axes.set_xlabel("predicted class (index)", fontsize=LABEL, color=INK)
-        axes.set_ylabel("true class (index)", fontsize=LABEL, color=INK)
-    axes.tick_params(labelsize=size, length=0 if classes <= MOST_NAMED else 3, labelcolor=INK)
-    axes.tick_params(color=GRAY)
+    for label, write in (("predicted class", axes.set_xlabel), ("true class", axes.set_ylabel)):
+        write(label if named else f"{label} (index)", fontsize=LABEL, color=INK)
+    size = 7 if named and not numbered else SMALL
+    axes.tick_params(labelsize=size, length=0 if named else 3, labelcolor=INK, color=GRAY)
     axes.spines[:].set(color=GRAY, linewidth=0.6)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.75, aspect=30, pad=0.02)
     ticks = (0, 0.02, 0.1, 0.25, 0.5, 1)
