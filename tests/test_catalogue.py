@@ -31,6 +31,14 @@ def test_listing_equals_what_the_files_bind():
     assert listed == imported
 
 
+@pytest.mark.parametrize("name", catalogue.names())
+def test_recipes_and_variants_are_named_after_their_file(name):
+    module = catalogue.load_file(catalogue.source_file(name))
+    assert module.recipe.name == name
+    for variant, recipe in getattr(module, "variants", {}).items():
+        assert recipe.name == f"{name}/{variant}"
+
+
 def test_every_recipe_says_what_it_is():
     for entry in catalogue.entries():
         assert 20 < len(entry.summary) < 100, entry.name

@@ -1,4 +1,4 @@
-"""What was measured on: figures of another machine say nothing about this one."""
+"""The machine of a measurement: numbers from another machine do not compare."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ def describe(device: torch.device, precision: str) -> dict[str, Any]:
     """Describe processor, GPU and versions.
 
     Args:
-        device: what trains.
-        precision: what fastcv trains in there.
+        device: the device that trains.
+        precision: the precision that fastcv trains in there.
     """
     found = environment(str(device), precision)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
@@ -22,7 +22,7 @@ def describe(device: torch.device, precision: str) -> dict[str, Any]:
 
 
 def headline(found: dict[str, Any]) -> str:
-    """Say it in one line."""
+    """Write the description in one line."""
     bf16 = "with" if found["cpu_bf16"] else "without"
     parts = [
         f"{found['processor']} ({found['cpu_cores']} cores, {bf16} bf16 instructions)",

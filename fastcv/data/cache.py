@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import PIL
 
-from fastcv.data.bar import with_bar
 from fastcv.data.decoding import Decoding
+from fastcv.terminal import with_bar
 
 # Images that are arrays, as in CIFAR's original files, are not written to a file below this many
 # bytes: reading it back would take longer than copying them again.

@@ -1,4 +1,4 @@
-"""What a trained net says about every image of a data set, as plain arrays."""
+"""A net's predictions for every image of a data set, as plain arrays."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """A net's predictions on a data set, in the data set's order.
+    """A net's predictions for a data set, in the data set's order.
 
     Args:
         probabilities: (N, classes), float32, rows sum to 1.
         targets: (N,), the true classes' indices.
         losses: (N,), the loss of each image.
         vocab: the classes' names, in the order of the columns.
-        image: gives the i-th image as it was before augmentation and normalization.
+        image: returns the i-th image as it was before augmentation and normalization.
 
     Raises:
-        ValueError: the lengths do not agree, or there is no image.
+        ValueError: the lengths differ, or there is no image.
     """
 
     probabilities: np.ndarray
@@ -51,12 +51,12 @@ class Predictions:
 
     @property
     def right(self) -> np.ndarray:
-        """Whether the likeliest class is the true one, (N,) bool."""
+        """Whether the likeliest class is the true class, (N,) bool."""
         return self.predicted == self.targets
 
     @property
     def accuracy(self) -> float:
-        """Fraction of images predicted right, 0-1."""
+        """Fraction of images classified correctly, 0-1."""
         return float(self.right.mean())
 
 
@@ -64,9 +64,9 @@ def predictions(learn: "Learner", ds_idx: int = 1) -> Predictions:
     """Predict every image of one of a Learner's data sets in one pass, without augmentation.
 
     Args:
-        learn: a Learner for one label an image, whose net gives logits.
-        ds_idx: 0 for the training images (all of them, in order, as a validation loader would show
-            them), 1 for validation, 2 for test.
+        learn: a Learner for one label an image, whose net returns logits.
+        ds_idx: 0 for the training images (all of them, in order and without augmentation), 1 for
+            the validation images, 2 for the test images.
 
     Raises:
         ValueError: there is no data set `ds_idx`.
@@ -98,10 +98,9 @@ def predictions(learn: "Learner", ds_idx: int = 1) -> Predictions:
 
 
 def readable(vocab: Sequence[str]) -> tuple[str, ...]:
-    """Return class names as a person would write them.
+    """Return class names as a person would write them: `Laysan Albatross`.
 
-    `002.Laysan_Albatross` becomes `Laysan Albatross`. The numbers stay where two names
-    would become one.
+    That is `002.Laysan_Albatross`; numbers stay if two names would be the same without them.
     """
     spaced = tuple(" ".join(name.replace("_", " ").split()) for name in vocab)
     unnumbered = tuple(re.sub(r"^\d+\.\s*(?=\D)", "", name) for name in spaced)
@@ -109,9 +108,9 @@ def readable(vocab: Sequence[str]) -> tuple[str, ...]:
 
 
 def shortened(name: str, longest: int) -> str:
-    """Return a name of at most `longest` characters, its middle left out.
+    """Return a name of at most `longest` characters, its middle replaced by an ellipsis.
 
-    Both ends stay: names of species differ at the start and say their kind at the end.
+    Both ends stay: names of species differ at the start, and have the genus at the end.
     """
     if len(name) <= longest:
         return name

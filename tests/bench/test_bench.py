@@ -459,7 +459,7 @@ def test_a_process_that_fails_says_why(monkeypatch):
         [], 1, stdout="", stderr="Traceback\nValueError: too bad\n"
     )
     monkeypatch.setattr(memory.subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(ValueError, match="it said: ValueError: too bad"):
+    with pytest.raises(ValueError, match="exit with 0, got: ValueError: too bad"):
         memory.peaks(RECIPE, CPU, (3, SIZE, SIZE), 4)
 
 

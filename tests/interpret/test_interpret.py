@@ -271,7 +271,7 @@ def test_prediction_grid_captions_say_predicted_and_true():
         marks.add(mark)
     assert marks == {"✓", "✗"}
     right = sum(caption.startswith("✓") for caption in captions(figure))
-    assert f"{right} of 24 right" in figure.get_suptitle()
+    assert f"{right} of 24 correct" in figure.get_suptitle()
 
 
 def test_prediction_grid_wrong_ones_differ_in_color_and_frame():

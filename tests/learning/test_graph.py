@@ -356,7 +356,7 @@ def test_insisting_makes_an_obstacle_an_error():
 
 def test_capture_that_fails_leaves_an_ordinary_training(capsys):
     def say(learn):
-        learn.epoch_lines.stream = __import__("sys").stdout
+        learn.epoch_lines.bar.stream = __import__("sys").stdout
 
     tape = Tape(fails=RuntimeError("no\n memory"))
     learn = trained(RECIPE, tape, prepare=say)

@@ -367,7 +367,7 @@ def test_environment_says_whose_report_it_is(published):
 
 
 def test_account_without_an_entity_is_one_sentence(published):
-    with Server(entity=None) as server, pytest.raises(ValueError, match="WANDB_ENTITY must say"):
+    with Server(entity=None) as server, pytest.raises(ValueError, match="WANDB_ENTITY must name"):
         published(server)
     assert not server.operations("mutation")
 
