@@ -71,16 +71,18 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
         The rows; none where there is no file.
 
     Raises:
-        ValueError: it is not CSV in UTF-8.
+        ValueError: it is not CSV in UTF-8, or a row lacks cells.
     """
     if not path.is_file():
         return []
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, restkey="", restval=""))
+            rows = list(csv.DictReader(file))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{str(path)!r} must be CSV in UTF-8: {error}") from error
-    return [{name: _number(text) for name, text in row.items() if name} for row in rows]
+    if any(None in row or None in row.values() for row in rows):
+        raise ValueError(f"every row of {str(path)!r} must have all its columns: it is damaged")
+    return [{name: _number(text) for name, text in row.items()} for row in rows]
 
 
 def _number(text: str) -> int | float | str | None:

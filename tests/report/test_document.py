@@ -176,9 +176,9 @@ def test_names_settings_and_commands_are_text_in_markdown(
         valid_accuracy=0.5,
     )  # fmt: skip
     recipe = {"data.evil": "<script>`|", "seed": 0}
-    edit_json(run / "recipe.json", name=name, flat=recipe)
+    edit_json(run / "recipe.json", flat=recipe)
     edit_json(run / "environment.json", command="fastcv <b>x</b> | `", device_name="<i>d</i>|")
-    (own,) = gather([tmp_path / "runs"])[-1:]
+    (own,) = (replace(each, name=name) for each in gather([tmp_path / "runs"]) if each.own)
     changed = replace(own.results[0], changed={"data.evil": (None, "<script>`|")})
     experiments = [own, replace(own, results=(), changed=(changed,))]
     text = write_markdown(compose(experiments, tmp_path / "figures"), tmp_path).read_text("utf-8")

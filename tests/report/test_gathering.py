@@ -340,7 +340,7 @@ def test_an_unfinished_run_without_a_name_is_left_out(tmp_path, write_run, edit_
     edit_json(write_run(tmp_path, "digits", finished=False) / "recipe.json", name=5)
     lines = []
     assert not any(each.unfinished for each in gather([tmp_path], None, lines.append))
-    assert "recipe must be a text, got 5" in lines[0]
+    assert "must hold an entry 'name' of type str" in lines[0]
 
 
 @pytest.mark.parametrize(

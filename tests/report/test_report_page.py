@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 import shutil
 from itertools import pairwise
 
@@ -213,10 +214,9 @@ def test_a_broken_picture_is_left_out_and_said(tmp_path, write_run):
     assert "curves.png: left out" in file.read_text(encoding="utf-8")
 
 
-def test_names_and_lines_are_escaped(tmp_path, write_run, edit_json):
-    run = write_run(tmp_path, "digits", "schedule.0.epochs=3", file="/x.py", valid_accuracy=0.5)
-    edit_json(run / "recipe.json", name="<b>&")
-    own = gather([tmp_path])[-1:]
+def test_names_and_lines_are_escaped(tmp_path, write_run):
+    write_run(tmp_path, "digits", "schedule.0.epochs=3", file="/x.py", valid_accuracy=0.5)
+    own = [replace(each, name="<b>&") for each in gather([tmp_path]) if each.own]
     _, file = write(own, tmp_path / "out", ["<script>alert()</script>"])
     text = file.read_text(encoding="utf-8")
     assert "<code>&lt;b&gt;&amp;</code>" in text
