@@ -19,6 +19,7 @@ from fastcv.experiment.results import Results
 from fastcv.learning.callbacks import checkpoint
 from fastcv.learning.callbacks.alternation import Alternation
 from fastcv.learning.callbacks.checkpoint import Checkpoint
+from fastcv.learning.callbacks.fresh import fresh
 from fastcv.learning.callbacks.history import Accuracy, History
 from fastcv.learning.callbacks.mixing import Mixing
 from fastcv.learning.callbacks.precision import Precision, resolve
@@ -26,6 +27,7 @@ from fastcv.learning.callbacks.progress import Progress
 from fastcv.learning.cpu import keep_freed_memory
 from fastcv.learning.cuda_graph.stepper import Stepper
 from fastcv.learning.learner import Learner
+from fastcv.learning.metrics import columns
 from fastcv.recipe.addresses import is_address, is_public
 from fastcv.recipe.checks import compare
 from fastcv.recipe.diff import describe, diff
@@ -65,8 +67,8 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
         loaders,
         loss_func=recipe.loss(),
         opt_func=recipe.optimizer,
-        metrics=Accuracy(history),
-        cbs=callbacks,
+        metrics=[Accuracy(history), *columns(recipe.metrics, history)],
+        cbs=callbacks + fresh(recipe.callbacks),
     )
     learn.remove_cb(ProgressCallback)  # Progress shows more, and reads nothing from the device
     learn.logger = noop  # nor does the Recorder print its row
@@ -164,6 +166,7 @@ def train(
         tracked = run.environment.get("wandb_id")
         checkpoint.prepare(learn, found)
     tracker = None
+    learn.path = run.path  # where callbacks write
     with files.lock(run.path):
         try:
             parameters = sum(p.numel() for p in learn.model.parameters())

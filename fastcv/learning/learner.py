@@ -1,8 +1,10 @@
 """The Learner of every recipe: fastai's, with a finder that leaves no trace and a fit to resume."""
 
+import warnings
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Imported for what they add: `summary` to a Learner; `show_results`, `plot_top_losses` to images.
@@ -20,8 +22,11 @@ from fastai.callback.core import (
     _inner_loop,
     event,
 )
+from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import SuggestionMethod
+from fastai.callback.tracker import TrackerCallback
 from fastai.optimizer import OptimWrapper
+from fastai.torch_core import join_path_file
 from fastcore.basics import tuplify
 from torch import Tensor
 
@@ -32,7 +37,7 @@ from fastcv.learning.lr_finder import Rates, find_rates
 if TYPE_CHECKING:
     from fastcv.learning.cuda_graph.stepper import Stepper
 
-# What stands in for callbacks that fastai adds to every Learner: the same to a user.
+# What replaces the callbacks that fastai adds to every Learner, with the same interface.
 LEAN = {
     fastai_learner.Recorder: recorder.Recorder,
     TrainEvalCallback: recorder.TrainEvalCallback,
@@ -138,6 +143,32 @@ class Learner(fastai_learner.Learner):
     def __getstate__(self) -> dict:
         passing = ("_handled_by", "_by_event", "stepper", "fitting", "_net_device", "_inputs")
         return {key: value for key, value in super().__getstate__().items() if key not in passing}
+
+    def validate(self, ds_idx: int = 1, dl: Any = None, cbs: Any = None) -> Any:
+        """Return loss and metrics on a loader; the arguments are those of fastai's.
+
+        fastai's loggers and trackers take no part: they would treat it as a fit, and overwrite
+        their files.
+        """
+        with self.removed_cbs(self._grab_cbs(TrackerCallback | CSVLogger)):
+            return super().validate(ds_idx, dl, cbs)
+
+    def save(self, file: str | Path, **keywords: Any) -> Path:
+        """Save the weights as fastai does; the history then knows which epoch they are of."""
+        path = super().save(file, **keywords)
+        if (history := vars(self).get("history")) is not None and history.rows:
+            history.saved[str(path)] = history.row["epoch"]
+        return path
+
+    def load(self, file: str | Path, **keywords: Any) -> "Learner":
+        """Load weights as fastai does, without unpickling objects; the history knows their epoch."""
+        with warnings.catch_warnings():  # fastai looks into numpy.core
+            warnings.filterwarnings("ignore", "numpy.core is deprecated", DeprecationWarning)
+            super().load(file, **keywords | {"weights_only": True})
+        if (history := vars(self).get("history")) is not None:
+            path = join_path_file(file, self.path / self.model_dir, ext=".pth")
+            history.kept = history.saved.get(str(path))
+        return self
 
     def all_batches(self) -> None:
         """Train or evaluate on all batches of `self.dl`."""

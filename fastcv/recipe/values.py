@@ -102,13 +102,25 @@ class Recipe:
         data: the images, their splits, their augmentation and their batches.
         model: the net, its weights and its parameter groups.
         schedule: the stages of the training, run in order; each starts with a fresh optimizer.
-        optimizer: SGD, Adam or AdamW of `fastcv.learning.optimizers`.
-        loss: `CrossEntropy(...)` of `fastcv.learning.losses`.
+        optimizer: SGD, Adam, AdamW or Muon of `fastcv.learning`.
+        loss: `CrossEntropy(...)` of `fastcv.learning`.
+        callbacks: fastai callbacks for the whole training, as a stage's `callbacks` are for the
+            stage: each is called without arguments and returns a fresh one (`CSVLogger`,
+            `functools.partial(GradientAccumulation, n_acc=256)`).
+        metrics: what to measure on the whole validation set after every epoch, beside loss and
+            accuracy; each becomes a column valid_NAME that a stage can monitor. A function of
+            logits (N, classes) and class numbers (N,), as fastai and torchmetrics have them; a
+            function of y_true and y_pred or y_score, as scikit-learn has them; a class of fastai's
+            or torchmetrics'; or a `functools.partial(f1_score, average="macro")` of any of these.
         precision: "fp32", "bf16", or "auto": bf16 where the processor computes it natively.
-        step: how a training step is computed (compiled, as a CUDA graph, channels-last), not what.
+        step: how a training step is executed (compiled, as a CUDA graph, channels-last).
         seed: of the initial weights, the order of the images and their augmentation.
-        reported: what the report says, None for an experiment of one's own.
+        reported: the report's numbers; None for your own experiments.
         name: the file's name, then "/" and the variant's; decides where runs are written.
+
+    Raises:
+        ValueError: a negative seed, a name that cannot name a folder, or a callback or metric that
+            is an instance.
     """
 
     data: Callable
@@ -116,6 +128,8 @@ class Recipe:
     schedule: tuple[Callable, ...]
     optimizer: Callable
     loss: Callable
+    callbacks: tuple[Callable, ...] = ()
+    metrics: tuple[Callable, ...] = ()
     precision: str = "auto"
     step: Step = field(default_factory=Step)
     seed: int = 0
@@ -125,7 +139,32 @@ class Recipe:
     def __post_init__(self):
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
+        check_parts("callbacks", self.callbacks)
+        check_parts("metrics", self.metrics)
         check_name(self.name)
+
+
+def check_parts(name: str, parts: tuple[Callable, ...]) -> None:
+    """Refuse callbacks or metrics that could not be built fresh for each training.
+
+    Raises:
+        ValueError: not a tuple, or one of them is not callable, or is an instance already.
+    """
+    if not isinstance(parts, tuple):
+        raise ValueError(f"{name} must be a tuple, as {name}=(..., ), got {parts!r}")
+    for part in parts:
+        kind = type(part).__name__
+        # By name: plain values import neither fastai nor torchmetrics.
+        built = {(each.__module__.partition(".")[0], each.__name__) for each in type(part).__mro__}
+        if built & {("fastai", "Callback"), ("fastai", "Metric"), ("torchmetrics", "Metric")}:
+            raise ValueError(
+                f"{name} must be classes or partials, since each stage starts with fresh ones, got "
+                f"an instance of {kind}: give {kind} itself or functools.partial({kind}, ...)"
+            )
+        if not callable(part):
+            raise ValueError(
+                f"{name} must be classes, functions or values that can be called, got {part!r}"
+            )
 
 
 def check_name(name: str) -> None:

@@ -126,7 +126,9 @@ def test_named_never_unpickles_what_it_fetched(served):
 def test_named_with_unknown_name_suggests_the_nearest():
     with pytest.raises(ValueError, match=r"'IMAGENET1K_V3'\. Did you mean 'IMAGENET1K_V[12]'\?"):
         weights.named(resnet50, "IMAGENET1K_V3")
-    with pytest.raises(ValueError, match=r"resnet18 has no weights 'zz'\. There are: IMAGENET1K_V1"):
+    with pytest.raises(
+        ValueError, match=r"resnet18 has no weights 'zz'\. There are: IMAGENET1K_V1"
+    ):
         weights.named(resnet18, "zz")
 
 

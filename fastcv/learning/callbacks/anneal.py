@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from fastai.callback.core import Callback
 
-from fastcv.learning.callbacks.keep_best import check_measured
+from fastcv.learning.callbacks.monitor import check_measured
 from fastcv.learning.curves import Curve
 
 

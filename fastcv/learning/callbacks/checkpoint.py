@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from fastai.callback.core import Callback
+from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Learner
 from fastai.torch_core import to_device
 from fastcore.foundation import L
 
 from fastcv.learning.lr_finder import Rates
+
+TRACKED = ("best", "wait")  # what fastai's trackers remember from epoch to epoch
 
 
 class Checkpoint(Callback):
@@ -54,8 +57,9 @@ class Checkpoint(Callback):
         learn.model.load_state_dict(found["model"])
         learn.opt.load_state_dict(_for_optimizer(found["optimizer"], learn.dls.device))
         learn.history.rows[:], learn.history.steps[:] = found["rows"], found["steps"]
+        learn.history.saved.update(found.get("saved", {}))
         for callback, state in zip(_remembering(learn), found["callbacks"], strict=True):
-            callback.restore(state)
+            _restore(callback, state)
         restore_random_state(learn, found["random"])
         learn.first_epoch = found["epochs"]
 
@@ -74,7 +78,8 @@ class Checkpoint(Callback):
             "rows": _plain(learn.history.rows),
             "steps": self._steps,
             "found": _plain([(stage, tuple(rates)) for stage, rates in learn.history.found]),
-            "callbacks": [_plain(callback.state()) for callback in _remembering(learn)],
+            "saved": _plain(learn.history.saved),
+            "callbacks": [_plain(_state(callback)) for callback in _remembering(learn)],
             "random": random_state(learn),
         }
         part = self.path.with_name(f".{self.path.name}.part")
@@ -126,8 +131,25 @@ def prepare(learn: Learner, found: dict[str, Any]) -> None:
     learn.history.resuming = True
 
 
-def _remembering(learn: Learner) -> list[Any]:
-    return [callback for callback in learn.cbs.sorted("order") if hasattr(callback, "restore")]
+def _remembering(learn: Learner) -> list[Callback]:
+    return [
+        callback
+        for callback in learn.cbs.sorted("order")
+        if hasattr(type(callback), "restore") or isinstance(callback, TrackerCallback)
+    ]
+
+
+def _state(callback: Callback) -> dict[str, Any]:
+    if hasattr(type(callback), "restore"):
+        return callback.state()
+    return {name: value for name, value in vars(callback).items() if name in TRACKED}
+
+
+def _restore(callback: Callback, state: dict[str, Any]) -> None:
+    if hasattr(type(callback), "restore"):
+        callback.restore(state)
+    else:
+        vars(callback).update(state)
 
 
 def random_state(learn: Learner) -> dict[str, Any]:

@@ -3,20 +3,8 @@
 from typing import Any
 
 from fastai.callback.core import Callback, CancelFitException
-from fastai.learner import Learner
 
-
-def check_measured(learn: Learner, monitor: str) -> None:
-    """See that a fit of `learn` will measure what is to be monitored.
-
-    Raises:
-        ValueError: it is of the validation images, and there are none.
-    """
-    if monitor.startswith("valid") and not len(learn.dls.valid):
-        raise ValueError(
-            f"a stage that monitors {monitor} must have images to validate on, got none: hold some "
-            f"out, as by holdout=0.1, or monitor {monitor.replace('valid', 'train')}"
-        )
+from fastcv.learning.callbacks.monitor import check_measured
 
 
 class KeepBest(Callback):

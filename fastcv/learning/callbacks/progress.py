@@ -16,7 +16,7 @@ class Progress(Callback):
     Reads what `History` gathered, so it comes after it. The bar never reads from the device.
     """
 
-    order, run_valid = 70, True
+    order, run_valid = 57, True  # before fastai's trackers, which print
     name = "epoch_lines"  # "progress" is fastai's own
 
     def __init__(self, stream: TextIO | None = None, total_epochs: int | None = None):
@@ -72,6 +72,11 @@ def epoch_line(row: dict, total_epochs: int | None = None) -> str:
         if f"{split}_loss" in row:
             loss, accuracy = row[f"{split}_loss"], row[f"{split}_accuracy"]
             parts.append(f"{split} loss {loss:.4f} accuracy {accuracy:7.2%}")
+    parts += [
+        f"{name.removeprefix('valid_').replace('_', ' ')} {value:.4f}"
+        for name, value in row.items()
+        if name.startswith("valid_") and name not in ("valid_loss", "valid_accuracy")
+    ]
     if "tta_accuracy" in row:
         parts.append(f"through views {row['tta_accuracy']:7.2%}")
     parts.append(f"{row['seconds']:.1f} s")

@@ -201,7 +201,7 @@ class Graph:
             try:
                 self.replay = self._captured(learn, raw)
             except RuntimeError as error:
-                self.reason = f"capturing it failed: {_cause(error)}"
+                self.reason = f"capturing the training step failed: {_cause(error)}"
         self._note()
         if self.replay is None and self.insist:
             raise ValueError(
@@ -232,7 +232,7 @@ class Graph:
                 as_in_training(learn)
                 raw = next(iter(self.feed))
             if not is_raw(raw):
-                self.reason = "its batches are not images and labels"
+                self.reason = "the batches are not images and labels"
                 return None
             self.inputs = tuple(torch.empty_like(each, device=device) for each in raw)
             self._fill(raw)
@@ -244,7 +244,7 @@ class Graph:
             if _host_randomness(device) == before:
                 replay = self.backend.capture(program)
             else:
-                self.reason = "it draws random numbers that are not the device's"
+                self.reason = "the training step draws random numbers that are not the device's"
             grown = {parameter: dict(each) for parameter, each in state.items()}
             self.captured = self._state(learn)
             self.settings = _settings(learn)
@@ -315,13 +315,13 @@ def obstacle(learn: Learner) -> str | None:
     """Say what keeps a Learner's training step from being captured; None if nothing is known to."""
     for event in WITHIN:
         for callback, _ in learn._handlers(event):
-            return f"{type(callback).__name__} acts within it, at {event}"
+            return f"{type(callback).__name__} acts within the training step, at {event}"
     for callback, _ in learn._handlers("before_batch"):
         beside = isinstance(callback, ParamScheduler) or getattr(callback, "only_rates", False)
         if not isinstance(callback, INSIDE) and not beside:
-            return f"{type(callback).__name__} may change its batch, at before_batch"
+            return f"{type(callback).__name__} may change the batch, at before_batch"
     if isinstance(learn.model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        return "several devices compute it"
+        return "several devices compute the training step"
     return None
 
 

@@ -58,7 +58,9 @@ def one_step(learn: Learner) -> None:
     What takes time only once, such as to compile, is then done.
     """
     with snapshot(learn):
+        loss_func = learn.loss_func
         as_in_training(learn)
+        learn.loss_func = loss_func  # fastai's MixUp puts another one there, for mixed batches
         feed = Feed(learn.dl, torch.device(learn.dls.device))
         raw = next(iter(feed))
         if is_raw(raw):

@@ -1,4 +1,4 @@
-"""How a training step is computed: by which code, in which order of memory. Never what."""
+"""How a training step is executed; never what it computes."""
 
 import time
 from collections.abc import Callable
@@ -42,6 +42,7 @@ class Stepper:
         self.warmup_seconds = 0.0
         self.graph: Graph | None = None
         self._compiled: Callable[..., Tensor] | None = None
+        self._reported: set[str] = set()  # why steps were not captured
         captures = backend is not None or device.type == "cuda"
         if step.graph == "on" and not captures:
             raise ValueError(f"step.graph='on' needs a CUDA device, got '{device}': take 'auto'")
@@ -84,11 +85,25 @@ class Stepper:
         seconds = time.perf_counter() - start
         self.warmup_seconds += seconds
         if hasattr(learn, "epoch_lines"):
-            learn.epoch_lines.line(f"warm-up {seconds:.1f} s: {self._said(capturing)}")
+            learn.epoch_lines.line(f"warm-up {seconds:.1f} s: {self._described(capturing)}")
+        if capturing:
+            self._report_obstacle(learn)
 
     def trains(self, learn: Learner) -> bool:
         """Whether `train` takes the epoch's batches, rather than the Learner itself."""
-        return self.graph is not None and self.graph.trains(learn)
+        if self.graph is None:
+            return False
+        trains = self.graph.trains(learn)
+        self._report_obstacle(learn)
+        return trains
+
+    def _report_obstacle(self, learn: Learner) -> None:
+        """Print once, of each callback or other reason, that it keeps steps from being captured."""
+        reason = self.graph.reason
+        if reason is None or reason in self._reported or not hasattr(learn, "epoch_lines"):
+            return
+        self._reported.add(reason)
+        learn.epoch_lines.line(f"no CUDA graph: {reason}")
 
     def train(self, learn: Learner) -> None:
         """Train the batches of an epoch, with the events that are due before and after each."""
@@ -122,14 +137,12 @@ class Stepper:
             "fused": bool(group["fused"]) if "fused" in group else None,
         }
 
-    def _said(self, capturing: bool) -> str:
+    def _described(self, capturing: bool) -> str:
         parts = ["net compiled"] if self.step.compile else []
         if capturing and self.graph.replay is not None:
             parts.append("step captured as a CUDA graph")
             if self.graph.outside is not None:
                 parts.append(f"but for the optimizer's, as {self.graph.outside}")
-        elif capturing:
-            parts.append(f"no CUDA graph, as {self.graph.reason}")
         return ", ".join(parts) or "first batch"
 
 
