@@ -115,7 +115,7 @@ def columns(metrics: Sequence[Callable], history: "History") -> list[Column]:
 
     Args:
         metrics: functions, classes, or `functools.partial` of them, as `Recipe` has them.
-        history: of the same Learner; it is told to keep predictions if one needs them.
+        history: of the same Learner; keeps the predictions if a metric needs them.
 
     Raises:
         ValueError: one cannot measure, or has a name that is taken.

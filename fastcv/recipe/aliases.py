@@ -1,6 +1,6 @@
-"""What an older fastcv saved, read with today's names.
+"""Read what an older fastcv saved, by today's names.
 
-Addresses are read by `addresses.current`. Here are the fields that were renamed, and the numbers.
+Renamed addresses are in `addresses.current`; here are the renamed fields, recipes and numbers.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 from fastcv.recipe.addresses import current, is_address
 
-# Parts of the keys of a flat recipe, by the slot they stand below.
+# Parts of the keys of a flat recipe, by the slot that they are below.
 FIELDS = {
     "data": {"normalise": "normalize"},
     "model": {"he_initialisation": "he_initialization"},
@@ -31,19 +31,19 @@ def current_flat(values: Mapping[str, Any]) -> dict[str, Any]:
     if "name" in found:
         found["name"] = NAMES.get(found["name"], found["name"])
     _add_callbacks(found)
-    # A variant's name used to say that its number is to be beaten.
+    # The name of a variant once decided whether its number is to be beaten.
     if found.get("reported") and "reported.to_beat" not in found:
         found["reported.to_beat"] = str(found.get("name", "")).endswith("/one_cycle")
     return found
 
 
 def current_metrics(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return numbers by the names that metrics have today."""
+    """Return numbers by the names of today's metrics."""
     return {METRICS.get(name, name): value for name, value in values.items()}
 
 
 def current_changes(changed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the changed settings of a saved summary, {key: (ours, theirs)}, by today's names."""
+    """Return a saved summary's changed settings, {key: (ours, theirs)}, by today's names."""
     return {
         _key(key): [current(each) if is_address(each) else each for each in pair]
         for key, pair in changed.items()

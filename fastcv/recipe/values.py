@@ -1,4 +1,4 @@
-"""The recipe: a frozen value, and the numbers its report gives."""
+"""The recipe, a frozen value, and the numbers of the report that it reproduces."""
 
 import re
 from collections.abc import Callable
@@ -8,39 +8,39 @@ from functools import partial
 from fastcv.recipe.metrics import METRICS
 
 GRAPHS = ("auto", "on", "off")
-UNNAMED = "experiment"  # the name of a recipe that was given none
+UNNAMED = "experiment"  # the name of a recipe without one
 
 
 class Partial(partial):
-    """A class or function with some of its arguments, as `functools.partial`, compared by value."""
+    """A `functools.partial` that compares by value."""
 
     def __eq__(self, other: object) -> bool:
-        """Whether both call the same with the same arguments."""
+        """Return whether both call the same with the same arguments."""
         if not isinstance(other, partial):
             return NotImplemented
         ours = (self.func, self.args, self.keywords)
         return ours == (other.func, other.args, other.keywords)
 
     def __hash__(self) -> int:
-        """Hash what is called; its arguments may be of any kind."""
+        """Hash what is called; its arguments may not be hashable."""
         return hash(self.func)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """How a recipe's training steps are computed.
+    """How a recipe's training steps are executed.
 
-    Each choice gives the same results but for rounding; with `compile` a net that drops features
-    out drops others.
+    All settings give the same results, up to rounding; with `compile`, dropout masks differ.
 
     Args:
-        compile: let `torch.compile` fuse the net's forward and backward pass in training: half a
-            minute or more before the first epoch, and again where layers are frozen or unfrozen.
-            Validation and predictions are computed as ever, as every other size of batch would
-            take a compilation of its own.
-        graph: replay the training step from a captured CUDA graph: "on", "off", or "auto": on a
-            CUDA device where the step can be captured. "on" makes it an error if it can't.
-        channels_last: lay images and weights out with a pixel's channels side by side.
+        compile: let `torch.compile` fuse the net's forward and backward pass in training. It takes
+            half a minute or more before the first epoch, and again when layers are frozen or
+            unfrozen. Validation and predictions are not compiled, since each batch size would need
+            its own compilation.
+        graph: replay the training step from a captured CUDA graph: "on", "off", or "auto", which
+            does so on a CUDA device if the step can be captured. With "on" it is an error if it
+            cannot.
+        channels_last: store the channels of a pixel of images and weights side by side.
     """
 
     compile: bool = False
@@ -54,19 +54,19 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Reported:
-    """What a report says of its experiment; None where it gives no number.
+    """The numbers that a report states for its experiment; None where it states none.
 
-    Accuracies are fractions 0-1. `best_...` is the best over the epochs, else the final weights
-    count; training numbers are those of the epoch that made them. A measured accuracy is within
-    tolerance where it lies at most `tolerance` away; losses are within tolerance at a relative
-    difference of `loss_tolerance`; parameters must be equal.
+    Accuracies are fractions 0-1. `best_...` is the best over the epochs, the others are those of
+    the final weights; training numbers are measured while the epoch trains. A measured accuracy is
+    within tolerance if it is at most `tolerance` away, a loss if it differs by at most
+    `loss_tolerance` of the reported one; parameters must be equal.
 
     Args:
-        source: where it is said, as "003 table 1".
+        source: the place in the report, such as "003 table 1".
         tolerance: absolute, a fraction.
         loss_tolerance: relative to the reported loss, a fraction.
-        to_beat: whether the recipe sets out to beat the number, in its own way, rather than to
-            reproduce it.
+        to_beat: whether the recipe means to beat the number, by another method, instead of
+            reproducing it.
     """
 
     source: str
@@ -84,7 +84,7 @@ class Reported:
     to_beat: bool = False
 
     def numbers(self) -> dict[str, float]:
-        """The numbers the report gives, by the name of their metric."""
+        """Return the numbers that the report states, by the name of their metric."""
         stated = {name: getattr(self, name) for name in METRICS}
         return {name: value for name, value in stated.items() if value is not None}
 
@@ -94,9 +94,9 @@ class Recipe:
     """One experiment: everything that decides its result.
 
     The slots are callables, so that a new kind of data, net or schedule is a new value:
-    `data(device=None)` gives fastai DataLoaders, `model(dls, **keywords)` a fastai Learner, each
-    stage of `schedule` takes that Learner and trains it, `optimizer(params, lr)` gives a fastai
-    optimizer, `loss()` a loss function.
+    `data(device=None)` returns fastai DataLoaders, `model(dls, **keywords)` a fastai Learner, each
+    stage of `schedule` takes that Learner and trains it, `optimizer(params, lr)` returns a fastai
+    optimizer, and `loss()` a loss function.
 
     Args:
         data: the images, their splits, their augmentation and their batches.
@@ -168,20 +168,20 @@ def check_parts(name: str, parts: tuple[Callable, ...]) -> None:
 
 
 def check_name(name: str) -> None:
-    """Refuse a recipe name that could not name a folder of runs.
+    """Refuse a recipe name that cannot be the name of a folder of runs.
 
     Raises:
-        ValueError: it is not NAME or NAME/VARIANT, of letters, digits and the like.
+        ValueError: it is not NAME or NAME/VARIANT, made of letters, digits, spaces and _.,+()-.
     """
     if not re.fullmatch(r"[\w][\w .,+()-]*(/[\w][\w .,+()-]*)?", name) or len(name) > 200:
         raise ValueError(
-            f"a recipe's name must be NAME or NAME/VARIANT, of letters, digits, spaces and _.+-, "
+            "a recipe's name must be NAME or NAME/VARIANT, of letters, digits, spaces and _.,+()-, "
             f"got {name!r}"
         )
 
 
 def named(recipe: Recipe, **variants: Recipe) -> dict[str, Recipe]:
-    """Name each variant after the recipe that it varies, NAME/VARIANT.
+    """Name each variant after its recipe, as NAME/VARIANT.
 
     A recipe file binds `variants = named(recipe, one_cycle=replace(recipe, ...))`.
     """
