@@ -27,7 +27,7 @@ Command:
 
 from fastcv import CIFAR10_STATS, Images, Recipe, cifar10, named, nets, replace
 from fastcv.augment import AlternatingFlip, RandomCrop, RandomErasing
-from fastcv.learning import TTA, CrossEntropy, Linear, Muon, Whitened
+from fastcv.learning import TTA, CrossEntropy, FreezeFirst, Linear, Muon, Whitened
 
 BATCH = 2000
 LR = 0.24  # of filters: each step turns a layer by up to so much of its norm
@@ -54,7 +54,9 @@ recipe = Recipe(
         matrix_scale=0.67 * BATCH / LR,
     ),
     loss=CrossEntropy(label_smoothing=0.2),
-    schedule=(Linear(epochs=8, lr=LR, first_epochs=3, views=TTA(mirror=True, shift=1)),),
+    schedule=(
+        Linear(epochs=8, lr=LR, callbacks=(FreezeFirst(after=3), TTA(mirror=True, shift=1))),
+    ),
 )
 
 variants = named(

@@ -11,6 +11,7 @@ from fastcore.basics import noop
 
 from fastcv.learning import weights as weight_files
 from fastcv.learning.callbacks.alternation import Alternation
+from fastcv.learning.callbacks.fresh import fresh
 from fastcv.learning.callbacks.history import Accuracy, History
 from fastcv.learning.callbacks.mixing import Mixing
 from fastcv.learning.callbacks.precision import Precision, resolve
@@ -18,6 +19,7 @@ from fastcv.learning.callbacks.progress import Progress
 from fastcv.learning.cpu import keep_freed_memory
 from fastcv.learning.cuda_graph.stepper import Stepper
 from fastcv.learning.learner import Learner
+from fastcv.learning.metrics import columns
 from fastcv.recipe.values import Recipe
 
 SMOKE_NOTE = "SMOKE RUN: toy images, random weights, one epoch a stage; its numbers mean nothing"
@@ -47,8 +49,8 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
         loaders,
         loss_func=recipe.loss(),
         opt_func=recipe.optimizer,
-        metrics=Accuracy(history),
-        cbs=callbacks,
+        metrics=[Accuracy(history), *columns(recipe.metrics, history)],
+        cbs=callbacks + fresh(recipe.callbacks),
     )
     learn.remove_cb(ProgressCallback)  # Progress shows more, and reads nothing from the device
     learn.logger = noop  # nor does the Recorder print its row

@@ -6,7 +6,7 @@ from pathlib import Path
 from fastcv import files, interpret
 from fastcv.experiment.building import SMOKE_NOTE, learner, smoked
 from fastcv.learning.lr_finder import Rates, find_rates
-from fastcv.learning.stages.schedules import freeze
+from fastcv.learning.stages.stage import freeze
 from fastcv.recipe.values import Recipe
 
 

@@ -96,7 +96,8 @@ class Results:
 
     @cached_property
     def _predicted(self) -> interpret.Predictions:
-        # The test set is read here and nowhere else, once, with the final weights.
+        # The test set is read with the final weights alone: once here, and once for the recipe's
+        # own metrics, where there are any.
         return interpret.predictions(self.learn, ds_idx=2 if self._has_test else 1)
 
     def _measure(self) -> dict[str, Any]:
@@ -107,9 +108,10 @@ class Results:
             "loss": float(self._predicted.losses.mean()),
             "accuracy": self._predicted.accuracy,
         }
+        if self.recipe.metrics:
+            evaluated = self._validated(2 if self._has_test else 1) | evaluated
         if self._has_test and len(self.learn.dls.valid):
-            loss, accuracy = self.learn.validate(ds_idx=1)
-            measured |= {"valid_loss": float(loss), "valid_accuracy": float(accuracy)}
+            measured |= {f"valid_{name}": value for name, value in self._validated(1).items()}
         elif not self._has_test:
             measured |= {f"valid_{name}": value for name, value in evaluated.items()}
         validated = [row["valid_accuracy"] for row in rows if "valid_accuracy" in row]
@@ -123,6 +125,11 @@ class Results:
         if "tta_accuracy" in last:
             measured["tta_accuracy"] = last["tta_accuracy"]
         return measured
+
+    def _validated(self, split: int) -> dict[str, float]:
+        names = ("loss", *(metric.name for metric in self.learn.metrics))
+        values = self.learn.validate(ds_idx=split)
+        return {name: float(value) for name, value in zip(names, values, strict=True)}
 
     def _draw(self) -> None:
         history, found = self.learn.history, self._predicted

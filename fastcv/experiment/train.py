@@ -72,6 +72,7 @@ def train(
     else:
         run = _new_run(recipe, values, Path(out), wandb=wandb, device=device, smoke=smoke)
 
+    learn.path = run.path  # callbacks write there
     with files.lock(run.path), _kept_or_removed(run, learn):
         files.remove_parts(run.path)
         _introduce(ran, learn, run, write)

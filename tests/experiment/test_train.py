@@ -168,7 +168,7 @@ def test_a_run_where_nothing_can_be_locked_is_trained(tmp_path, monkeypatch):
 
 
 def test_early_stop_keeps_its_last_epoch_and_says_so(tmp_path, capsys):
-    from fastcv.learning.stages.schedules import Constant, EarlyStop
+    from fastcv.learning import Constant, EarlyStop
 
     stage = Constant(epochs=30, lr=1e-12, early_stop=EarlyStop(patience=2, monitor="train_loss"))
     run = run_quick(tmp_path, replace(QUICK, schedule=(stage,)))
@@ -251,7 +251,7 @@ def test_test_set_that_must_not_validate_is_read_once_at_the_end(
 def test_monitor_without_validation_images_is_refused_before_training(
     untouched_test_set, tmp_path, monitor
 ):
-    from fastcv.learning.stages.schedules import Constant, EarlyStop, Plateau
+    from fastcv.learning import Constant, EarlyStop, Plateau
 
     for stage in (
         Constant(epochs=2, lr=1e-3, early_stop=EarlyStop(monitor=monitor)),

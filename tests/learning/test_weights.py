@@ -254,7 +254,7 @@ def test_read_of_a_truncated_file_is_a_value_error(tmp_path, name, keep):
 
 
 def test_read_of_no_file_another_kind_and_no_tensors_are_value_errors(tmp_path):
-    with pytest.raises(ValueError, match="there must be a file of weights"):
+    with pytest.raises(ValueError, match="there must be a weights file"):
         weights.read(tmp_path / "none.pth")
     (tmp_path / "model.pkl").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"must end in .safetensors, .pth or .pt, got 'model.pkl'"):

@@ -49,7 +49,7 @@ def test_differences_of_unlike_lengths_have_none_where_a_value_is_missing():
 def test_every_value_that_decides_a_result_is_of_the_essence():
     kept = decisive(flat(RECIPE))
     roots = {key.partition(".")[0] for key in kept}
-    assert roots == {"data", "model", "schedule", "optimizer", "loss"}
+    assert roots == {"data", "model", "schedule", "optimizer", "loss", "callbacks"}
     assert "data.split_seed" in kept
 
 

@@ -3,8 +3,8 @@
 import json
 import os
 import re
-from dataclasses import replace
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
