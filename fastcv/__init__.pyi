@@ -19,9 +19,9 @@ from .data import cifar10 as cifar10
 from .data import cifar100 as cifar100
 from .data import digits as digits
 from .data import mnist as mnist
+from .experiment.building import learner as learner
 from .experiment.directory import Run as Run
 from .experiment.lr_find import find_learning_rate as find_learning_rate
-from .experiment.train import learner as learner
 from .experiment.train import resume as resume
 from .experiment.train import train as train
 from .experiment.trained import load as load

@@ -1,12 +1,15 @@
 """The recipes there are: listed without importing them, and loaded by name or by file."""
 
 import ast
+import glob
 import importlib
 import importlib.util
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +19,8 @@ from fastcv.recipe.addresses import modules
 from fastcv.suggest import did_you_mean
 
 REPORTED = frozenset(each.name for each in fields(Reported))
-OWN = "fastcv_recipe_"  # before the names of modules made of files of one's own
+OWN = "fastcv_recipe_"  # starts the module name of a recipe file that is not fastcv's
+LISTED = ("test", "best_test", "valid", "best_valid", "train")  # the first that was reported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,29 +29,73 @@ class Entry:
 
     Args:
         name: "NAME" or "NAME/VARIANT".
-        summary: the first line of the file's docstring; of a variant, the line "NAME: ..." there.
-        reported: the numbers its report gives, as written in the file.
+        summary: the first line of the file's docstring; of a variant, its line under "Variants".
+        reported: the numbers of its report, as written in the file.
     """
 
     name: str
     summary: str
     reported: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def family(self) -> str:
+        """The recipe's name, without the variant's."""
+        return self.name.partition("/")[0]
+
+    @property
+    def variant(self) -> str:
+        """The variant's name; empty for the recipe itself."""
+        return self.name.partition("/")[2]
+
 
 def folder() -> Path:
-    """Where the recipe files lie."""
+    """Return the folder of fastcv's recipe files."""
     spec = importlib.util.find_spec("fastcv.recipes")
     return Path(spec.submodule_search_locations[0])
 
 
 def names() -> list[str]:
-    """Every recipe file's name, in order."""
+    """List the names of all recipe files, in order."""
     return sorted(file.stem for file in folder().glob("*.py") if not file.stem.startswith("_"))
 
 
 def entries() -> list[Entry]:
-    """Every recipe and variant, read from the files without running them."""
+    """Read every recipe and variant from the files, without running them."""
     return [entry for name in names() for entry in read(folder() / f"{name}.py")]
+
+
+def matching(pattern: str) -> list[Entry]:
+    """Select recipes and variants by name.
+
+    Args:
+        pattern: a glob such as "*/one_cycle", or a part of the name; upper and lower case are the
+            same. The exact name of a recipe selects it with its variants, and nothing else.
+
+    Raises:
+        ValueError: nothing matches; names the nearest.
+    """
+    found = entries()
+    exact = [entry for entry in found if entry.family == pattern]
+    lowered = pattern.lower()
+    if not any(character in pattern for character in "*?["):
+        lowered = f"*{lowered}*"
+    matched = exact or [entry for entry in found if fnmatchcase(entry.name.lower(), lowered)]
+    if not matched:
+        raise ValueError(f"no recipe matches {pattern!r}.{did_you_mean(pattern, names())}")
+    return matched
+
+
+def completions(incomplete: str) -> list[str]:
+    """List the recipes, variants and .py files whose reference starts so, for the shell."""
+    found = [name for name in names() if name.startswith(incomplete)]
+    found += glob.glob(f"{glob.escape(incomplete)}*.py")
+    before, slash, _ = incomplete.rpartition("/")
+    if slash and (before in names() or before.endswith(".py")):
+        found = [before]
+    if len(found) == 1:  # nothing is left to choose but the variant
+        with suppress(OSError, SyntaxError, ValueError):
+            found += [f"{found[0]}/{entry.variant}" for entry in read(split(found[0])[0])[1:]]
+    return [each for each in found if each.startswith(incomplete)]
 
 
 def read(file: Path) -> list[Entry]:
@@ -57,7 +105,7 @@ def read(file: Path) -> list[Entry]:
     summary = docstring.partition("\n")[0]
     reported: dict[str, dict[str, Any]] = {}
     variants = None
-    for statement in tree.body:  # in order: a name may be bound anew, from its value before
+    for statement in tree.body:  # in order: a name may be bound again, from its former value
         for target in statement.targets if isinstance(statement, ast.Assign) else ():
             if isinstance(target, ast.Name):
                 reported[target.id] = _reported(statement.value, reported)
@@ -72,7 +120,7 @@ def read(file: Path) -> list[Entry]:
 
 
 def _variants(node: ast.expr | None) -> Iterator[tuple[str, ast.expr]]:
-    if isinstance(node, ast.Call):  # named(one_cycle=...)
+    if isinstance(node, ast.Call):  # named(recipe, one_cycle=...)
         for keyword in node.keywords:
             if keyword.arg:
                 yield keyword.arg, keyword.value
@@ -83,11 +131,11 @@ def _variants(node: ast.expr | None) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _reported(node: ast.expr, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The numbers of the `Reported(...)` that an expression is, or that its recipe carries.
+    """Read the numbers of a `Reported(...)`, or of the recipe that an expression makes.
 
     Args:
         node: the expression.
-        known: the same of the names bound before it.
+        known: the numbers of each name that was bound before.
     """
     if isinstance(node, ast.Attribute) and node.attr == "reported":  # recipe.reported
         node = node.value
@@ -95,29 +143,35 @@ def _reported(node: ast.expr, known: dict[str, dict[str, Any]]) -> dict[str, Any
         return known.get(node.id, {})
     if not isinstance(node, ast.Call):
         return {}
-    given = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
-    if "reported" in given:
-        return _reported(given["reported"], known)
+    settings = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+    if "reported" in settings:
+        return _reported(settings["reported"], known)
     base = _reported(node.args[0], known) if node.args else {}  # replace(base, ...)
-    constants = (pair for pair in given.items() if isinstance(pair[1], ast.Constant))
-    stated = {name: value.value for name, value in constants if name in REPORTED}
-    return {**base, **stated}
+    constants = (pair for pair in settings.items() if isinstance(pair[1], ast.Constant))
+    return base | {name: value.value for name, value in constants if name in REPORTED}
 
 
-def headline(entry: Entry) -> str:
-    """The one number that stands for an experiment in a list: `test 91.47 % (Report 003 ...)`."""
+def headline(entry: Entry, *, short: bool = False) -> str:
+    """Return an experiment's most telling number: `test 91.47 % (Report 003, table 1)`.
+
+    Args:
+        entry: the experiment.
+        short: leave the source out, and mark a number to beat with a sign: `> 91.47 % test`.
+    """
     reported = entry.reported
-    bar = "to beat: " if reported.get("to_beat") else ""
-    for metric in ("test", "best_test", "valid", "best_valid", "train"):
+    source = f"(Report {reported.get('source')})"
+    for metric in LISTED:
         number = reported.get(f"{metric}_accuracy")
         if number is not None:
-            name = metric.replace("_", " ")
-            return f"{bar}{name} {round(100 * number, 4):g} % (Report {reported['source']})"
-    return f"no number (Report {reported['source']})" if "source" in reported else ""
+            name, number = metric.replace("_", " "), f"{round(100 * number, 4):g} %"
+            if short:
+                return f"{'> ' if reported.get('to_beat') else ''}{number} {name}"
+            return f"{'to beat: ' if reported.get('to_beat') else ''}{name} {number} {source}"
+    return f"no number {source}" if "source" in reported and not short else ""
 
 
 def source_file(name: str) -> Path:
-    """The file of a recipe, by its name without variant.
+    """Return the file of a recipe, by its name without a variant.
 
     Raises:
         ValueError: no such recipe; names the nearest.
@@ -128,7 +182,7 @@ def source_file(name: str) -> Path:
 
 
 def split(reference: str) -> tuple[Path, str]:
-    """Tell file and variant of "NAME", "NAME/VARIANT", "FILE.py" or "FILE.py/VARIANT"."""
+    """Return file and variant of "NAME", "NAME/VARIANT", "FILE.py" or "FILE.py/VARIANT"."""
     file, variant = reference, ""
     if ".py/" in reference:
         file, _, variant = reference.rpartition("/")
@@ -138,7 +192,7 @@ def split(reference: str) -> tuple[Path, str]:
         return Path(file), variant
     name, slash, variant = reference.partition("/")
     if slash and not variant:
-        raise ValueError(f"behind the slash a variant must be named, got {reference!r}")
+        raise ValueError(f"a variant must follow the slash, got {reference!r}")
     return source_file(name), variant
 
 
@@ -148,24 +202,27 @@ def _no_variant(file: Path, variant: str, known: list[str]) -> ValueError:
 
 
 def find(reference: str) -> tuple[Path, str]:
-    """Like `split`, and make sure that a variant of ours is there, without importing the file.
+    """Split a reference as `split` does, and check a variant of fastcv's, importing nothing.
 
     Raises:
         ValueError: no such recipe, file or variant; names the nearest.
     """
     file, variant = split(reference)
     if variant and _is_ours(file):
-        known = [entry.name.partition("/")[2] for entry in read(file)[1:]]
+        known = [entry.variant for entry in read(file)[1:]]
         if variant not in known:
             raise _no_variant(file, variant, known)
     return file, variant
 
 
 def get_recipe(reference: str) -> Recipe:
-    """Import the one file that is asked for and return its `Recipe`.
+    """Return a recipe by its name or file; its name is the file's, and the variant's.
+
+    Only that one file is imported.
 
     Args:
-        reference: "NAME", "NAME/VARIANT", or a path to one's own file, with "/VARIANT" or not.
+        reference: "NAME", "NAME/VARIANT", or the path of your own file, as "my_net.py" or
+            "my_net.py/VARIANT".
 
     Raises:
         ValueError: no such recipe, file or variant, or the file binds no recipe.
@@ -183,12 +240,12 @@ def get_recipe(reference: str) -> Recipe:
 
 
 def module_name(stem: str) -> str:
-    """The name that a file of one's own is imported under: it hides no other module."""
+    """Return the module name of a recipe file that is not fastcv's; it hides no other module."""
     return OWN + re.sub(r"\W", "_", stem)
 
 
 def own_modules(flat: Mapping[str, Any]) -> list[str]:
-    """The modules of files of one's own that a flat recipe names a function or class of."""
+    """List the recipe files' modules, fastcv's aside, whose functions a flat recipe names."""
     return sorted(each for each in modules(flat.values()) if each.startswith(OWN))
 
 
@@ -200,14 +257,14 @@ def load_file(file: Path) -> ModuleType:
     """Import a recipe file.
 
     Raises:
-        ValueError: it is not Python, or imports what is not there.
+        ValueError: it is not Python, or one of its imports fails.
     """
     if _is_ours(file):
         return importlib.import_module(f"fastcv.recipes.{file.stem}")
     name = module_name(file.stem)
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that what it defines can be found by its address
+    sys.modules[name] = module  # so that an address can name what the file defines
     try:
         spec.loader.exec_module(module)
     except (SyntaxError, ImportError) as error:

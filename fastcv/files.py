@@ -1,4 +1,4 @@
-"""Files as every part of fastcv writes them: whole or not at all, and one writer at a time."""
+"""Write files whole or not at all, and keep a run directory to one process at a time."""
 
 import csv
 import io
@@ -7,32 +7,55 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
+LOCK = ".lock"
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
+
+@contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that gets its name when it is complete; after an error nothing has changed.
+
+    `with atomic(path) as file: torch.save(state, file)`
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)  # of a process killed earlier, or a link to somewhere else
+    try:
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut can leave the new name with an empty file
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what processes that were killed left half written in a folder nobody writes to."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with atomic(path) as file:
+        file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(part, path)
+    """Write text as UTF-8, whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, a whole file or nothing."""
+    """Write a value as JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows with the columns of all of them, a whole file or nothing."""
+    """Write rows as CSV with a column for every key of any row, whole or not at all."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -42,11 +65,24 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Read rows; whole numbers become int, other numbers float, nothing None."""
+    """Read the rows of a CSV file; numbers become int or float, empty cells None.
+
+    Returns:
+        The rows; none where there is no file.
+
+    Raises:
+        ValueError: it is not CSV in UTF-8, or a row lacks cells.
+    """
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{str(path)!r} must be CSV in UTF-8: {error}") from error
+    if any(None in row or None in row.values() for row in rows):
+        raise ValueError(f"every row of {str(path)!r} must have all its columns: it is damaged")
+    return [{name: _number(text) for name, text in row.items()} for row in rows]
 
 
 def _number(text: str) -> int | float | str | None:
@@ -62,19 +98,19 @@ def _number(text: str) -> int | float | str | None:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Keep a run directory to one process while it is trained; two would write over each other.
+    """Keep a run directory to one process while it trains; two would overwrite each other's files.
 
-    A folder whose file system has no locks is trained without.
+    On a file system without locks, nothing is locked.
 
     Raises:
-        ValueError: another process holds it.
+        ValueError: another process holds the lock.
     """
-    lock = FileLock(path / ".lock")
+    lock = FileLock(path / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise ValueError(
-            f"a run must be trained by one process at a time, another trains {str(path)!r}: "
+            f"a run must be trained by one process at a time, and another trains {str(path)!r}: "
             f"wait for it, or stop it first"
         ) from None
     except (OSError, NotImplementedError):
@@ -82,5 +118,5 @@ def lock(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (path / ".lock").unlink(missing_ok=True)  # while it is held: nobody waits for it
+        (path / LOCK).unlink(missing_ok=True)  # while the lock is held: nobody waits for it
         lock.release()

@@ -1,17 +1,34 @@
 """A small convolutional net on MNIST, with and without regularization.
 
-Report    004, 1a: 250 epochs, 100 % train and 98 % validation accuracy; 1b (`/regularized`):
-          dropout of 0.2 after every block, 15 epochs, 98.23 % test accuracy
-Data      MNIST: 55,000 train, 5,000 validation (500 of each digit, held out), 10,000 test
-Readings  the layers are the usual first net's (conv 32, conv 64, max-pool, FC 128, FC 10); the
-          learning rate is Adam's default of 0.001; pixels in 0-1, normalized by the set's own
-          mean and deviation; which images validate is not stated
-Variants  regularized: dropout of 0.2 after every block, 15 epochs
-          one_cycle: one cycle of AdamW in 5 epochs, small affine moves, label smoothing
-Rates     one_cycle's comes from the finder: "minimum", 0.005 to 0.008 with seeds 0 to 3. "slide"
-          gives 0.2, behind the cliff, with two of the four, and there nothing is learnt
+Report:
+    004, 1a: 100 % train and 98 % validation accuracy after 250 epochs.
+    004, 1b (`/regularized`): 98.23 % test accuracy after 15 epochs, with dropout of 0.2 after every
+    block.
 
-    fastcv recipe mnist_cnn/regularized
+Data:
+    MNIST: 55,000 train, 5,000 validation (500 of each digit, held out), 10,000 test.
+
+Readings:
+    - The layers are those of the usual first net: conv 32, conv 64, max-pool, FC 128, FC 10.
+    - The learning rate is Adam's default, 0.001.
+    - Pixels in 0-1 are normalized by the mean and deviation of the data set.
+    - Which images validate is not stated: 500 of each digit, drawn by a fixed seed.
+
+Variants:
+    regularized: dropout of 0.2 after every block, 15 epochs
+    one_cycle: one cycle of AdamW in 5 epochs, small affine moves, label smoothing
+
+Learning rate:
+    `/one_cycle` takes the finder's "minimum": 0.005 to 0.008 with seeds 0 to 3. With two of the
+    four "slide" suggests 0.2, where the loss has exploded and nothing is learned.
+
+Measured:
+    The recipe: 99.08 % validation accuracy in 3.6 h (Intel Xeon @ 2.80GHz, fp32, seed 0).
+    `/regularized`: 99.11 % test accuracy in 23 min (same machine, seed 0).
+    `/one_cycle`: 99.36 % test accuracy in 2.7 min (AMD EPYC, bf16, seed 0, revision 6811403).
+
+Command:
+    fastcv recipe mnist_cnn/one_cycle
 """
 
 from fastcv import MNIST_STATS, Images, Recipe, Reported, mnist, named, nets, replace

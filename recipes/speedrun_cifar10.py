@@ -1,20 +1,33 @@
 """CIFAR-10 to 94 % in eight epochs, as fast as the hardware allows.
 
-Report    none: the bar is 94 % test accuracy through views (mirrored, and moved by a pixel), the
-          mean of many seeds, as cifar10-airbench counts it; the plain accuracy is shown beside it
-Data      CIFAR-10: 50,000 train, 10,000 test; the test set validates too, and chooses nothing
-Variants  to95: to 95 %, a wider net and 13 epochs
-          to96: to 96 %, a wider and deeper net, cutout and 31 epochs
-Cost      0.28 PFLOP for 94 %, 1.15 for 95 %, 4.1 for 96 %
-Source    Jordan 2024, arXiv:2404.00498, and github.com/KellerJordan/cifar10-airbench, whose rates
-          for a summed loss are given here for the mean
+Report:
+    None. The number to beat is cifar10-airbench's 94 % test accuracy: the mean of many seeds with
+    test-time augmentation (each image also mirrored and shifted by a pixel). The plain accuracy is
+    shown beside it.
 
-    fastcv recipe speedrun_cifar10
+Data:
+    CIFAR-10: 50,000 train, 10,000 test; the test set validates too, and chooses nothing.
+
+Variants:
+    to95: to 95 %, a wider net and 13 epochs
+    to96: to 96 %, a wider and deeper net, cutout and 31 epochs
+
+Measured:
+    The recipe: 94.23 % with test-time augmentation, 93.37 % plain, in 18 min (AMD EPYC, bf16, seed
+    0). `/to95` and `/to96` are not measured yet. Training takes 0.28 PFLOP for 94 %, 1.15 for 95 %
+    and 4.1 for 96 %.
+
+Source:
+    Jordan 2024, arXiv:2404.00498, and github.com/KellerJordan/cifar10-airbench, whose learning
+    rates are for a summed loss; here they are for the mean.
+
+Command:
+    fastcv recipe speedrun_cifar10 --seeds 5
 """
 
 from fastcv import CIFAR10_STATS, Images, Recipe, cifar10, named, nets, replace
 from fastcv.augment import AlternatingFlip, RandomCrop, RandomErasing
-from fastcv.learning import TTA, CrossEntropy, Linear, Muon, Whitened
+from fastcv.learning import TTA, CrossEntropy, FreezeFirst, Linear, Muon, Whitened
 
 BATCH = 2000
 LR = 0.24  # of filters: each step turns a layer by up to so much of its norm
@@ -41,7 +54,9 @@ recipe = Recipe(
         matrix_scale=0.67 * BATCH / LR,
     ),
     loss=CrossEntropy(label_smoothing=0.2),
-    schedule=(Linear(epochs=8, lr=LR, first_epochs=3, views=TTA(mirror=True, shift=1)),),
+    schedule=(
+        Linear(epochs=8, lr=LR, callbacks=(FreezeFirst(after=3), TTA(mirror=True, shift=1))),
+    ),
 )
 
 variants = named(

@@ -1,28 +1,40 @@
 """ResNet-18 from ImageNet, fine-tuned on 200 species of birds.
 
-Report    000, part 2: the whole network, 45 epochs: 56.97 % test accuracy, 99.80 % train;
-          `/fixed_extractor`, only the last layer, 80 epochs: 42.40 % test, 85.03 % train;
-          `/dropout`: 73 to 74 % train; `/fixed_rotation`: clearly below 85.03 % train, no number
-Data      Caltech-UCSD Birds 200 (2010): 3,000 train (15 a class), 3,033 test, which is read once,
-          at the end
-Readings  the printed losses are sums of the batches' means over all images; here they stand times
-          the batch size, 32. The fixed extractor's then are low for its accuracies: the report may
-          have trained it in larger batches than it says. Its batch norm stays as it is. Rotations
-          read the nearest pixel and come before the center crop, in no stated order. Dropout's
-          number is the middle of the two, called its best, and held against the last epoch; its
-          epochs are those of the whole network
-Variants  fixed_extractor: only the last layer is trained, 80 epochs
-          fixed_rotation: the fixed extractor on images turned by 30 to 60 degrees
-          dropout: the whole network with dropout of 0.25 before the last layer
-          one_cycle: the head for 2 epochs, then the whole net for 12, rates growing to the head
-Rates     one_cycle's come from the finder: the head's "valley", then the whole net's "largest", as
-          in resnet18_cifar10_pretrained, where it was measured; the first layers have a hundredth
-          of the head's, as in fastai's fine_tune
+Report:
+    000, part 2: 56.97 % test accuracy and 99.80 % train with the whole network in 45 epochs.
+    `/fixed_extractor`, only the last layer, 80 epochs: 42.40 % test, 85.03 % train. `/dropout`: 73
+    to 74 % train. `/fixed_rotation`: clearly below 85.03 % train, no number.
 
-`/one_cycle` is not measured yet. It differs from the report in what nets from ImageNet are known to
-gain from: crops of at least a third of the image, a new head trained before the rest, rates that
-fall towards the first layers, label smoothing.
+Data:
+    Caltech-UCSD Birds 200 (2010): 3,000 train (15 of each class) and 3,033 test, read once, at the
+    end.
 
+Readings:
+    - The printed losses are sums of batch means divided by the number of images. Multiplied by the
+      batch size, 32, they are the means that `reported` holds. Those of `/fixed_extractor` are then
+      low for its accuracies: the report may have used larger batches than it states.
+    - The batch norm of the fixed extractor stays as it is.
+    - Rotations read the nearest pixel and come before the center crop; the report states no order.
+    - Dropout's number is the middle of 73 and 74 %, which the report calls its best. It is compared
+      with the last epoch, and its epochs are those of the whole network.
+
+Variants:
+    fixed_extractor: only the last layer is trained, 80 epochs
+    fixed_rotation: the fixed extractor on images turned by 30 to 60 degrees
+    dropout: the whole network with dropout of 0.25 before the last layer
+    one_cycle: the head for 2 epochs, then the whole net for 12, rates growing to the head
+
+Learning rates:
+    `/one_cycle` takes the finder's "valley" for the head, then its "largest" for the whole net,
+    which was measured on resnet18_cifar10_pretrained. The first layers train at a hundredth of the
+    head's rate, as in fastai's fine_tune.
+
+Measured:
+    Not measured yet. `/one_cycle` adds what is known to help nets from ImageNet: crops of at least
+    a third of the image, a new head trained before the rest, rates that fall towards the first
+    layers, label smoothing.
+
+Command:
     fastcv recipe transfer_resnet18
 """
 

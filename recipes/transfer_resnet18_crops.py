@@ -1,29 +1,42 @@
 """ResNet-18 from ImageNet, fine-tuned on random crops of 200 species of birds.
 
-Report    002, part 2: the whole network, 30 epochs: 56.31 % test accuracy, 94.57 % train;
-          `/fixed_extractor`, only the last layer, 30 epochs: 36.04 % test, 68.67 % train;
-          `/starter`, before any change: about 15.5 % train
-Data      Caltech-UCSD Birds 200 (2010): 3,000 train (15 a class), 3,033 test, which is read once,
-          at the end
-Readings  the backbone is the course starter's ResNet-18, SGD has its momentum of 0.9. In training
-          the random crop takes the place of the center crop, with torchvision's scale and ratio,
-          of the square that decoding leaves of the photograph. The set's own statistics were
-          taken of crops around the birds.
-          A fixed extractor's batch norm stays as it is. The head has a class for each species:
-          the report says 100. Its losses are sums of the batches' means over 3,000 images; here
-          they stand times the batch size, 32. The starter's other values are not stated: the
-          last layer alone, batches of 8 at a rate of 0.0001, center crops, pixels in 0-1
-Variants  starter: the course starter: only the last layer, 10 epochs, center crops
-          fixed_extractor: only the last layer is trained, 30 epochs
-          one_cycle: the head for 2 epochs, then the whole net for 8, rates growing towards the head
-Rates     one_cycle's come from the finder: the head's "valley", then the whole net's "largest", as
-          in resnet18_cifar10_pretrained, where it was measured; the first layers have a hundredth
-          of the head's, as in fastai's fine_tune
+Report:
+    002, part 2: 56.31 % test accuracy and 94.57 % train with the whole network in 30 epochs.
+    `/fixed_extractor`, only the last layer, 30 epochs: 36.04 % test, 68.67 % train. `/starter`,
+    before any change: about 15.5 % train.
 
-`/one_cycle` is not measured yet. It differs from the report in what nets from ImageNet are known to
-gain from: ImageNet's own statistics, crops of at least a third of the image, a new head trained
-before the rest, rates that fall towards the first layers, label smoothing.
+Data:
+    Caltech-UCSD Birds 200 (2010): 3,000 train (15 of each class) and 3,033 test, read once, at the
+    end.
 
+Readings:
+    - The backbone is the course starter's ResNet-18; SGD has the starter's momentum of 0.9.
+    - In training the random crop takes the place of the center crop, with torchvision's scale and
+      ratio. It is taken from the square that decoding leaves of the photograph.
+    - The statistics of the data set were computed on crops around the birds.
+    - The batch norm of the fixed extractor stays as it is.
+    - The head has one output for each of the 200 species; the report says 100.
+    - The printed losses are sums of batch means divided by 3,000 images. Multiplied by the batch
+      size, 32, they are the means that `reported` holds.
+    - The starter's other values are not stated: only the last layer, batches of 8 at a rate of
+      0.0001, center crops, pixels in 0-1.
+
+Variants:
+    starter: the course starter: only the last layer, 10 epochs, center crops
+    fixed_extractor: only the last layer is trained, 30 epochs
+    one_cycle: the head for 2 epochs, then the whole net for 8, rates growing towards the head
+
+Learning rates:
+    `/one_cycle` takes the finder's "valley" for the head, then its "largest" for the whole net,
+    which was measured on resnet18_cifar10_pretrained. The first layers train at a hundredth of the
+    head's rate, as in fastai's fine_tune.
+
+Measured:
+    Not measured yet. `/one_cycle` adds what is known to help nets from ImageNet: ImageNet's own
+    statistics, crops of at least a third of the image, a new head trained before the rest, rates
+    that fall towards the first layers, label smoothing.
+
+Command:
     fastcv recipe transfer_resnet18_crops
 """
 

@@ -1,9 +1,13 @@
+import ast
+import json
 import subprocess
 import sys
+from statistics import mean
 
 import pytest
 
 from fastcv import catalogue
+from fastcv.experiment.words import duration
 from fastcv.recipe import Recipe
 
 
@@ -25,6 +29,14 @@ def test_listing_equals_what_the_files_bind():
                 }
             imported[recipe.name] = numbers
     assert listed == imported
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_recipes_and_variants_are_named_after_their_file(name):
+    module = catalogue.load_file(catalogue.source_file(name))
+    assert module.recipe.name == name
+    for variant, recipe in getattr(module, "variants", {}).items():
+        assert recipe.name == f"{name}/{variant}"
 
 
 def test_every_recipe_says_what_it_is():
@@ -144,3 +156,33 @@ def test_a_file_of_ones_own_that_is_not_python_is_one_sentence(tmp_path):
     for reference in (f"{file}", f"{file}/short"):
         with pytest.raises(ValueError, match=r"must be importable, '.*broken.py', line 1"):
             catalogue.get_recipe(reference)
+
+
+RESULTS = catalogue.folder() / "results"
+
+
+def measured_in_full():
+    """The committed results of whole experiments: {recipe: [one list of summaries a variant]}."""
+    found = {name: {} for name in catalogue.names()}
+    for file in sorted(RESULTS.glob("*.json")):
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        if not summary.get("changed"):
+            of_recipe = found[summary["recipe"].partition("/")[0]]
+            of_recipe.setdefault(summary["recipe"], []).append(summary)
+    return {name: list(by_variant.values()) for name, by_variant in found.items()}
+
+
+@pytest.mark.parametrize(("name", "series"), measured_in_full().items())
+def test_a_recipe_card_states_what_was_measured(name, series):
+    card = " ".join(ast.get_docstring(ast.parse(catalogue.source_file(name).read_text())).split())
+    assert f"fastcv recipe {name}" in card
+    for summaries in series:
+        accuracies = [
+            f"{100 * mean([each['measured'][part] for each in summaries]):.2f}"
+            for part in ("test_accuracy", "valid_accuracy")
+            if part in summaries[0]["measured"]
+        ]
+        assert any(accuracy in card for accuracy in accuracies), summaries[0]["recipe"]
+        assert duration(mean([each["seconds"] for each in summaries])) in card
+    if len(series) < 1 + len(catalogue.read(catalogue.source_file(name))[1:]):
+        assert "ot measured yet" in card

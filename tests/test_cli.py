@@ -1,11 +1,15 @@
+import contextlib
+import os
+import re
 import subprocess
 import sys
 import time
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
-from fastcv import cli
+from fastcv import catalogue, cli
 
 runner = CliRunner()
 
@@ -24,7 +28,9 @@ def invoke(*arguments):
     ("arguments", "said"),
     [
         (["--help"], "lr-find"),
-        (["recipes"], "light_resnet_cifar10/one_cycle"),
+        (["recipes"], "light_resnet_cifar10"),
+        (["recipes", "--all"], "light_resnet_cifar10/one_cycle"),
+        (["train", "light_resnet_cifar10"], "Did you mean 'recipe'?"),
         (["recipe", "transfer_resnet5"], "Did you mean 'transfer_resnet50'?"),
         (["recipe", "transfer_resnet5", "--all"], "Did you mean 'transfer_resnet50'?"),
         (["--version"], "0."),
@@ -55,13 +61,132 @@ def test_mistyped_recipe_is_one_sentence_and_exit_code_2():
     )
 
 
-def test_recipes_shows_name_variant_line_and_number():
-    code, output = invoke("recipes")
-    lines = {line.split()[0]: line for line in output.splitlines()}
+def listed(*arguments):
+    """Run `fastcv recipes`, and return its lines by the name that each starts with."""
+    code, output = invoke("recipes", *arguments)
     assert code == 0
+    return {line.split()[0]: line for line in output.splitlines()}
+
+
+def test_recipes_lists_families_with_number_variants_and_summary():
+    lines = listed()
+    assert list(lines) == catalogue.names()
+    line = lines["light_resnet_cifar10"]
+    assert "91.47 % (Report 003, table 1, model 5)" in line
+    assert "variants: 10" in line
+    assert "A light ResNet" in line
+
+
+def test_recipes_lists_every_variant_with_all():
+    lines = listed("--all")
+    assert list(lines) == [entry.name for entry in catalogue.entries()]
     assert "91.47 % (Report 003, table 1, model 5)" in lines["light_resnet_cifar10"]
-    assert "A light ResNet" in lines["light_resnet_cifar10"]
     assert "38.34 %" in lines["transfer_resnet50/fixed_extractor"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("digits", ["digits"]),
+        ("mnist_cnn", ["mnist_cnn", "mnist_cnn/regularized", "mnist_cnn/one_cycle"]),
+        ("MNIST", ["mnist_cnn", "mnist_cnn/regularized", "mnist_cnn/one_cycle"]),
+        ("resnet18_cifar10", ["resnet18_cifar10", "resnet18_cifar10/one_cycle"]),
+        ("transfer", ["transfer_resnet18", "transfer_resnet18_crops", "transfer_resnet50"]),
+        ("*/step1[45]", ["vgg_cifar100/step14", "vgg_cifar100/step15"]),
+        ("fixed_rot", ["transfer_resnet18/fixed_rotation"]),
+    ],
+)
+def test_recipes_filters_by_part_of_a_name_or_glob(pattern, names):
+    assert list(listed(pattern)) == names
+
+
+@pytest.mark.parametrize("arguments", [(), ("vgg_cifar100",)])
+def test_recipes_fit_a_terminal_of_80_columns(monkeypatch, capsys, arguments):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with contextlib.suppress(SystemExit):
+        cli.app(["recipes", *arguments])
+    lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+    assert 10 < len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    for name in arguments or catalogue.names():
+        assert any(line.startswith(name) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("train", "recipe"), ("run", "recipe"), ("fit", "recipe"), ("list", "recipes"),
+        ("ls", "recipes"), ("find", "lr-find"), ("lrfind", "lr-find"), ("lr_find", "lr-find"),
+        ("continue", "resume"), ("benchmark", "bench"), ("reciep", "recipe"), ("copi", "copy"),
+    ],
+)  # fmt: skip
+def test_unknown_command_is_one_sentence_with_a_suggestion(typed, meant):
+    code, output = invoke(typed, "digits")
+    assert code == 2
+    assert output == f"fastcv: no command is called {typed!r}. Did you mean {meant!r}?"
+
+
+def test_known_commands_are_suggested_only_under_other_names():
+    commands = set(typer.main.get_command(cli.app).commands)
+    assert set(cli.SYNONYMS) <= commands
+    assert not {each for synonyms in cli.SYNONYMS.values() for each in synonyms} & commands
+
+
+def complete(typed, folder):
+    """Ask for the completions of a command line, as bash does."""
+    words = typed.split(" ")
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "fastcv.cli"],
+        env=os.environ
+        | {
+            "_FASTCV_COMPLETE": "complete_bash",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(len(words) - 1),
+        },
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not {"torch", "fastai", "numpy", "matplotlib", "wandb"} & imported
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("fastcv lr", ["lr-find"]),
+        ("fastcv recipe transfer_resnet18", ["transfer_resnet18", "transfer_resnet18_crops"]),
+        ("fastcv recipe mnist", ["mnist_cnn", "mnist_cnn/regularized", "mnist_cnn/one_cycle"]),
+        ("fastcv bench transfer_resnet50/o", ["transfer_resnet50/one_cycle"]),
+        ("fastcv copy dig", ["digits"]),
+        ("fastcv recipe mi", ["mine.py", "mine.py/longer"]),
+        ("fastcv recipe mine.py/l", ["mine.py/longer"]),
+        ("fastcv recipe broken", ["broken.py"]),
+        ("fastcv recipe nothing", []),
+        ("fastcv nothing dig", []),
+    ],
+)
+def test_shell_completes_commands_recipes_variants_and_files(tmp_path, typed, offered):
+    (tmp_path / "mine.py").write_text("recipe = ...\nvariants = {'longer': recipe}\n")
+    (tmp_path / "broken.py").write_text("recipe = (\n")
+    assert complete(typed, tmp_path) == offered
+
+
+def test_completion_of_nothing_offers_every_recipe(tmp_path):
+    assert complete("fastcv recipe ", tmp_path) == catalogue.names()
+
+
+def test_show_completion_prints_a_script_for_the_shell():
+    done = subprocess.run(
+        [sys.executable, "-m", "fastcv.cli", "--show-completion", "bash"],
+        env=os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert "_FASTCV_COMPLETE=complete_bash" in done.stdout
 
 
 def test_recipe_runs_and_writes(tmp_path):
@@ -74,6 +199,39 @@ def test_recipe_runs_and_writes(tmp_path):
     assert run.name.endswith("-seed3")
     assert (run / "summary.json").is_file()
     assert output.count("epoch 1/1") == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("optimizer=SGD", "optimizer=fastcv.learning:SGD()"),
+        ("model.net=LightResNet", "model.net=fastcv.nets:LightResNet"),
+        (
+            "data.augment=HorizontalFlip(), RandomCrop(padding=2)",
+            "data.augment.1=fastcv.augment:RandomCrop()",
+        ),
+    ],
+)
+def test_public_names_are_settings(setting, line):
+    code, output = invoke("recipe", "light_resnet_cifar10", "--dry-run", "--set", setting)
+    assert code == 0
+    assert line in output.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("setting", "room", "names"),
+    [
+        ("optimizer=Sdg", "fastcv.learning", ("AdamW", "SGD")),
+        ("model.net=LightResnt", "fastcv.nets", ("LightResNet", "VGG")),
+        ("data.augment=HorizontalFlop()", "fastcv", ("HorizontalFlip", "RandomCrop")),
+    ],
+)
+def test_wrong_public_name_is_answered_with_those_there_are(setting, room, names):
+    code, output = invoke("recipe", "light_resnet_cifar10", "--dry-run", "--set", setting)
+    assert code == 2
+    assert f"must be a public name of {room} (" in output
+    assert all(name in output for name in names)
+    assert "Did you mean" in output
 
 
 def test_dry_run_prints_every_setting_and_writes_nothing(tmp_path, monkeypatch):
@@ -205,8 +363,8 @@ def test_copy_says_a_command_that_can_be_given(tmp_path):
         (["recipe", "digits", "--seeds", "2", "--wandb", "maybe"], "wandb must be one of"),
         (["recipe", "digits", "--seeds", "0"], "--seeds must be 1 or more, got 0"),
         (["recipe", "digits", "--seeds", "2", "--jobs", "0"], "--jobs must be 1 or more, got 0"),
-        (["recipe", "digits", "--jobs", "2"], "give --all or --seeds K with them"),
-        (["recipe", "digits", "--again"], "give --all or --seeds K with them"),
+        (["recipe", "digits", "--jobs", "2"], "add --all or --seeds K"),
+        (["recipe", "digits", "--again"], "add --all or --seeds K"),
         (["recipe", "digits", "--all", "--set", "sead=1"], "Did you mean 'seed'?"),
         (["recipe", "mnist_cnn/one_cycle", "--all"], "leave /one_cycle out"),
         (["recipe", "mnist_cnn", "--data", "nowhere"], "nowhere"),

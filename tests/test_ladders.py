@@ -17,8 +17,8 @@ from fastcv.augment import (
     Rotation,
 )
 from fastcv.augment import VerticalFlip as Vertical
+from fastcv.data import Toy
 from fastcv.data.images import Images
-from fastcv.data.toy import Toy
 from fastcv.learning.stages.augment import WithAugment
 from fastcv.recipe import flat
 from fastcv.recipe.diff import decisive, diff

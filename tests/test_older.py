@@ -36,7 +36,7 @@ def test_every_experiment_saved_under_older_names_is_todays(name):
 def test_an_older_run_is_reported_as_the_same_experiment(copied):
     run = fastcv.Run(copied("finished"))
     (digits,) = [each for each in gather([run.path.parent.parent]) if each.name == "digits"]
-    assert not digits.altered
+    assert not digits.changed
     assert [result.measured["valid_accuracy"] for result in digits.results] == [
         run.summary["valid_accuracy"]
     ]

@@ -1,12 +1,12 @@
 """Rotation, translation, scaling and shear: one resampling for each image.
 
-A matrix here takes a pixel of the result to the place in the input it is read from, both measured
-in pixels from the image's center, x to the right and y down. Applying A and then B is A @ B.
+A matrix here maps a pixel of the result to the place in the input that it is read from, both
+measured in pixels from the image's center, x to the right and y down. Applying A and then B is
+A @ B.
 """
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ INTERPOLATIONS = ("bilinear", "nearest")
 
 
 def resample(x: Tensor, matrix: Tensor, interpolation: str = "bilinear") -> Tensor:
-    """Read each image through its own matrix; what lies outside an image is black.
+    """Read each image through its own matrix; outside of it, pixels are black.
 
     Shape:
         x: (B, C, H, W), float.
@@ -44,7 +44,7 @@ def resample(x: Tensor, matrix: Tensor, interpolation: str = "bilinear") -> Tens
 
 
 def precise(parameter: Tensor) -> Tensor:
-    """Convert to double precision, which torchvision computes in, where the device has it."""
+    """Convert to double precision, as torchvision does, if the device has it."""
     return parameter.to(torch.float32 if parameter.device.type == "mps" else torch.float64)
 
 
@@ -58,9 +58,9 @@ def affine_matrix(
 
     Shape:
         degrees: (B,), clockwise.
-        translate: (B, 2), pixels to the right and down; None is none.
+        translate: (B, 2), pixels to the right and down; None is 0.
         scale: (B,), above 1 enlarges; None is 1.
-        shear: (B, 2), degrees along x and along y; None is none.
+        shear: (B, 2), degrees along x and along y; None is 0.
         returns: (B, 3, 3).
     """
     angle = torch.deg2rad(precise(degrees))
@@ -113,7 +113,7 @@ class Rotation:
     nearest pixel by default, and with bilinear reading its `fill=0` darkens the rim twice.
 
     Args:
-        degrees: counter-clockwise (low, high), or a number for minus to plus it.
+        degrees: counter-clockwise (low, high); a number d means (-d, d).
         interpolation: "bilinear" or "nearest".
 
     Shape:
@@ -122,8 +122,6 @@ class Rotation:
 
     degrees: float | tuple[float, float]
     interpolation: str = "bilinear"
-
-    moves_pixels: ClassVar[bool] = False
 
     def __post_init__(self):
         interval("degrees", self.degrees)
@@ -134,7 +132,7 @@ class Rotation:
         return resample(to_float(x), self.matrix(x), self.interpolation)
 
     def matrix(self, x: Tensor) -> Tensor:
-        """Draw as a call would: output to input pixels, measured from the center, (B, 3, 3)."""
+        """Draw what a call would: maps (B, 3, 3) from output to input pixels from the center."""
         return affine_matrix(-uniform(*interval("degrees", self.degrees), x))
 
 
@@ -143,12 +141,12 @@ class Affine:
     """Turn, move, scale and shear each image at random, as torchvision's `RandomAffine`.
 
     Args:
-        degrees: clockwise (low, high), or a number for minus to plus it.
-        translate: greatest shift along x and y, fractions 0-1 of width and height; whole pixels
-            are drawn.
+        degrees: clockwise (low, high); a number d means (-d, d).
+        translate: greatest shift along x and y, fractions 0-1 of width and height; shifts are
+            rounded to whole pixels.
         scale: (low, high); None is 1.
-        shear: degrees along x, (low, high) or a number for minus to plus it; or four numbers, the
-            low and high along x, then along y.
+        shear: degrees along x, (low, high) or a number d for (-d, d); four numbers are the low and
+            high along x, then along y.
         interpolation: "bilinear" or "nearest" (torchvision's default).
 
     Shape:
@@ -160,8 +158,6 @@ class Affine:
     scale: tuple[float, float] | None = None
     shear: float | tuple[float, ...] | None = None
     interpolation: str = "bilinear"
-
-    moves_pixels: ClassVar[bool] = False
 
     def __post_init__(self):
         interval("degrees", self.degrees)
@@ -183,7 +179,7 @@ class Affine:
         return resample(to_float(x), self.matrix(x), self.interpolation)
 
     def matrix(self, x: Tensor) -> Tensor:
-        """Draw as a call would: output to input pixels, measured from the center, (B, 3, 3)."""
+        """Draw what a call would: maps (B, 3, 3) from output to input pixels from the center."""
         degrees = uniform(*interval("degrees", self.degrees), x)
         translate = scale = shear = None
         if self.translate is not None:

@@ -1,4 +1,4 @@
-"""Mirror images in turn: every image in one orientation in one epoch, in the other in the next."""
+"""Mirror every image in every other epoch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass, replace
@@ -15,18 +15,18 @@ _MIXERS = (-0x61C8864680B583EB, -0x3B314601E57A13AD)
 
 @dataclass(frozen=True, kw_only=True)
 class AlternatingFlip:
-    """Mirror a random half of the images left and right; in every other epoch the other half.
+    """Mirror a random half of the images left to right, and the other half in the next epoch.
 
-    In two successive epochs every image is seen in both orientations, where independent draws show
-    half of the images twice in the same. Which half an image belongs to follows from its pixels, so
-    that it is the same in every epoch, whatever the order: nothing may change the pixels before, so
-    it comes first in `augment`.
+    Two successive epochs show every image in both orientations, whereas independent draws show half
+    of the images twice in the same one. The pixels of an image decide which half it belongs to, so
+    that it is the same in every epoch and order. They must not change before, so this comes first
+    in `augment`.
 
-    The epoch is part of the value: `at_epoch` gives the value of another one. In a training,
-    `fastcv.learning.alternation.Alternation` puts it in.
+    The epoch is part of the value: `at_epoch` returns the value of another epoch, and the Learner
+    calls it before each epoch.
 
     Args:
-        seed: which half.
+        seed: decides the halves.
         epoch: counted from 0.
 
     Shape:
@@ -41,29 +41,29 @@ class AlternatingFlip:
     moves_pixels: ClassVar[bool] = True
 
     def __call__(self, x: Tensor) -> Tensor:
-        """HorizontalFlip a batch."""
+        """Mirror half of a batch."""
         return flip_horizontally(x, self.mirrored(x))
 
     def mirrored(self, x: Tensor) -> Tensor:
-        """Say which images are mirrored in this epoch: (B,), bool."""
-        # Bytes, and the fractions made of them, must agree.
+        """Return whether each image is mirrored in this epoch: (B,), bool."""
+        # Bytes and their fractions must agree.
         pixels = x.mul(255).round() if x.is_floating_point() else x
         bits = pixels.sum((1, 2, 3), dtype=torch.int64) + self.seed * 1_000_003
-        for mixer in _MIXERS:  # whole numbers run over, as hashes do
+        for mixer in _MIXERS:  # integers overflow, as in any hash
             bits = bits * mixer
             bits = bits ^ (bits >> 32)
         return (bits + self.epoch) % 2 == 1
 
     def at_epoch(self, epoch: int) -> "AlternatingFlip":
-        """Return the same for another epoch."""
+        """Return the value for another epoch."""
         return replace(self, epoch=epoch)
 
 
 def at_epoch(augmentation: Callable, epoch: int) -> Callable:
-    """Return `augmentation` with every part of it that depends on the epoch set to `epoch`.
+    """Set every part of `augmentation` that depends on the epoch to `epoch`.
 
     Args:
-        augmentation: a value, or what `compose` makes of several.
+        augmentation: a value, or several composed by `compose`.
         epoch: counted from 0.
     """
     if hasattr(augmentation, "at_epoch"):

@@ -1,13 +1,14 @@
-"""Color: each image with its own factors, as torchvision's functions of the same names."""
+"""Color, with different factors for each image; functions are named and defined as torchvision's.
+
+Factors (B,) are at least 0, and 1 changes nothing.
+"""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fastcv.augment.draws import check_probability, happens, interval, per_image, uniform
-from fastcv.augment.hue import adjust_hue
 from fastcv.augment.pixels import to_float
 
 # ITU-R 601 luma, as torchvision rounds it.
@@ -15,7 +16,7 @@ LUMA = (0.2989, 0.587, 0.114)
 
 
 def luma(x: Tensor) -> Tensor:
-    """Gray values of images (B, 3, H, W) or (B, 1, H, W): (B, 1, H, W)."""
+    """Return the gray values (B, 1, H, W) of images (B, 3, H, W) or (B, 1, H, W)."""
     if x.shape[1] == 1:
         return x
     red, green, blue = x.split(1, dim=1)
@@ -23,34 +24,34 @@ def luma(x: Tensor) -> Tensor:
 
 
 def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    # Not lerp: it is three times slower where its weights and ends are broadcast.
+    # Not lerp: it is three times slower if its weights and ends are broadcast.
     factor = per_image(factor)
     return x.mul(factor).add_(other * (1 - factor))
 
 
 def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
-    """Multiply images (B, C, H, W) by their factors (B,): 0 is black, 1 changes nothing."""
+    """Multiply images (B, C, H, W) by their factors (B,): 0 makes them black."""
     return x.mul(per_image(factor)).clamp_(0, 1)
 
 
 def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Blend images (B, C, H, W) with their mean gray: factors (B,) of 0 are gray, 1 nothing."""
+    """Blend images (B, C, H, W) with their mean gray by factors (B,): 0 leaves that gray alone."""
     mean = luma(x).mean(dim=(1, 2, 3), keepdim=True)
     return _blend(x, mean, factor).clamp_(0, 1)
 
 
 def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Blend images (B, C, H, W) with their gray copies: factors (B,) of 0 are gray, 1 nothing."""
+    """Blend images (B, C, H, W) with their gray copies by factors (B,): 0 leaves those alone."""
     return _blend(x, luma(x), factor).clamp_(0, 1)
 
 
 def adjust_gamma(x: Tensor, gamma: Tensor) -> Tensor:
-    """Raise images (B, C, H, W) to their powers (B,): above 1 darkens."""
+    """Raise images (B, C, H, W) to powers (B,): above 1 darkens."""
     return x.pow(per_image(gamma))
 
 
 def grayscale(x: Tensor, gray: Tensor) -> Tensor:
-    """Replace those images of `x` (B, C, H, W) for which `gray` (B,) is true by their gray copy."""
+    """Replace the images of `x` (B, C, H, W) where `gray` (B,) is true by their gray copies."""
     return _blend(x, luma(x), 1 - gray.to(x.dtype))
 
 
@@ -59,15 +60,15 @@ _ALONE = (adjust_brightness, adjust_contrast, adjust_saturation)
 
 
 def jitter(x: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
-    """Adjust brightness, contrast and saturation of each image in an order of its own.
+    """Adjust brightness, contrast and saturation, in a different order for each image.
 
-    All three blend the image with something gray: black, its mean, or its gray copy. One pass a
-    step therefore serves a batch in which each image is at another kind.
+    All three blend the image with something gray: black, its mean, or its gray copy. So one pass
+    per step serves a whole batch, even if its images are adjusted in different kinds.
 
     Shape:
         x: (B, C, H, W), float in 0-1; C is 1 or 3.
         kinds: (B, steps), int64, `BRIGHTNESS`, `CONTRAST` or `SATURATION` at each step.
-        factors: (B, steps), at least 0, of the kind at that step.
+        factors: (B, steps), at least 0, for the kind at that step.
         returns: (B, C, H, W), in 0-1.
     """
     y = x.clone()
@@ -80,29 +81,58 @@ def jitter(x: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
     return y
 
 
+def adjust_hue(x: Tensor, factor: Tensor) -> Tensor:
+    """Turn hues by `factor` of the color circle; saturation and value stay.
+
+    Shape:
+        x: (B, C, H, W), float in 0-1; images of one channel have no hue and return as they are.
+        factor: (B,), -0.5 to 0.5.
+        returns: (B, C, H, W).
+    """
+    if x.shape[1] == 1:
+        return x
+    red, green, blue = x.split(1, dim=1)
+    high = torch.maximum(torch.maximum(red, green), blue)
+    spread = high - torch.minimum(torch.minimum(red, green), blue)  # value times saturation
+    # The hue, as a fraction of the circle from red through green to blue. Gray may have any hue.
+    sixths = spread.mul(6).masked_fill_(spread == 0, 1.0)
+    of_red = (green - blue).div_(sixths)
+    of_green = (blue - red).div_(sixths).add_(2 / 6)
+    of_blue = (red - green).div_(sixths).add_(4 / 6)
+    hue = torch.where(high == red, of_red, torch.where(high == green, of_green, of_blue))
+    hue = hue.add_(per_image(factor))
+    # A channel falls from the highest value to the lowest as the hue leaves its third of the
+    # circle. At k sixths from the opposite end of that third it has fallen by the fraction
+    # 2 - |k - 2| of the spread, clamped to 0-1.
+    y = torch.empty_like(x)
+    for channel, start in enumerate((5 / 6, 3 / 6, 1 / 6)):
+        fall = hue + start
+        fall.sub_(fall.floor()).mul_(6).sub_(2).abs_().neg_().add_(2).clamp_(0, 1)
+        torch.sub(high, fall.mul_(spread), out=y[:, channel : channel + 1])
+    return y.clamp_(0, 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ColorJitter:
     """Change brightness, contrast, saturation and hue at random, as torchvision's `ColorJitter`.
 
-    Every image draws its factors and the order of the first three. Hue, which costs as much as
-    the others together, comes last; torchvision draws its place too.
+    Each image has its own factors and its own order of the first three. Hue, which costs as much
+    as the others together, comes last; in torchvision its place is random too.
 
     Args:
-        brightness: factor's (low, high) of at least 0, or a number for 1 minus to 1 plus it.
+        brightness: factor (low, high), at least 0; a number b means (1 - b, 1 + b).
         contrast: as brightness.
         saturation: as brightness; it leaves images of one channel as they are.
-        hue: turn's (low, high) within -0.5 to 0.5 of the circle, or a number for minus to plus it.
+        hue: turn (low, high), fractions -0.5 to 0.5 of the color circle; a number h means (-h, h).
 
     Shape:
-        x: (B, C, H, W), float in 0-1, or uint8, which becomes it; C is 1 or 3.
+        x: (B, C, H, W), float in 0-1, or uint8, converted to that; C is 1 or 3.
     """
 
     brightness: float | tuple[float, float] = 0.0
     contrast: float | tuple[float, float] = 0.0
     saturation: float | tuple[float, float] = 0.0
     hue: float | tuple[float, float] = 0.0
-
-    moves_pixels: ClassVar[bool] = False
 
     def __post_init__(self):
         self._intervals()
@@ -116,7 +146,7 @@ class ColorJitter:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Jitter a batch."""
-        _check_channels(x)
+        check_channels(x)
         x = to_float(x)
         drawn = {kind: uniform(*each, x) for kind, each in self._intervals().items()}
         if len(drawn) == 1:
@@ -136,13 +166,11 @@ class Gamma:
     """Raise each image to a power drawn from [low, high): above 1 darkens, below 1 lightens.
 
     Shape:
-        x: (B, C, H, W), float in 0-1, or uint8, which becomes it.
+        x: (B, C, H, W), float in 0-1, or uint8, converted to that.
     """
 
     low: float = 0.5
     high: float = 1.5
-
-    moves_pixels: ClassVar[bool] = False
 
     def __post_init__(self):
         interval("gamma", (self.low, self.high), least=0.0)
@@ -155,25 +183,26 @@ class Gamma:
 
 @dataclass(frozen=True, kw_only=True)
 class Grayscale:
-    """Take the color out of images, each with probability `p`; the channels stay.
+    """Turn images gray, each with probability `p`; they keep their channels.
 
     Shape:
-        x: (B, C, H, W), float in 0-1, or uint8, which becomes it; C is 1 or 3.
+        x: (B, C, H, W), float in 0-1, or uint8, converted to that; C is 1 or 3.
     """
 
     p: float = 0.1
-
-    moves_pixels: ClassVar[bool] = False
 
     def __post_init__(self):
         check_probability(self.p)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Make some of a batch gray."""
-        _check_channels(x)
+        check_channels(x)
         return grayscale(to_float(x), happens(self.p, x))
 
 
-def _check_channels(x: Tensor) -> None:
+def check_channels(x: Tensor) -> None:
+    """Raise unless images have 1 or 3 channels."""
     if x.shape[1] not in (1, 3):
-        raise ValueError(f"color needs images of 1 or 3 channels, got {x.shape[1]}")
+        raise ValueError(
+            f"color needs images of 1 or 3 channels, got {x.shape[1]}: leave it out of augment"
+        )

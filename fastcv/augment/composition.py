@@ -1,10 +1,10 @@
-"""Several augmentations as one, with neighboring affine ones in one resampling."""
+"""Compose augmentations, and merge neighboring affine ones into one resampling."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +15,10 @@ from fastcv.augment.pixels import to_float
 
 @dataclass(frozen=True)
 class Resampling:
-    """Neighboring affine augmentations, done by one resampling with the product of their matrices.
+    """Several affine augmentations in one resampling, with the product of their matrices.
 
-    The same draws in the same order as one after the other. Nothing is cut at the image's frame in
-    between: a pixel that one step moves out and a later one moves back is kept.
+    Draws are the same, in the same order, as one after the other. Nothing is cut off in between: a
+    pixel that one step moves out of the image and a later one moves back is kept.
 
     Shape:
         x: (B, C, H, W), float, or uint8, which becomes float in 0-1; memory format is kept.
@@ -27,14 +27,12 @@ class Resampling:
     values: tuple[Any, ...]
     interpolation: str
 
-    moves_pixels: ClassVar[bool] = False
-
     def __call__(self, x: Tensor) -> Tensor:
         """Resample a batch."""
         return resample(to_float(x), self.matrix(x), self.interpolation)
 
     def matrix(self, x: Tensor) -> Tensor:
-        """Draw as a call would: output to input pixels, measured from the center, (B, 3, 3)."""
+        """Draw what a call would: maps (B, 3, 3) from output to input pixels from the center."""
         matrices = [value.matrix(x) for value in self.values]
         real = reduce(torch.promote_types, (each.dtype for each in matrices))
         return reduce(torch.matmul, (each.to(real) for each in matrices))
@@ -42,10 +40,10 @@ class Resampling:
 
 @dataclass(frozen=True)
 class Composition:
-    """Augmentations done in turn.
+    """Applies augmentations in turn.
 
     Shape:
-        x: (B, C, H, W). Bytes stay bytes up to the first step that is more than a pixel move.
+        x: (B, C, H, W). Bytes stay bytes up to the first step that does more than move pixels.
     """
 
     values: tuple[Callable[[Tensor], Tensor], ...]
@@ -63,10 +61,10 @@ class Composition:
 
 
 def compose(values: Iterable[Callable[[Tensor], Tensor]]) -> Composition:
-    """Make one augmentation of several, each run of affine neighbors as one `Resampling`.
+    """Join augmentations into one, each run of affine neighbors merged into one `Resampling`.
 
-    Flips and crops alone stay exact pixel moves: they are taken along only beside a rotation or an
-    affine map. Neighbors that interpolate differently are kept apart.
+    Flips and crops are merged only if they stand beside a rotation or an affine map; otherwise they
+    stay exact pixel moves. Neighbors that interpolate differently are not merged.
 
     Raises:
         ValueError: one of them changes labels, as MixUp does.
@@ -76,7 +74,7 @@ def compose(values: Iterable[Callable[[Tensor], Tensor]]) -> Composition:
         if getattr(value, "changes_labels", False):
             raise ValueError(
                 f"compose takes augmentations of images alone, got {value}: "
-                "call that one with images and labels"
+                "call it separately, with images and labels"
             )
     steps: list[Any] = []
     for affine, neighbors in groupby(values, _is_affine):
@@ -89,11 +87,18 @@ def _is_affine(value: Any) -> bool:
     return hasattr(value, "matrix") and getattr(value, "mergeable", True)
 
 
+def _reading(value: Any) -> str | None:
+    """Return how an affine augmentation interpolates; None if it only moves pixels."""
+    if getattr(value, "moves_pixels", False):
+        return None
+    return getattr(value, "interpolation", "bilinear")
+
+
 def _merged(values: tuple[Any, ...]) -> list[Any]:
     runs: list[list[Any]] = []
     reading = None  # the interpolation of the run being collected
     for value in values:
-        own = getattr(value, "interpolation", None)
+        own = _reading(value)
         if not runs or (own and reading and own != reading):
             runs.append([])
             reading = None
@@ -101,6 +106,6 @@ def _merged(values: tuple[Any, ...]) -> list[Any]:
         reading = reading or own
     steps: list[Any] = []
     for run in runs:
-        modes = [each.interpolation for each in run if not each.moves_pixels]
+        modes = [mode for mode in map(_reading, run) if mode]
         steps += [Resampling(tuple(run), modes[0])] if modes and len(run) > 1 else run
     return steps

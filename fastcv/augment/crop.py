@@ -14,7 +14,7 @@ PADDING_MODES = ("zeros", "reflect")
 
 
 def pad(x: Tensor, padding: int, mode: str = "zeros") -> Tensor:
-    """Surround images with `padding` pixels of black, or of their own mirrored border.
+    """Surround images with `padding` pixels, black or mirrored at the border.
 
     Shape:
         x: (B, C, H, W), uint8 or float; "reflect" needs H and W above `padding`.
@@ -28,7 +28,10 @@ def pad(x: Tensor, padding: int, mode: str = "zeros") -> Tensor:
     for axis in (-2, -1):
         length = x.shape[axis]
         if length <= padding:
-            raise ValueError(f"padding must be below the image's {length} pixels, got {padding}")
+            raise ValueError(
+                f"padding must be below the image's {length} pixels to reflect it, got {padding}: "
+                "lower it, or use padding_mode='zeros'"
+            )
         before = x.narrow(axis, 1, padding).flip(axis)
         after = x.narrow(axis, length - padding - 1, padding).flip(axis)
         x = torch.cat((before, x, after), axis)
@@ -36,21 +39,21 @@ def pad(x: Tensor, padding: int, mode: str = "zeros") -> Tensor:
 
 
 def crop(x: Tensor, top: Tensor, left: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut from each image its own window.
+    """Cut a different window out of each image.
 
     Shape:
         x: (B, C, H, W), any type.
-        top, left: (B,), int64, the window's first row and column; windows lie inside the images.
+        top, left: (B,), int64, first row and column of each window, which lies inside its image.
         size: (height, width) of all windows, pixels.
         returns: (B, C, height, width), the memory format of `x`.
     """
     last = memory_format(x) == torch.channels_last
     windows = x.unfold(2, size[0], 1).unfold(3, size[1], 1)  # (B, C, tops, lefts, height, width)
-    # Channels stand where they lie in memory: each window is then copied in runs of whole rows.
+    # Axes in the order of memory: each window is then copied in runs of whole rows.
     windows = windows.permute((0, 2, 3, 4, 5, 1) if last else (0, 2, 3, 1, 4, 5))
     batch = torch.arange(len(x), device=x.device)
     if x.device.type == "cpu" and x.dtype != torch.bfloat16:
-        # numpy copies these runs in half the time of torch's indexing, with one core.
+        # With one core, numpy copies these runs in half the time of torch's indexing.
         cut = torch.from_numpy(windows.numpy()[batch.numpy(), top.numpy(), left.numpy()])
     else:
         cut = windows[batch, top, left]
@@ -59,7 +62,7 @@ def crop(x: Tensor, top: Tensor, left: Tensor, size: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomCrop:
-    """Pad images, then cut a window at a random place of each.
+    """Pad images, then cut a window out of each at a random place.
 
     Args:
         padding: pixels added on every side.
@@ -97,11 +100,11 @@ class RandomCrop:
 
     @property
     def mergeable(self) -> bool:
-        """Whether this crop is a translation over black, which one resampling can take along."""
+        """Whether this crop is a translation over black, which can merge with a resampling."""
         return self.size is None and self.padding_mode == "zeros"
 
     def matrix(self, x: Tensor) -> Tensor:
-        """Draw as a call would: output to input pixels, measured from the center, (B, 3, 3)."""
+        """Draw what a call would: maps (B, 3, 3) from output to input pixels from the center."""
         top, left = self._draw(x, self._size(x))
         matrix = torch.eye(3, device=x.device).repeat(len(x), 1, 1)
         matrix[:, 0, 2] = left - self.padding
@@ -116,14 +119,15 @@ class RandomCrop:
         if min(spare) < 0:
             raise ValueError(
                 f"size must fit into the padded image of {x.shape[-2]} x {x.shape[-1]} pixels "
-                f"and {self.padding} on each side, got {size[0]} x {size[1]}"
+                f"and {self.padding} on each side, got {size[0]} x {size[1]}: lower size, or raise "
+                "padding"
             )
         return integers(spare[0] + 1, x), integers(spare[1] + 1, x)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CenterCrop:
-    """Cut the middle out of each image; where an image is smaller, black fills the rest.
+    """Cut the center out of each image; black surrounds an image that is smaller.
 
     Equals torchvision's `center_crop`, pixel by pixel.
 

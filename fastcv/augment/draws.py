@@ -1,29 +1,31 @@
-"""Per-sample random parameters, drawn on the batch's device from torch's global generator.
+"""Random parameters for each image, drawn on the batch's device from torch's global generator.
 
 No draw reads a value back, so nothing here waits for a GPU.
 """
+
+from math import isinf
 
 import torch
 from torch import Tensor
 
 
 def uniform(low: float, high: float, x: Tensor) -> Tensor:
-    """One number in [low, high) for each image of `x`: (B,), float32."""
+    """Draw a number in [low, high) for each image of `x`: (B,), float32."""
     return torch.rand(len(x), device=x.device).mul_(high - low).add_(low)
 
 
 def integers(count: int, x: Tensor) -> Tensor:
-    """One of 0 ... count - 1 for each image of `x`: (B,), int64."""
+    """Draw one of 0 ... count - 1 for each image of `x`: (B,), int64."""
     return torch.randint(count, (len(x),), device=x.device)
 
 
 def happens(p: float, x: Tensor) -> Tensor:
-    """True with probability `p` for each image of `x`: (B,), bool."""
+    """Draw True with probability `p` for each image of `x`: (B,), bool."""
     return torch.rand(len(x), device=x.device) < p
 
 
 def per_image(parameter: Tensor) -> Tensor:
-    """Shape (B,) as (B, 1, 1, 1), so that it meets a batch of images."""
+    """Reshape parameters (B,) to (B, 1, 1, 1), which broadcast to a batch of images."""
     return parameter.view(-1, 1, 1, 1)
 
 
@@ -41,10 +43,10 @@ def interval(
     least: float = float("-inf"),
     most: float = float("inf"),
 ) -> tuple[float, float]:
-    """Read a setting that is (low, high), or a number: `center` minus and plus it.
+    """Read a setting that is (low, high), or a number d for (center - d, center + d).
 
     Raises:
-        ValueError: the interval is empty or leaves `least` ... `most`.
+        ValueError: low is above high, or the interval exceeds `least` ... `most`.
     """
     if isinstance(setting, tuple | list):
         low, high = setting
@@ -53,7 +55,12 @@ def interval(
     else:
         low, high = max(center - setting, least), center + setting
     if not least <= low <= high <= most:
-        raise ValueError(f"{name} must rise from {least} or more to {most} or less, got {setting}")
+        # A `least` of the smallest number that is not 0 stands for "above 0".
+        lower = "" if isinf(least) else "0 < " if 0 < least < 1e-300 else f"{least:g} <= "
+        upper = "" if isinf(most) else f" <= {most:g}"
+        raise ValueError(
+            f"{name} must be (low, high) with {lower}low <= high{upper}, got {setting}"
+        )
     return float(low), float(high)
 
 

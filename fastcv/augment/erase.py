@@ -1,8 +1,7 @@
-"""Erasing rectangles."""
+"""Erase rectangles."""
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from fastcv.augment.resize import draw_rectangles
 def rectangles(
     top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    """Mark each image's rectangle: parameters (B,), pixels; returns (B, 1, *size), bool."""
+    """Return a mask (B, 1, *size), bool, of each image's rectangle; parameters (B,), pixels."""
     rows = torch.arange(size[0], device=top.device)
     columns = torch.arange(size[1], device=top.device)
     down = (rows >= top[:, None]) & (rows < (top + height)[:, None])  # (B, H)
@@ -26,7 +25,7 @@ def rectangles(
 def erase(
     x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, value: Tensor
 ) -> Tensor:
-    """Replace each image's rectangle by `value`.
+    """Fill each image's rectangle with `value`.
 
     Shape:
         x: (B, C, H, W), float.
@@ -35,32 +34,31 @@ def erase(
         returns: (B, C, H, W), the memory format of `x`.
     """
     mask = rectangles(top, left, height, width, (x.shape[-2], x.shape[-1])).to(x.dtype)
-    # As exact as torch.where with weights of 0 and 1, and on a CPU twice as fast.
+    # With weights of 0 and 1 as exact as torch.where, and on a CPU twice as fast.
     return x.mul(1 - mask).add_(value.to(x.dtype) * mask)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomErasing:
-    """Erase a random rectangle of images, each with probability `p`, as torchvision's.
+    """Erase a random rectangle of images, each with probability `p`: torchvision's `RandomErasing`.
 
-    It runs before normalization: the data set's mean as `value` becomes the 0 of the papers.
+    Augmentation comes before normalization: to fill with the papers' 0, set `value` to the mean of
+    the data set.
 
     Args:
         p: probability.
         scale: least and greatest area of the rectangle, fractions of the image.
-        ratio: least and greatest height by width of the rectangle.
-        value: in 0-1: a number, one for each channel, or "random" for noise, even in 0-1.
+        ratio: least and greatest height / width of the rectangle.
+        value: in 0-1: a number, one for each channel, or "random" for noise, uniform in 0-1.
 
     Shape:
-        x: (B, C, H, W), float in 0-1, or uint8, which becomes it.
+        x: (B, C, H, W), float in 0-1, or uint8, converted to that.
     """
 
     p: float = 0.5
     scale: tuple[float, float] = (0.02, 0.33)
     ratio: tuple[float, float] = (0.3, 3.3)
     value: float | tuple[float, ...] | str = 0.0
-
-    moves_pixels: ClassVar[bool] = False
 
     def __post_init__(self):
         check_probability(self.p)
@@ -77,7 +75,7 @@ class RandomErasing:
         fits = (height < rows) & (width < columns)
         first = fits.to(torch.uint8).argmax(0, keepdim=True)
         chosen = fits.any(0) & happens(self.p, x)
-        height = height.gather(0, first)[0] * chosen  # none that fits, or not this image: no rows
+        height = height.gather(0, first)[0] * chosen  # no rows if none fits or p is against it
         width = width.gather(0, first)[0]
         place = torch.rand(2, len(x), device=x.device)
         top = (place[0] * (rows - height + 1)).long()
@@ -93,5 +91,5 @@ class RandomErasing:
                 f"value must have one number or one for each of the {x.shape[1]} channels, "
                 f"got {len(values)}"
             )
-        # Filled on the device: a copied constant would wait for a GPU.
+        # Filled on the device: copying a constant would wait for a GPU.
         return torch.cat([x.new_full((1, 1, 1, 1), float(each)) for each in values], 1)

@@ -10,73 +10,62 @@ from fastcv.augment.draws import check_probability, happens, per_image
 
 
 def flip_horizontally(x: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror left and right those images of `x` (B, C, H, W) for which `flipped` (B,) is true."""
+    """Mirror the images of `x` (B, C, H, W) left to right where `flipped` (B,) is true."""
     return _choose(x, x.flip(-1), flipped)
 
 
 def flip_vertically(x: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror top and bottom those images of `x` (B, C, H, W) for which `flipped` (B,) is true."""
+    """Mirror the images of `x` (B, C, H, W) top to bottom where `flipped` (B,) is true."""
     return _choose(x, x.flip(-2), flipped)
 
 
 def _choose(x: Tensor, mirrored: Tensor, flipped: Tensor) -> Tensor:
     if x.is_floating_point():
-        # With weights of 0 and 1 lerp is exact, and at half the time of torch.where on a CPU.
+        # With weights of 0 and 1 lerp is exact, and on a CPU takes half the time of torch.where.
         return torch.lerp(x, mirrored, per_image(flipped).to(x.dtype))
     # Bytes: x ^ ((x ^ mirrored) & mask) needs a third of torch.where's time.
     mask = per_image(flipped).to(x.dtype).neg_()
     return mirrored.bitwise_xor_(x).bitwise_and_(mask).bitwise_xor_(x)
 
 
-def _mirror_matrix(flipped: Tensor, axis: int) -> Tensor:
-    matrix = torch.eye(3, device=flipped.device).repeat(len(flipped), 1, 1)
-    matrix[:, axis, axis] = 1.0 - 2.0 * flipped.to(matrix.dtype)
-    return matrix
-
-
 @dataclass(frozen=True, kw_only=True)
-class HorizontalFlip:
-    """Mirror images left and right, each with probability `p`.
-
-    Shape:
-        x: (B, C, H, W), uint8 or float; returned in the same shape, type and memory format.
-    """
-
+class _Flip:
     p: float = 0.5
 
     moves_pixels: ClassVar[bool] = True
+    axis: ClassVar[int]  # 0 is x, 1 is y
 
     def __post_init__(self):
         check_probability(self.p)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """HorizontalFlip a batch."""
-        return flip_horizontally(x, happens(self.p, x))
+        """Mirror some of a batch."""
+        return _choose(x, x.flip(-1 - self.axis), happens(self.p, x))
 
     def matrix(self, x: Tensor) -> Tensor:
-        """Draw as a call would: output to input pixels, measured from the center, (B, 3, 3)."""
-        return _mirror_matrix(happens(self.p, x), axis=0)
+        """Draw what a call would: maps (B, 3, 3) from output to input pixels from the center."""
+        matrix = torch.eye(3, device=x.device).repeat(len(x), 1, 1)
+        matrix[:, self.axis, self.axis] = 1.0 - 2.0 * happens(self.p, x).to(matrix.dtype)
+        return matrix
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerticalFlip:
-    """Mirror images top and bottom, each with probability `p`.
+class HorizontalFlip(_Flip):
+    """Mirror images left to right, each with probability `p`.
 
     Shape:
         x: (B, C, H, W), uint8 or float; returned in the same shape, type and memory format.
     """
 
-    p: float = 0.5
+    axis: ClassVar[int] = 0
 
-    moves_pixels: ClassVar[bool] = True
 
-    def __post_init__(self):
-        check_probability(self.p)
+@dataclass(frozen=True, kw_only=True)
+class VerticalFlip(_Flip):
+    """Mirror images top to bottom, each with probability `p`.
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """HorizontalFlip a batch."""
-        return flip_vertically(x, happens(self.p, x))
+    Shape:
+        x: (B, C, H, W), uint8 or float; returned in the same shape, type and memory format.
+    """
 
-    def matrix(self, x: Tensor) -> Tensor:
-        """Draw as a call would: output to input pixels, measured from the center, (B, 3, 3)."""
-        return _mirror_matrix(happens(self.p, x), axis=1)
+    axis: ClassVar[int] = 1

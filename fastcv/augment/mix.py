@@ -1,9 +1,9 @@
-"""Mixing images with one another, and their labels with them.
+"""Mix images with one another, and their labels with them.
 
-Both values are called `value(x, y, classes=...)` and return `(x, target)`. The target is a
-probability for each class, which torch's cross-entropy takes as it is, label smoothing included:
-it is then the same loss as the weighted mean of the two labels' losses. Targets can be mixed again,
-so that MixUp and CutMix may follow each other; `classes` is needed only for class numbers.
+Both values are called as `value(x, y, classes=...)` and return `(x, target)`. The target is a
+probability for each class. torch's cross-entropy takes it as it is, with label smoothing too, and
+equals the weighted mean of the two labels' losses. Targets can be mixed again, so that MixUp and
+CutMix may follow each other; `classes` is needed only for class numbers.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from fastcv.augment.pixels import to_float
 
 
 def soft_targets(y: Tensor, classes: int | None) -> Tensor:
-    """Class numbers (B,) as probabilities (B, classes), float32; probabilities pass unchanged.
+    """Turn class numbers (B,) into probabilities (B, classes), float32; return those unchanged.
 
     Raises:
         ValueError: `y` holds class numbers and `classes` is None.
@@ -27,19 +27,19 @@ def soft_targets(y: Tensor, classes: int | None) -> Tensor:
     if y.ndim == 2:
         return y
     if classes is None:
-        raise ValueError("classes must be given to mix class numbers, got None: pass their count")
-    # Not one_hot: it looks at the values, and so waits for a GPU.
+        raise ValueError("classes must be an integer to mix class numbers, got None: pass it")
+    # Not one_hot: it reads the values, and so waits for a GPU.
     target = torch.zeros(len(y), classes, device=y.device)
     return target.scatter_(1, y[:, None].long(), 1.0)
 
 
 def mix_targets(target: Tensor, weight: Tensor) -> Tensor:
-    """Blend probabilities (B, classes) with the previous image's: own weights (B,), 0-1."""
+    """Blend each image's probabilities (B, classes), weighted (B,), 0-1, with the previous ones."""
     return torch.lerp(target.roll(1, 0), target, weight[:, None].to(target.dtype))
 
 
 def mix_images(x: Tensor, weight: Tensor) -> Tensor:
-    """Blend images (B, C, H, W) with the previous one: own weights (B,), 0-1."""
+    """Blend each image (B, C, H, W), weighted (B,), 0-1, with the previous one."""
     return torch.lerp(x.roll(1, 0), x, per_image(weight).to(x.dtype))
 
 
@@ -51,7 +51,7 @@ def paste(
     Shape:
         x: (B, C, H, W).
         top, left, height, width: (B,), pixels, of rectangles inside the images.
-        returns: (B, C, H, W), and the weights (B,) of what is left of each image.
+        returns: (B, C, H, W), and the fraction (B,) of each image that is left.
     """
     rows, columns = x.shape[-2:]
     mask = rectangles(top, left, height, width, (rows, columns))
@@ -71,10 +71,10 @@ def _check_alpha(alpha: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class MixUp:
-    """Blend each image of a shuffled batch with the previous one, in a share of its own.
+    """Blend each image of a shuffled batch with the previous one, in a random proportion.
 
     Args:
-        alpha: of Beta(alpha, alpha), from which each image's own share is drawn.
+        alpha: of Beta(alpha, alpha), from which the weight of each image is drawn.
 
     Shape:
         x: (B, C, H, W), float, or uint8, which becomes float in 0-1.
@@ -103,7 +103,7 @@ class CutMix:
     """Paste a rectangle of the previous image of a shuffled batch into each.
 
     Args:
-        alpha: of Beta(alpha, alpha), from which the share of each image that stays is drawn,
+        alpha: of Beta(alpha, alpha), from which the fraction of each image that is left is drawn,
             before its rectangle is cut off at the border.
 
     Shape:

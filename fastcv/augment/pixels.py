@@ -1,22 +1,21 @@
-"""Bytes to floats, and normalization, in whichever memory format the batch has."""
+"""Bytes to floats, and normalization, both in the batch's memory format."""
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
-    """The format to keep: channels-last if `x` has it and nothing else would fit."""
+    """Return the format to keep: channels-last if `x` has that one alone."""
     if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
         return torch.contiguous_format
     return torch.channels_last
 
 
 def to_float(x: Tensor) -> Tensor:
-    """Turn bytes into float32 in 0-1; floats pass unchanged.
+    """Turn bytes into float32 in 0-1; return floats unchanged.
 
     Shape:
         x: (B, C, H, W), uint8 or float.
@@ -28,11 +27,11 @@ def to_float(x: Tensor) -> Tensor:
 class Normalize:
     """Subtract each channel's mean and divide by its standard deviation.
 
-    Bytes are scaled, shifted and converted in one go, which is within 1e-6 of doing it in turn.
+    Bytes are scaled, shifted and converted in one step, within 1e-6 of doing so one by one.
 
     Args:
-        mean: of each channel, pixels in 0-1; one number serves any count of channels.
-        std: of each channel, pixels in 0-1.
+        mean: of each channel, pixels in 0-1; a single number serves any number of channels.
+        std: of each channel, pixels in 0-1; as many as `mean`.
 
     Shape:
         x: (B, C, H, W), uint8, or float in 0-1.
@@ -41,8 +40,6 @@ class Normalize:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-
-    moves_pixels: ClassVar[bool] = False
 
     def __post_init__(self):
         if len(self.mean) != len(self.std) or not all(each > 0 for each in self.std):
@@ -63,7 +60,7 @@ class Normalize:
         columns = width if last else 0
         scale, shift = _scale_and_shift(self.mean, self.std, channels, unit, columns, x.device)
         if last:
-            # A row of pixels against a row of constants: an inner loop of W * C instead of C steps.
+            # Rows of pixels against a row of constants: inner loops of W * C steps instead of C.
             rows = x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
             y = rows.to(torch.float32, copy=True).mul_(scale).add_(shift)
             return y.view(batch, height, width, channels).permute(0, 3, 1, 2)
@@ -79,7 +76,7 @@ def _scale_and_shift(
     columns: int,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Constants that stay on the device: copying them each batch would wait for a GPU."""
+    """Return constants kept on the device: copying them for each batch would wait for a GPU."""
     means = torch.tensor(mean, dtype=torch.float64).expand(channels)
     stds = torch.tensor(std, dtype=torch.float64).expand(channels)
     constants = []

@@ -1,8 +1,7 @@
-"""Changing the size of images, with the smoothing that shrinking needs."""
+"""Resize images, smoothing them where they shrink."""
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,13 +10,13 @@ from torch.nn import functional as F
 from fastcv.augment.draws import interval, pair
 from fastcv.augment.pixels import memory_format, to_float
 
-# Windows tried for each image before the middle is taken, as in torchvision.
+# Windows drawn for each image before its center is taken, as in torchvision.
 ATTEMPTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resize:
-    """Resize images bilinearly, smoothed where they shrink, as torchvision's `resize`.
+    """Resize images as torchvision's `resize`: bilinear, smoothed where they shrink.
 
     Args:
         size: pixels: of the shorter side, or (height, width).
@@ -27,8 +26,6 @@ class Resize:
     """
 
     size: int | tuple[int, int]
-
-    moves_pixels: ClassVar[bool] = False
 
     def __post_init__(self):
         pair("size", self.size)
@@ -57,7 +54,7 @@ def resized_crop(
     size: tuple[int, int],
     antialias: bool = True,
 ) -> Tensor:
-    """Cut from each image its own window and resize all windows to one size.
+    """Cut a different window out of each image, and resize all windows to one size.
 
     Each axis is one matrix product with the weights that torchvision's `resized_crop` uses.
 
@@ -77,7 +74,7 @@ def resized_crop(
 
 
 def _weights(start: Tensor, length: Tensor, pixels: int, size: int, antialias: bool) -> Tensor:
-    """What each of `size` result pixels takes from each of `pixels`: (B, size, pixels)."""
+    """Return the weights (B, size, pixels) of `pixels` input pixels in each of `size` results."""
     scale = (length / size)[:, None]  # input pixels for each result pixel
     steps = torch.arange(size, device=start.device) + 0.5
     centers = start[:, None] + steps * scale  # (B, size)
@@ -94,18 +91,15 @@ def windows(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draw torchvision's random windows: top, left, height and width, each (B,), int64.
 
-    The first of ten tries that fits is taken. Where none does, it is the middle of the image, as
+    The first of ten that fits is taken. If none does, the window is the center of the image, as
     large as `ratio` allows.
     """
     rows, columns = x.shape[-2:]
     height, width = draw_rectangles(x, scale, ratio, wide=True)
     fits = (height > 0) & (height <= rows) & (width > 0) & (width <= columns)
-    # The middle stands as a last try that always fits.
+    # The center always fits.
     shape = min(max(columns / rows, ratio[0]), ratio[1])
-    middle = (
-        min(rows, max(1, round(columns / shape))),
-        min(columns, max(1, round(rows * shape))),
-    )
+    middle = (min(rows, max(1, round(columns / shape))), min(columns, max(1, round(rows * shape))))
     first = fits.to(torch.uint8).argmax(0, keepdim=True)
     found = fits.any(0)
     height = torch.where(found, height.gather(0, first)[0], middle[0])
@@ -122,10 +116,10 @@ def draw_rectangles(
     """Draw heights and widths, each (attempts, B), int64, by area and by ratio of the sides.
 
     Args:
-        x: (B, C, H, W), of which the areas are a part.
+        x: images (B, C, H, W).
         scale: least and greatest area, fractions of the image.
-        ratio: least and greatest ratio of the sides, evenly drawn in its logarithm.
-        wide: whether `ratio` is width by height; else height by width.
+        ratio: least and greatest ratio of the sides; its logarithm is uniform.
+        wide: whether `ratio` is width / height; otherwise it is height / width.
     """
     shape = ATTEMPTS, len(x)
     area = torch.rand(shape, device=x.device).mul_(scale[1] - scale[0]).add_(scale[0])
@@ -138,16 +132,16 @@ def draw_rectangles(
 
 @dataclass(frozen=True, kw_only=True)
 class RandomResizedCrop:
-    """Cut a window of random area and shape from each image and resize it.
+    """Cut a window of random area and shape out of each image, and resize it.
 
     Windows are drawn, and resized (bilinear, smoothed where they shrink), as in torchvision. On a
-    GPU whose matrix products are set to TF32, pixels are right to about 1e-3.
+    GPU whose matrix products are set to TF32, pixels are exact to about 1e-3.
 
     Args:
         size: of the result, pixels: a number or (height, width).
         scale: least and greatest area of the window, fractions of the image.
-        ratio: least and greatest width by height of the window.
-        antialias: smooth where the window is larger than the result.
+        ratio: least and greatest width / height of the window.
+        antialias: whether to smooth where the window is larger than the result.
 
     Shape:
         x: (B, C, H, W), float, or uint8, which becomes float in 0-1; memory format is kept.
@@ -158,8 +152,6 @@ class RandomResizedCrop:
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     antialias: bool = True
-
-    moves_pixels: ClassVar[bool] = False
 
     def __post_init__(self):
         pair("size", self.size)

@@ -1,7 +1,6 @@
-"""Sharpening and blurring."""
+"""Sharpen and smooth images."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from fastcv.augment.pixels import to_float
 
 
 def smoothed(x: Tensor) -> Tensor:
-    """Average each inner pixel, weight 5, with its eight neighbors, weight 1.
+    """Average each inner pixel, weighted 5, with its eight neighbors, weighted 1.
 
     Shape:
         x: (B, C, H, W), float; H and W above 2.
@@ -23,7 +22,7 @@ def smoothed(x: Tensor) -> Tensor:
 
 
 def adjust_sharpness(x: Tensor, factor: Tensor) -> Tensor:
-    """Blend images with a smoothed copy, the border apart, as torchvision's `adjust_sharpness`.
+    """Blend images, except their border, with a smoothed copy: torchvision's `adjust_sharpness`.
 
     Shape:
         x: (B, C, H, W), float in 0-1.
@@ -47,13 +46,11 @@ class Sharpness:
         p: probability.
 
     Shape:
-        x: (B, C, H, W), float in 0-1, or uint8, which becomes it.
+        x: (B, C, H, W), float in 0-1, or uint8, converted to that.
     """
 
     factor: float
     p: float = 0.5
-
-    moves_pixels: ClassVar[bool] = False
 
     def __post_init__(self):
         check_probability(self.p)

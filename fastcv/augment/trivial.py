@@ -2,19 +2,19 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fastcv.augment import levels
 from fastcv.augment.affine import affine_matrix, precise, resample
+from fastcv.augment.color import check_channels, luma
 from fastcv.augment.draws import happens, integers, per_image
 from fastcv.augment.pixels import memory_format
+from fastcv.augment.sharpness import smoothed
 
 BINS = 31
 # torchvision's TrivialAugmentWide: name -> the magnitude in the last bin. The first bin is 0,
-# unless noted; magnitudes of the signed ones are negated half of the time.
+# unless noted; the signed magnitudes are negated half of the time.
 SIGNED = {
     "ShearX": 0.99,
     "ShearY": 0.99,
@@ -38,7 +38,7 @@ OPERATIONS = (*SIGNED, *UNSIGNED)
 
 @lru_cache(maxsize=8)
 def magnitudes(device: torch.device) -> Tensor:
-    """Magnitude of each operation in each bin, (operations, bins), kept on the device."""
+    """Return magnitudes (operations, bins) of operations in bins, kept on the device."""
     rows = [torch.linspace(0, most, BINS) for most in SIGNED.values()]
     rows.append((8 - torch.arange(BINS) / ((BINS - 1) / 6)).round())
     rows.append(torch.linspace(1, 0, BINS))
@@ -68,36 +68,68 @@ def _move(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def _blend(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    gray = levels.whole_luma(x)
+    """Blend with black, the mean gray or the gray copy, by a factor of 1 + magnitude."""
+    color = x.shape[1] == 3
+    gray = luma(x).floor() if color else x
     mean = gray.mean(dim=(1, 2, 3)) * _is(operation, "Contrast")
     copied = _is(operation, "Color").to(x.dtype)
     target = torch.addcmul(per_image(mean), gray, per_image(copied))
     # One channel has no color to change.
-    names = ("Brightness", "Color", "Contrast") if x.shape[1] == 3 else ("Brightness", "Contrast")
-    return levels.blend(x, target, magnitude * _is(operation, *names))
+    names = ("Brightness", "Color", "Contrast") if color else ("Brightness", "Contrast")
+    change = per_image(magnitude * _is(operation, *names))
+    return torch.addcmul(x * (1 + change), target, change, value=-1).clamp_(0, 255).floor_()
 
 
 def _sharpen(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    return levels.sharpen(x, magnitude * _is(operation, "Sharpness"))
+    """Blend all but the border with a smoothed copy, by a factor of 1 + magnitude."""
+    if min(x.shape[-2:]) <= 2:
+        return x
+    y = x.clone()
+    inner = y[:, :, 1:-1, 1:-1]
+    difference = smoothed(x).round_().sub_(inner)
+    inner.add_(difference.mul_(-per_image(magnitude * _is(operation, "Sharpness"))))
+    return y.clamp_(0, 255).floor_()
 
 
 def _posterize(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    return levels.posterize(x, torch.where(_is(operation, "Posterize"), magnitude, 8.0))
+    """Keep the highest bits of each level; 8 bits change nothing."""
+    bits = torch.where(_is(operation, "Posterize"), magnitude, 8.0)
+    step = per_image(torch.exp2(8 - bits.to(x.dtype)))
+    return (x / step).floor_().mul_(step)
 
 
 def _solarize(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    return levels.solarize(x, torch.where(_is(operation, "Solarize"), magnitude * 255, 256.0))
+    """Invert levels at and above a threshold; 256 changes nothing."""
+    threshold = torch.where(_is(operation, "Solarize"), magnitude * 255, 256.0)
+    return torch.where(x >= per_image(threshold), 255 - x, x)
 
 
 def _autocontrast(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    return torch.where(per_image(_is(operation, "AutoContrast")), levels.autocontrast(x), x)
+    """Stretch each channel to 0-255; a channel with a single level stays as it is."""
+    low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+    flat = low == high
+    unit = ((high - low) * (1 / 255)).masked_fill_(flat, 1.0)
+    stretched = (x - low.masked_fill(flat, 0.0)).div_(unit).clamp_(0, 255).floor_()
+    return torch.where(per_image(_is(operation, "AutoContrast")), stretched, x)
 
 
 def _equalize(x: Tensor, operation: Tensor, magnitude: Tensor) -> Tensor:
-    return torch.where(per_image(_is(operation, "Equalize")), levels.equalize(x), x)
+    """Spread each channel's levels evenly, by Pillow's rule."""
+    batch, channels, rows, columns = x.shape
+    flat = x.reshape(batch, channels, rows * columns).long()
+    counts = torch.zeros(batch, channels, 256, dtype=torch.int64, device=x.device)
+    counts.scatter_add_(2, flat, torch.ones_like(flat))
+    last = counts.gather(2, flat.amax(2, keepdim=True))  # pixels at the highest level
+    step = (rows * columns - last).div(255, rounding_mode="floor")
+    below = counts.cumsum(2) - counts
+    table = (below + step // 2).div(step.clamp(min=1), rounding_mode="floor").clamp_(0, 255)
+    level = table.gather(2, flat).view(x.shape).to(x.dtype)
+    changed = per_image(_is(operation, "Equalize")) & (step != 0).unsqueeze(3)
+    return torch.where(changed, level, x)
 
 
-# Each changes only the images whose operation it is, so that it may be given a whole batch.
+# Each takes whole numbers 0-255 in float32, as torchvision's uint8 operations do, and changes only
+# the images that drew its operation, so that a whole batch may be passed.
 FAMILIES = (
     (_move, ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")),
     (_blend, ("Brightness", "Color", "Contrast")),
@@ -112,14 +144,14 @@ FAMILIES = (
 def trivial_augment(
     x: Tensor, operation: Tensor, magnitude: Tensor, grouped: bool | None = None
 ) -> Tensor:
-    """Do to each image its own operation, as torchvision does it to uint8 images.
+    """Apply a different operation to each image, as torchvision does to uint8 images.
 
     Args:
         x: images; floats are rounded to whole levels of 1/255.
         operation: index into `OPERATIONS`.
         magnitude: what torchvision passes to the operation, sign included.
-        grouped: pick out each operation's images, which waits for the device; else every operation
-            runs over the whole batch. None groups on a CPU only. The results are the same.
+        grouped: whether to pick out each operation's images, which waits for the device; otherwise
+            every operation runs over the whole batch. None groups on a CPU only. Results are equal.
 
     Shape:
         x: (B, C, H, W), uint8 or float in 0-1; C is 1 or 3.
@@ -127,8 +159,7 @@ def trivial_augment(
         magnitude: (B,), float32.
         returns: (B, C, H, W), the type and memory format of `x`.
     """
-    if x.shape[1] not in (1, 3):
-        raise ValueError(f"color needs images of 1 or 3 channels, got {x.shape[1]}")
+    check_channels(x)
     grouped = x.device.type == "cpu" if grouped is None else grouped
     y = x.mul(255).round_() if x.is_floating_point() else x.to(torch.float32, copy=True)
     for apply, names in FAMILIES:
@@ -144,15 +175,13 @@ def trivial_augment(
 
 @dataclass(frozen=True, kw_only=True)
 class TrivialAugment:
-    """Do one random operation of random strength to each image, as torchvision's wide variant.
+    """Apply one random operation of random strength to each image, as `TrivialAugmentWide` does.
 
     Shape:
         x: (B, C, H, W), uint8 or float in 0-1; type and memory format are kept; C is 1 or 3.
 
     Source: Müller and Hutter 2021, arXiv:2103.10158.
     """
-
-    moves_pixels: ClassVar[bool] = False
 
     def __call__(self, x: Tensor) -> Tensor:
         """Augment a batch."""

@@ -1,10 +1,10 @@
-"""How fast this machine trains a recipe: by hand, with stock fastai, with fastcv and its parts.
+"""Measure how fast this machine trains a recipe: plain PyTorch, stock fastai, fastcv, its parts.
 
     fastcv bench light_resnet_cifar10 --json bench.json
 
-Every contender trains the same net on the same images with augmentation of the same kinds, in one
-process, in interleaved rounds; see `plain_pytorch`, `stock_fastai`, `parts` and `ceiling` for what
-each one is.
+All contenders train the same net on the same images with the same kinds of augmentation, in one
+process and in interleaved rounds. `plain_pytorch`, `stock_fastai`, `parts` and `ceiling` describe
+them.
 """
 
 import time
@@ -27,7 +27,7 @@ from fastcv.bench.rounds import Clock, drained, interleaved, median, quartiles, 
 from fastcv.bench.stock_fastai import RATE, StockTraining, stock_loaders
 from fastcv.bench.synthetic import Synthetic
 from fastcv.bench.table import lines
-from fastcv.experiment.train import learner
+from fastcv.experiment.building import learner
 from fastcv.learning.learner import Learner
 from fastcv.learning.losses import CrossEntropy
 from fastcv.recipe.values import Recipe
@@ -47,24 +47,25 @@ def bench(
     peak_memory: bool = False,
     write: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Measure loaders, trainings, the cost of a step and the start, and print a table.
+    """Measure loaders, trainings, a step's overhead and the start, and print a table.
 
-    All layers train, at a low constant or one-cycle rate: neither changes the speed. Validation is
-    left out, and so are warm-up and the start of worker processes.
+    All layers train, at a low constant or one-cycle rate, which does not change the speed.
+    Validation, warm-up and the start of worker processes are not timed.
 
     Args:
-        recipe: its data are `Images` with augmentation that torchvision and fastai have too.
-        device: as in `fastcv.recipe.learner`.
-        rounds: each lets every contender measure once.
-        seconds_per_round: of each contender, without its warm-up.
-        images: train on so many, about the same number of each class; None for all.
-        peak_memory: also compare the memory of two processes; takes the time of an epoch's loading.
-        write: takes each line of the table.
+        recipe: its data are `Images` with augmentation that torchvision and fastai also have.
+        device: as in `fastcv.learner`.
+        rounds: each contender is measured once in each round.
+        seconds_per_round: timed seconds of each contender in a round.
+        images: number of training images, about the same of each class; None for all.
+        peak_memory: also compare the memory of two processes; it takes as long as loading an epoch.
+        write: called with each line of the table.
 
     Returns:
-        "loader" and "training": images per second by contender; "step": microseconds; "start":
-        seconds; "brings": fastcv's speed by that without a part; "spread": the quartiles of the
-        first four; "memory": megabytes, where asked for; "machine" and what was measured. Medians.
+        Medians. "loader" and "training": images per second by contender; "step": microseconds;
+        "start": seconds; "brings": fastcv's speed relative to fastcv without a part; "spread": the
+        quartiles of the first four; "memory": megabytes, with `peak_memory`; "machine", and the
+        numbers that describe the measurement.
 
     Raises:
         ValueError: the recipe has something that cannot be compared, or a number is too small.
@@ -127,7 +128,7 @@ def bench(
 def _contenders(
     recipe: Recipe, learn: Learner, device: torch.device, seconds: float
 ) -> tuple[Contenders, Contenders]:
-    """Build all that load and all that train; the trainings use the loaders."""
+    """Build the contenders that load and those that train; the trainings use the loaders."""
     data, samples = recipe.data, list(learn.dls.train_ds.items)
     decoded = learn.dls.train.decoded
     pixels = decoded and decoded.images[decoded.rows].numpy(force=True)
@@ -166,7 +167,7 @@ def _contenders(
 
 
 def _losses(recipe: Recipe) -> tuple[Callable, Callable]:
-    """Give torch's and fastai's loss where the recipe has cross-entropy; else the recipe's own."""
+    """Return torch's and fastai's cross-entropy; for any other loss, the recipe's own twice."""
     if not isinstance(recipe.loss, CrossEntropy):
         return recipe.loss(), recipe.loss()
     smoothing = recipe.loss.label_smoothing
@@ -177,7 +178,7 @@ def _losses(recipe: Recipe) -> tuple[Callable, Callable]:
 
 
 def _start(recipe: Recipe, device: torch.device) -> float:
-    """Seconds from asking for the Learner to its first batch, with the images cached."""
+    """Measure the seconds from the recipe to the Learner's first batch, with cached images."""
     began = time.perf_counter()
     next(iter(learner(recipe, device=device).dls.train))
     return time.perf_counter() - began

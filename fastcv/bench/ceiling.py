@@ -1,4 +1,4 @@
-"""What the hardware gives: fastcv's step alone, bare, on batches that are there already."""
+"""The upper limit on this hardware: fastcv's step alone, on batches already on the device."""
 
 from torch import nn
 
@@ -10,17 +10,17 @@ from fastcv.learning.learner import Learner
 class BareTraining:
     """Forward, loss, backward, step, and nothing else.
 
-    Net, loss, optimizer, precision and memory layout are those of a recipe's Learner, and so is
-    whether the net is compiled. A CUDA graph is not used.
+    Net, loss, optimizer, precision, memory layout and compilation are those of a recipe's Learner.
+    It does not use a CUDA graph.
 
     Args:
         learn: its data are `Synthetic`; its net is trained in place.
-        loss: of logits and class numbers.
+        loss: a function of logits and class numbers.
     """
 
     def __init__(self, learn: Learner, loss: nn.Module):
         learn.create_opt()
-        learn("before_fit")  # lays out and places the net as a fit does
+        learn("before_fit")  # places the net and sets its memory layout, as a fit does
         self.net, self.loss = learn.model, loss
         self.forward = learn.stepper.net(learn)
         self.optimizer = learn.opt.opt
@@ -30,7 +30,7 @@ class BareTraining:
         self.precision = learn.precision
 
     def __call__(self, clock: Clock) -> None:
-        """Train until the clock says stop."""
+        """Train until the round is over."""
         self.net.train()
         while True:
             for x, y in self.batches:

@@ -1,7 +1,7 @@
-"""What a recipe's images, augmentation and optimizer are called in torchvision, torch and fastai.
+"""A recipe's images, augmentation and optimizer in terms of torchvision, torch and fastai.
 
-The others are not made to draw the same random numbers, but to do the same work: the same kinds of
-augmentation at the same strength, the same normalization, the same rule of the optimizer.
+The equivalents draw other random numbers but do the same work: the same kinds of augmentation at
+the same strength, the same normalization, the same optimizer.
 """
 
 import dataclasses
@@ -25,10 +25,10 @@ BILINEAR = InterpolationMode.BILINEAR
 
 
 def check(data: Callable, optimizer: Callable) -> None:
-    """Make sure that the others can do what the recipe does.
+    """Check that torchvision and fastai can do what the recipe does.
 
     Raises:
-        ValueError: they can't; says what stands in the way.
+        ValueError: they cannot; names what they lack.
     """
     if not isinstance(data, Images):
         raise ValueError(f"bench measures recipes whose data are Images, got {data!r}")
@@ -36,19 +36,19 @@ def check(data: Callable, optimizer: Callable) -> None:
         if type(each) not in KNOWN:
             names = ", ".join(kind.__name__ for kind in KNOWN)
             raise ValueError(
-                f"bench compares augmentations that torchvision and fastai have too ({names}), got "
-                f"{type(each).__name__}: take another recipe or leave it out of data.augment"
+                f"bench compares augmentations that torchvision and fastai also have ({names}), "
+                f"got {type(each).__name__}: take another recipe or leave it out of data.augment"
             )
     if not isinstance(optimizer, SGD | Adam | AdamW):
         raise ValueError(f"bench compares SGD, Adam and AdamW, got {optimizer!r}")
 
 
 def torchvision_transform(data: Images, *, resized: bool) -> transforms.Compose:
-    """From a picture of Pillow's to a normalized tensor, as torchvision's examples have it.
+    """Build the transform from a Pillow image to a normalized tensor, as in torchvision's examples.
 
     Args:
-        data: of the recipe.
-        resized: whether pictures are squares of the right size already.
+        data: the recipe's data.
+        resized: whether images are already squares of the right size.
     """
     side = size = data.resize or data.size
     steps = [] if resized else [transforms.Resize(side), transforms.CenterCrop(side)]
@@ -80,15 +80,15 @@ def _of_torchvision(each: Callable, size: int) -> Callable:
 
 
 def fastai_transforms(data: Images, *, resized: bool) -> tuple[list, list]:
-    """Transforms of items and of batches, as fastai's users choose them.
+    """Build the item and batch transforms that fastai's users would choose.
 
-    Crops are done on pictures, as fastai has padded crops there alone; rotations and colors on
-    batches, composed as `aug_transforms` does it. A flip of a picture is cheaper than one of a
-    batch, unless a rotation resamples the batch anyway and takes it along.
+    Crops work on images, where fastai has padded crops; rotations and colors on batches, composed
+    as in `aug_transforms`. Flipping an image is cheaper than flipping a batch, unless a rotation
+    resamples the batch anyway.
 
     Args:
-        data: of the recipe.
-        resized: whether pictures are squares of the right size already.
+        data: the recipe's data.
+        resized: whether images are already squares of the right size.
     """
     side = size = data.resize or data.size
     turns = any(isinstance(each, Rotation) for each in data.augment)
@@ -145,14 +145,14 @@ def _lighting(jitter: ColorJitter) -> list:
 
 
 def torch_optimizer(optimizer: Callable) -> Callable[..., torch.optim.Optimizer]:
-    """Give the one of torch by that name, as it comes: neither fused nor told to be."""
+    """Return torch's optimizer of that name, with its defaults: `fused` is not set."""
     settings = dataclasses.asdict(optimizer)
     del settings["fused"]
     return partial(getattr(torch.optim, type(optimizer).__name__), **settings)
 
 
 def fastai_optimizer(optimizer: Callable) -> Callable:
-    """Give the one of fastai by that rule, with plain momentum for Nesterov, which it lacks."""
+    """Return fastai's optimizer of that kind; it has plain momentum only, and no Nesterov."""
     if isinstance(optimizer, SGD):
         return partial(
             fastai_optimizers.SGD,

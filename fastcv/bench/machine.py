@@ -1,10 +1,10 @@
-"""What was measured on: figures of another machine say nothing about this one."""
+"""The machine of a measurement: numbers from another machine do not compare."""
 
 from typing import Any
 
 import torch
 
-from fastcv.experiment import directory
+from fastcv.experiment.environment import device_name, environment
 from fastcv.learning.callbacks.precision import cpu_has_bf16
 
 
@@ -12,17 +12,17 @@ def describe(device: torch.device, precision: str) -> dict[str, Any]:
     """Describe processor, GPU and versions.
 
     Args:
-        device: what trains.
-        precision: what fastcv trains in there.
+        device: the device that trains.
+        precision: the precision that fastcv trains in there.
     """
-    found = directory.environment(str(device), precision)
+    found = environment(str(device), precision)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     bf16 = cpu_has_bf16()
-    return {"processor": directory.device_name("cpu"), "gpu": gpu, "cpu_bf16": bf16} | found
+    return {"processor": device_name("cpu"), "gpu": gpu, "cpu_bf16": bf16} | found
 
 
 def headline(found: dict[str, Any]) -> str:
-    """Say it in one line."""
+    """Write the description in one line."""
     bf16 = "with" if found["cpu_bf16"] else "without"
     parts = [
         f"{found['processor']} ({found['cpu_cores']} cores, {bf16} bf16 instructions)",

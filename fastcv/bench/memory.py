@@ -1,4 +1,4 @@
-"""How much memory the images cost: two processes that train the same net, one without images."""
+"""The memory that images cost: two processes train the same net, one without images."""
 
 import json
 import subprocess
@@ -13,11 +13,12 @@ from fastcv.bench.ceiling import BareTraining
 from fastcv.bench.parts import FastTraining
 from fastcv.bench.rounds import Clock
 from fastcv.bench.synthetic import Synthetic
-from fastcv.experiment.train import defining_file, learner
+from fastcv.experiment.building import learner
+from fastcv.experiment.origin import defining_file
 from fastcv.recipe.flat import flat, unflat
 from fastcv.recipe.values import Recipe
 
-SECONDS = 5.0  # of training; all that is ever allocated is, after a few steps
+SECONDS = 5.0  # of training; after a few steps everything is allocated
 MEGABYTE = 1e6
 
 
@@ -28,21 +29,21 @@ def peaks(
     classes: int,
     seconds: float = SECONDS,
 ) -> dict[str, float]:
-    """Train in processes of their own and compare the most memory they had, in megabytes.
+    """Train in two separate processes and compare their peak memory, in megabytes.
 
-    Both import the same and have the same net, loss, optimizer and precision. "synthetic" is the
-    bare loop on two random batches; "fastcv" is the recipe's Learner, once it has seen every image,
-    so that a mapped cache lies in memory as a whole. It counts the processor's memory, not a GPU's.
+    Both have the same imports, net, loss, optimizer and precision. "synthetic" is the bare loop on
+    two random batches; "fastcv" is the recipe's Learner after it has read every image, so that a
+    mapped cache is fully in memory. This is the processor's memory, not a GPU's.
 
     Args:
-        recipe: its images are decoded and cached already, else decoding counts too.
+        recipe: its images are already cached, else decoding counts too.
         device: where they train.
-        shape: (C, H, W) of what the net gets.
-        classes: their number.
-        seconds: of training.
+        shape: (C, H, W) of the net's input.
+        classes: number of classes.
+        seconds: duration of each training.
 
     Returns:
-        "synthetic", "fastcv", and "above": by how much fastcv has more.
+        "synthetic", "fastcv", and "above": their difference.
     """
     bare = replace(
         recipe,
@@ -65,26 +66,26 @@ def peaks(
         )
         if process.returncode:
             last = process.stderr.strip().rpartition("\n")[2]
-            raise ValueError(f"the process that measures memory must end well, it said: {last}")
+            raise ValueError(f"the process that measures memory must exit with 0, got: {last}")
         found[kind] = float(process.stdout.strip().rpartition("\n")[2])
     return found | {"above": found["fastcv"] - found["synthetic"]}
 
 
 def peak() -> float:
-    """The most memory that this process ever had, in megabytes."""
+    """Return the peak memory of this process, in megabytes."""
     status = Path("/proc/self/status")
     if status.is_file():
-        # Linux's getrusage would not do: there a new process starts with the size of its parent.
+        # Not getrusage: on Linux a new process starts with its parent's peak.
         lines = status.read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) for line in lines if "VmHWM" in line) * 1024 / MEGABYTE
-    import resource  # not above: Windows has none
+    import resource  # here, because Windows has none
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most * (1 if sys.platform == "darwin" else 1024) / MEGABYTE  # bytes there, KiB elsewhere
 
 
 def train(recipe: Recipe, device: torch.device, seconds: float) -> None:
-    """Train for some seconds: bare where the data are synthetic, else through the Learner."""
+    """Train for some seconds: synthetic data in the bare loop, else through the Learner."""
     learn = learner(recipe, device=device)
     clock = Clock(device, seconds)
     if isinstance(recipe.data, Synthetic):

@@ -1,4 +1,4 @@
-"""fastcv itself, and fastcv without one of its parts at a time."""
+"""fastcv, and fastcv without each of its parts."""
 
 import io
 from collections.abc import Callable, Iterable
@@ -9,47 +9,47 @@ from fastai.data.core import DataLoaders
 
 from fastcv.bench.rounds import Clock, Stopwatch
 from fastcv.bench.stock_fastai import EPOCHS, RATE
-from fastcv.experiment.train import learner
+from fastcv.experiment.building import learner
 from fastcv.learning.learner import Learner
 from fastcv.learning.stages.schedules import OneCycle
 from fastcv.recipe.values import Recipe
+from fastcv.terminal import Bar
 
 
 class Terminal(io.StringIO):
-    """Takes what a progress bar writes, and says that it moves the bar for somebody."""
+    """A stream that poses as a terminal, so that the progress bar does its work."""
 
     def isatty(self) -> bool:
-        """Whether bars move here."""
+        """Return True: bars are drawn here."""
         return True
 
 
 class FastTraining:
-    """A recipe's Learner with all its callbacks, its bar moving, in one cycle over all layers.
+    """A recipe's Learner with all its callbacks and its progress bar, in one cycle over all layers.
 
     Args:
-        learn: as `fastcv.recipe.learner` gives it.
+        learn: the Learner that `fastcv.learner` returns.
     """
 
     def __init__(self, learn: Learner):
         self.learn = learn
-        learn.epoch_lines.stream = Terminal()
-        learn.epoch_lines.live = True
+        learn.epoch_lines.bar = Bar(Terminal())
 
     def __call__(self, clock: Clock) -> None:
-        """Train until the clock says stop."""
+        """Train until the round is over."""
         with self.learn.added_cbs(Stopwatch(clock)):
             OneCycle(epochs=EPOCHS, lr=RATE)(self.learn)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One of the things that make fastcv fast, and how to do without it.
+    """One part that makes fastcv fast, and how to switch it off.
 
     Args:
         name: the contender is called "without_NAME".
         says: what the part does, for the table.
-        used: whether the recipe's Learner has it on this machine.
-        off: gives the recipe without it.
+        used: returns whether the recipe's Learner uses it on this machine.
+        off: returns the recipe without it.
     """
 
     name: str
@@ -103,30 +103,30 @@ PARTS = (
 
 
 @dataclass(frozen=True)
-class Given:
-    """A recipe's data slot that hands out loaders which are there already.
+class Built:
+    """Data of a recipe that are loaders built before.
 
     Args:
-        dls: the loaders; building them anew for every part would hold the images in memory anew.
+        dls: the loaders; building them for each part would hold the images in memory again.
     """
 
     dls: DataLoaders
 
     def __call__(self, device: torch.device | None = None) -> DataLoaders:
-        """Hand them out."""
+        """Return the loaders."""
         return self.dls
 
 
 def without(
     recipe: Recipe, learn: Learner, device: torch.device, parts: Iterable[Part] = PARTS
 ) -> dict[str, Learner]:
-    """Build a Learner without each part that is used, by the name of the contender.
+    """Build a Learner without each part that is used, by the contender's name.
 
     Args:
-        recipe: with all parts.
+        recipe: the recipe with all parts.
         learn: its Learner.
         device: where they train.
-        parts: to do without, one at a time.
+        parts: the parts to switch off, one at a time.
     """
     learners = {}
     for part in parts:
@@ -134,6 +134,6 @@ def without(
             continue
         lesser = part.off(recipe)
         if lesser.data == recipe.data:
-            lesser = replace(lesser, data=Given(learn.dls))
+            lesser = replace(lesser, data=Built(learn.dls))
         learners[f"without_{part.name}"] = learner(lesser, device=device)
     return learners

@@ -1,4 +1,4 @@
-"""The first contender: PyTorch and torchvision, as their tutorials and their users write it."""
+"""The first contender: PyTorch and torchvision, used as in their tutorials."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,28 +15,28 @@ from fastcv.data.decoding import Decoding
 from fastcv.data.images import Images
 from fastcv.data.samples import Sample
 
-HELD = 64  # pixels; up to here torchvision's own data sets (CIFAR, MNIST) hold decoded images
-MOST_WORKERS = 16  # as many as fastai takes at most
+HELD = 64  # pixels; up to this size torchvision's data sets (CIFAR, MNIST) hold decoded images
+MOST_WORKERS = 16  # fastai's limit
 
 
 def workers() -> int:
-    """One process for each core that this program may use: what fastai's loaders take too."""
+    """Count worker processes as fastai does: one for each core that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     return min(os.cpu_count() or 1, MOST_WORKERS)
 
 
 class Pictures(Dataset):
-    """A data set as torchvision's `CIFAR10` (small images) or `ImageFolder` (larger ones) is.
+    """A data set like torchvision's `CIFAR10` (small images) or `ImageFolder` (larger ones).
 
-    Small images are decoded in advance and held in memory, which favours this contender; larger
-    ones are opened, resized and cut at each use. Transforms are torchvision's on Pillow's pictures.
+    Small images are decoded in advance and held in memory, which favors this contender; larger
+    ones are opened, resized and cropped each time. Transforms are torchvision's, on Pillow images.
 
     Args:
         samples: images and labels.
-        classes: their names, in the order of their numbers.
-        data: of the recipe.
-        pixels: (N, side, side, C), uint8: all images decoded, if that was done before.
+        classes: class names, in the order of their numbers.
+        data: the recipe's data.
+        pixels: (N, side, side, C), uint8: all images, if they are already decoded.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Pictures(Dataset):
 
 
 class PlainLoader:
-    """torch's DataLoader with processes that stay, and batches brought to the device.
+    """torch's DataLoader with persistent workers, which moves batches to the device.
 
     Shape:
         yields: (B, C, H, W) float32, contiguous, and (B,) int64.
@@ -87,7 +87,7 @@ class PlainLoader:
             shuffle=True,
             drop_last=len(pictures) >= batch_size,
             num_workers=workers(),
-            persistent_workers=True,  # starting them every epoch would only slow this contender
+            persistent_workers=True,  # starting them each epoch would slow this contender
             pin_memory=device.type == "cuda",
         )
 
@@ -97,13 +97,13 @@ class PlainLoader:
 
 
 class PlainTraining:
-    """The loop everybody writes: fp32, channels first, torch's optimizer as it comes.
+    """The usual loop: fp32, channels first, torch's optimizer with its defaults.
 
     Args:
-        loader: yields images and class numbers on the device of the net.
+        loader: yields images and class numbers on the net's device.
         net: trained in place.
-        loss: of logits and class numbers.
-        optimizer: over the net's parameters.
+        loss: a function of logits and class numbers.
+        optimizer: of the net's parameters.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class PlainTraining:
         self.loader, self.net, self.loss, self.optimizer = loader, net, loss, optimizer
 
     def __call__(self, clock: Clock) -> None:
-        """Train until the clock says stop."""
+        """Train until the round is over."""
         self.net.train()
         running = torch.zeros((), device=next(self.net.parameters()).device)
         while True:
@@ -121,6 +121,6 @@ class PlainTraining:
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
-                running += loss.detach()  # `loss.item()` would wait for a GPU at every batch
+                running += loss.detach()  # `loss.item()` would wait for the GPU at every batch
                 if clock.tick(len(x)):
                     return

@@ -1,4 +1,4 @@
-"""Fair timing: contenders in turn, round after round, warm-up left out."""
+"""Fair timing: contenders take turns in interleaved rounds, each after a warm-up."""
 
 import random
 import statistics
@@ -8,31 +8,31 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from fastai.callback.core import Callback, CancelFitException, CancelValidException
 
-# What a round begins with and does not count: starting worker processes, filling and draining
-# their queues, and waking a processor that other contenders have left in another state.
+# Not timed: a round starts worker processes, fills their queues, and wakes a processor that the
+# contender before has left in another state.
 WARM_UP_BATCHES = 2
 WARM_UP_SECONDS = 0.5
 
 
 class Clock:
-    """Tells a loop over batches when to stop, and how fast it was.
+    """Tell a loop over batches when to stop, and measure its speed.
 
-    Each round has a warm-up, then as many images as the first round got done in `seconds`, so that
+    A round is a warm-up, then as many images as the first round finished in `seconds`, so that
     every round does the same work.
 
     Args:
-        device: where the work is done; a GPU is waited for before the clock is read.
-        seconds: that the timed part of the first round takes.
+        device: where the work is done; the clock is read after a GPU has finished.
+        seconds: duration of the first round's timed part.
     """
 
     def __init__(self, device: torch.device, seconds: float):
         self.device = device
         self.seconds = seconds
-        self.goal: int | None = None  # images of each round's timed part; the first one sets it
+        self.goal: int | None = None  # images in a round's timed part, set by the first round
         self.start()
 
     def start(self) -> None:
-        """Begin a round with its warm-up."""
+        """Start a round with its warm-up."""
         self.warmed = 0
         self.images = 0
         self.rate = 0.0
@@ -40,7 +40,7 @@ class Clock:
         self.began = time.perf_counter()
 
     def tick(self, images: int) -> bool:
-        """Count a batch that is done; say whether the round is over."""
+        """Count a finished batch, and return whether the round is over."""
         if not self.running:
             self.warmed += 1
             if self.warmed >= WARM_UP_BATCHES and time.perf_counter() - self.began >= min(
@@ -66,15 +66,15 @@ class Clock:
 
 
 class Stopwatch(Callback):
-    """Time a fit with a `Clock`, end it with the round, and leave validation out of it."""
+    """Time a fit with a `Clock`: end it with the round, and skip validation."""
 
-    order = 1000  # behind every callback whose work counts
+    order = 1000  # after every callback whose work counts
 
     def __init__(self, clock: Clock):
         self.clock = clock
 
     def before_validate(self) -> None:
-        """Go on with the next epoch: small data sets have many in a round."""
+        """Skip validation: with small data sets a round has many epochs."""
         raise CancelValidException
 
     def after_batch(self) -> None:
@@ -84,7 +84,7 @@ class Stopwatch(Callback):
 
 
 def timed(run: Callable[[Clock], None], clock: Clock) -> Callable[[], float]:
-    """Make of a loop that obeys a clock a contender that returns images per second."""
+    """Turn a loop that takes a clock into a contender that returns images per second."""
 
     def round_() -> float:
         clock.start()
@@ -95,7 +95,7 @@ def timed(run: Callable[[Clock], None], clock: Clock) -> Callable[[], float]:
 
 
 def drained(batches: Iterable, clock: Clock) -> None:
-    """Take batches from a loader, epoch after epoch, until the clock says stop."""
+    """Take batches from a loader, epoch after epoch, until the round is over."""
     while True:
         for batch in batches:
             if clock.tick(len(batch[0])):
@@ -105,13 +105,13 @@ def drained(batches: Iterable, clock: Clock) -> None:
 def interleaved(
     contenders: Mapping[str, Callable[[], float]], rounds: int
 ) -> dict[str, list[float]]:
-    """Let all contenders measure once, then all again, and so on, each round in another order.
+    """Measure every contender once in each round, in a new order each time.
 
-    What changes on the machine meanwhile (heat, other programs) so meets all of them alike, and so
-    does what the contender before leaves behind. The orders are the same on every machine.
+    Changes of the machine (heat, other programs) and aftereffects of the contender before then
+    affect all contenders alike. The orders are the same on every machine.
 
     Returns:
-        For each contender what it measured, in the order of the rounds.
+        The measurements of each contender, in the order of the rounds.
     """
     measured: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
@@ -121,12 +121,12 @@ def interleaved(
 
 
 def median(values: list[float]) -> float:
-    """The middle of what was measured."""
+    """Return the median."""
     return statistics.median(values)
 
 
 def quartiles(values: list[float]) -> list[float]:
-    """First and third quartile: between them lies the middle half of the rounds."""
+    """Return the first and third quartile, which enclose the middle half of the rounds."""
     if len(values) == 1:
         return [values[0], values[0]]
     first, _, third = statistics.quantiles(values, n=4, method="inclusive")

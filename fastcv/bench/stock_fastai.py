@@ -1,4 +1,4 @@
-"""The second contender: fastai as its documentation teaches it, with all of its defaults."""
+"""The second contender: fastai as in its documentation, with its defaults."""
 
 import contextlib
 import io
@@ -18,34 +18,34 @@ from fastcv.bench.rounds import Clock, Stopwatch
 from fastcv.data.images import Images, image_of, label_of
 from fastcv.data.samples import Sample
 
-RATE = 1e-4  # low, so that no contender's loss runs away over many rounds
+RATE = 1e-4  # low, so that no contender's loss diverges over many rounds
 EPOCHS = 10_000  # far more than a round has
-LOOKED_AT = 32  # images, to see whether they need resizing
+LOOKED_AT = 32  # images, to find out whether they need resizing
 
 
 class TrainingOnly:
-    """A splitter: the first image validates, as fastai wants a validation set; all of them train.
+    """A splitter: all images train; the first also validates, as fastai needs a validation set.
 
-    A named class, as functions made on the spot can't travel to worker processes everywhere.
+    It is a class, because a local function cannot be sent to worker processes everywhere.
     """
 
     def __call__(self, items: Sequence[Sample]) -> tuple[list[int], list[int]]:
-        """Places of the training and validation images."""
+        """Return the indices of the training and validation images."""
         return list(range(len(items))), [0]
 
 
 def stock_loaders(
     samples: Sequence[Sample], classes: Sequence[str], data: Images, device: torch.device
 ) -> DataLoaders:
-    """Build a DataBlock's loaders on the same image files or arrays.
+    """Build a DataBlock's loaders for the same image files or arrays.
 
     Images are resized only if they need it. The number of worker processes is fastai's default.
 
     Args:
         samples: training images and labels.
-        classes: their names, in the order of their numbers.
-        data: of the recipe.
-        device: where batches go.
+        classes: class names, in the order of their numbers.
+        data: the recipe's data.
+        device: the device of batches.
     """
     kind = PILImage if data.channels == 3 else PILImageBW
     side = data.resize or data.size
@@ -67,14 +67,14 @@ def stock_loaders(
 class StockTraining:
     """fastai's Learner with fastai's optimizer, its default callbacks, its `fit_one_cycle`.
 
-    It runs in fp32 on contiguous tensors, as a Learner does that is not told otherwise.
+    It runs in fp32 on contiguous tensors, which is a Learner's default.
     """
 
     def __init__(self, dls: DataLoaders, net: nn.Module, loss: Callable, opt_func: Callable):
         self.learn = Learner(dls, net, loss_func=loss, opt_func=opt_func, metrics=accuracy)
 
     def __call__(self, clock: Clock) -> None:
-        """Train until the clock says stop."""
-        # The bar's work counts, what it writes would run through the table.
+        """Train until the round is over."""
+        # The bar's work counts, but its output would disturb the table.
         with contextlib.redirect_stdout(io.StringIO()):
             self.learn.fit_one_cycle(EPOCHS, RATE, cbs=Stopwatch(clock))

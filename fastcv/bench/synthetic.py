@@ -1,4 +1,4 @@
-"""Random batches in the place of images: what a training costs without its data."""
+"""Random batches in place of images: the cost of a training without its data."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ def synthetic_batches(
     device: torch.device,
     count: int = 8,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Draw batches on the device; so many that a processor's cache hardly keeps them all.
+    """Draw batches on the device, enough to exceed a processor's cache.
 
     Shape:
         shape: (C, H, W).
@@ -32,7 +32,7 @@ def synthetic_batches(
 
 
 class Repeated:
-    """A loader of batches that are there already, again and again up to an epoch's length."""
+    """A loader that repeats batches up to an epoch's length."""
 
     def __init__(self, batches: list[tuple[Tensor, Tensor]], length: int, device: torch.device):
         self.dataset = batches
@@ -47,19 +47,19 @@ class Repeated:
             yield self.dataset[number % len(self.dataset)]
 
     def to(self, device: torch.device) -> None:
-        """Stay: the batches are where they belong."""
+        """Do nothing: the batches are already on their device."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Synthetic:
-    """A recipe's data slot without images: random batches that lie on the device.
+    """Data of a recipe without images: random batches on the device.
 
     Args:
         shape: (C, H, W) of the images.
-        classes: their number.
-        batch_size: images.
-        batches: different ones.
-        length: of an epoch, batches.
+        classes: number of classes.
+        batch_size: images in a batch.
+        batches: number of different batches.
+        length: batches in an epoch.
     """
 
     shape: tuple[int, int, int]
@@ -69,7 +69,7 @@ class Synthetic:
     length: int = 400
 
     def __call__(self, device: torch.device | str | None = None) -> DataLoaders:
-        """Draw them."""
+        """Draw the batches."""
         device = torch.device(device or "cpu")
         drawn = synthetic_batches(self.shape, self.batch_size, self.classes, device, self.batches)
         loaders = [Repeated(drawn, self.length, device) for _ in range(2)]

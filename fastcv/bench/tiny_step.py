@@ -1,4 +1,4 @@
-"""What a step costs beside the net's own work: three loops around a net that hardly has any."""
+"""The overhead of a step: three loops around a net that is almost no work."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from fastcv.bench.parts import FastTraining
 from fastcv.bench.rounds import Clock, timed
 from fastcv.bench.stock_fastai import StockTraining
 from fastcv.bench.synthetic import Synthetic
-from fastcv.experiment.train import learner
+from fastcv.experiment.building import learner
 from fastcv.learning.losses import CrossEntropy
 from fastcv.learning.models import FromScratch
 from fastcv.learning.optimizers import SGD
@@ -19,7 +19,7 @@ from fastcv.recipe.values import Recipe
 
 
 class TinyNet(nn.Sequential):
-    """Two strided convolutions with BatchNorm and a linear head: 1,610 parameters of 10 classes.
+    """Two strided convolutions with BatchNorm and a linear head: 1,610 parameters with 10 classes.
 
     Shape:
         x: (B, channels, H, W).
@@ -40,7 +40,7 @@ class TinyNet(nn.Sequential):
         )
 
 
-# fp32 on any machine: with bf16, casting would be counted as the loop's work.
+# fp32 on any machine: with bf16, casting would count as the loop's work.
 RECIPE = Recipe(
     data=Synthetic(shape=(3, 8, 8), classes=10, batch_size=16),
     model=FromScratch(net=TinyNet),
@@ -55,12 +55,12 @@ RECIPE = Recipe(
 def contenders(device: torch.device, seconds: float) -> dict[str, Callable[[], float]]:
     """Build the three loops; each measures microseconds a step.
 
-    All have the same net, batches and loss. "bare" and "fastcv" have torch's fused SGD,
-    "stock_fastai" fastai's own. Both Learners have all their callbacks and a one-cycle schedule.
+    All have the same net, batches and loss. "bare" and "fastcv" use torch's fused SGD,
+    "stock_fastai" fastai's. Both Learners have all their callbacks and a one-cycle schedule.
 
     Args:
         device: where they train.
-        seconds: of the timed part of a round.
+        seconds: duration of a round's timed part.
     """
     loops = {
         "bare": BareTraining(learner(RECIPE, device=device), nn.CrossEntropyLoss()),

@@ -1,6 +1,5 @@
-"""Decoded images as one uint8 array: made once, kept in a file, mapped into memory."""
+"""Decode images once into a uint8 array, keep it in a file, and map that into memory."""
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -18,27 +17,28 @@ from typing import NamedTuple
 import numpy as np
 import PIL
 
-from fastcv.data.bar import with_bar
 from fastcv.data.decoding import Decoding
+from fastcv.terminal import with_bar
 
-# Pixels that come as arrays, as the original CIFAR files give them, are not written to a file
-# below this many bytes: reading it back would take longer than putting them together anew.
+# Images that are arrays, as in CIFAR's original files, are not written to a file below this many
+# bytes: reading it back would take longer than copying them again.
 HELD_IN_MEMORY = 512 * 2**20
 LAYOUT = 2  # of the file; a new number makes all files stale
-KEPT = 4  # files of the same decode settings in one folder; the longest unused go
+KEPT = 4  # files of the same decode settings in one folder; those unused the longest are removed
 CHUNK = 64  # images a thread decodes before it asks for more
-ABANDONED_SECONDS = 24 * 3600  # an unfinished file as old as this has lost its writer
+ABANDONED_SECONDS = 24 * 3600  # an unfinished file of this age has lost its writer
+REMEDY = "replace it, or skip such images with --skip-bad (skip_bad=True)"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 class Pixels(NamedTuple):
-    """Decoded images, and where each one that was asked for stands.
+    """Decoded images, and the row of each requested one.
 
     Attributes:
         images: (N, side, side, channels), uint8; mapped from a file, or in memory.
-        rows: for each image asked for, its row in `images`.
-        bad: for each image asked for that cannot be read, by its place, why.
+        rows: the row in `images` of each requested image.
+        bad: why an image cannot be read, by its place among the requested ones.
     """
 
     images: np.ndarray
@@ -53,19 +53,19 @@ def cached(
     *,
     skip_bad: bool = False,
 ) -> Pixels:
-    """Give the decoded images, from the cache's file if it is there and not stale, else made anew.
+    """Return the decoded images, from the cache's file unless it is missing or stale.
 
-    The file lies in the hidden folder `.fastcv` of the data, or in fastai's data folder where
-    that cannot be written or there is none. Its name says what it was made from: names, sizes and
-    times of the files (or the pixels of arrays) and the decode settings, so that a stale one is
-    never found. It is written under another name first: two processes that make it at once both
-    make it whole. Files that could not be read are tried again each time.
+    The file lies in the data's hidden folder `.fastcv`, or in fastai's data folder if there is no
+    folder of the data or it cannot be written. Its name is a hash of names, sizes and times of the
+    files (or the pixels of arrays) and of the decode settings, so that a stale file is never found.
+    It is renamed once it is whole: two processes that make it at once both succeed. Files that
+    could not be read are tried again each time.
 
     Args:
         images: files, or pixels.
         decoding: how they become squares of one size.
-        root: the folder of the data; a cache in it is found again where the folder is moved.
-        skip_bad: whether files that cannot be read are left black and told in `bad`.
+        root: the folder of the data; if it is moved, a cache in it is still found.
+        skip_bad: whether files that cannot be read are left black and listed in `bad`.
 
     Raises:
         ValueError: an image cannot be read and `skip_bad` is off, the disk is too full, or no
@@ -98,7 +98,7 @@ def _identities(
     """Name each image by what decides its pixels: name, size and times, or the pixels' hash.
 
     Raises:
-        ValueError: a file is not there and `skip_bad` is off.
+        ValueError: a file is missing and `skip_bad` is off.
     """
     below = f"{root}{os.sep}" if root is not None else ""
     identities = []
@@ -113,10 +113,12 @@ def _identities(
             status = os.stat(path)
         except OSError as error:
             if not skip_bad:
-                raise ValueError(f"image '{image}' cannot be read: {error.strerror}") from error
+                raise ValueError(
+                    f"image '{image}' cannot be read: {error.strerror}: {REMEDY}"
+                ) from error
             identities.append(f"{name}\0unknown")
             continue
-        # The second time changes with the first, and with what a renaming puts in a file's place.
+        # The second time changes with the first, and when another file is renamed to this name.
         times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
         identities.append(f"{name}\0{status.st_size}\0{times}")
     return identities
@@ -129,7 +131,7 @@ def _opened_or_made(
     root: Path | None,
     skip_bad: bool,
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Map the cache's file, which is made if there is none; with what is wrong with which row."""
+    """Map the cache's file, making it if needed; return it with the faults of its rows."""
     shape = _shape(len(images), decoding)
     for folder, marks in _folders(root):
         made_from = "\n".join([f"{LAYOUT} {PIL.__version__} {decoding}", *marks, *order])
@@ -140,11 +142,11 @@ def _opened_or_made(
             decoded, before = opened
             faults = _tried_again(before, images, decoding)
             if faults and not skip_bad:
-                raise ValueError(next(iter(faults.values())))
+                raise ValueError(f"{next(iter(faults.values()))}: {REMEDY}")
             if faults.keys() == before.keys():
                 return decoded, faults
         if _can_write(folder):
-            # As where somebody else's file of that name must not be replaced.
+            # For example, another user's file of that name must not be replaced.
             with suppress(OSError):
                 _make(path, images, decoding, skip_bad)
                 _remove_unused(folder, path.name)
@@ -160,7 +162,7 @@ def _opened_or_made(
 
 
 def _folders(root: Path | None) -> Iterator[tuple[Path, list[str]]]:
-    """Where the cache's file may be, and what beside the images its name is made from there."""
+    """Yield each folder that may hold the cache's file, and what marks the file's name there."""
     if root is not None:
         yield root / ".fastcv", []
     # Here, because this import takes seconds and is seldom needed.
@@ -168,16 +170,16 @@ def _folders(root: Path | None) -> Iterator[tuple[Path, list[str]]]:
 
     try:
         folder = Path(fastai_path("data")) / "fastcv"
-    except (OSError, RuntimeError):  # the home folder is not there or cannot be written
+    except (OSError, RuntimeError):  # the home folder is missing or cannot be written
         return
-    # Images of many roots lie there, maybe of the same names.
+    # Images of many roots share this folder, and may share names.
     yield folder, [] if root is None else [os.path.realpath(root)]
 
 
 def _tried_again(
     faults: dict[int, str], images: list[Path | np.ndarray], decoding: Decoding
 ) -> dict[int, str]:
-    """The faults that are still there."""
+    """Decode the images with faults again, and return those that still fail."""
     rows = list(faults)
     scratch = np.empty(_shape(len(rows), decoding), np.uint8)
     still = _decode_into(scratch, [images[row] for row in rows], decoding, True, "")
@@ -193,10 +195,10 @@ def _can_write(folder: Path) -> bool:
 
 
 def _opened(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, dict[int, str]] | None:
-    """Map a cache file into memory, and read the faults that stand behind its images.
+    """Map a cache file into memory, and read the faults stored behind its images.
 
     Returns:
-        None where there is no such file, or it cannot be read, or is not whole.
+        None if the file is missing, cannot be read, or is not whole.
     """
     try:
         with path.open("rb") as file:
@@ -208,21 +210,21 @@ def _opened(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, dict[int, s
                 return None
             file.seek(start + size)
             faults = {int(row): fault for row, fault in json.load(file).items()}
-            # Copy-on-write, because torch warns of memory that must not be written.
+            # Copy-on-write, because torch warns of read-only memory.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except (OSError, ValueError):
         return None
-    with suppress(OSError):  # the time of its last use, by which old files are removed
+    with suppress(OSError):  # its time of last use decides whether it is removed
         os.utime(path)
     if hasattr(mapped, "madvise"):
-        # A file that fits is read ahead whole; of a larger one only what is asked for.
+        # A file that fits is read ahead as a whole, a larger one only where it is used.
         fits = size < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
         mapped.madvise(mmap.MADV_WILLNEED if fits else mmap.MADV_RANDOM)
     return np.frombuffer(mapped, np.uint8, size, start).reshape(shape), faults
 
 
 def _make(path: Path, images: list[Path | np.ndarray], decoding: Decoding, skip_bad: bool) -> None:
-    """Write the cache's file under another name and rename it once it is whole."""
+    """Write the cache's file under another name, and rename it once it is whole."""
     shape = _shape(len(images), decoding)
     size, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
     needs = f"the image cache needs {_amount(size)} in '{path.parent}', but"
@@ -244,7 +246,7 @@ def _make(path: Path, images: list[Path | np.ndarray], decoding: Decoding, skip_
         raise ValueError(f"{needs} the system says '{error.strerror}': {remedy}") from error
     finally:
         partial.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # it holds something
+        with suppress(OSError):  # it is not empty
             path.parent.rmdir()
 
 
@@ -253,7 +255,7 @@ def _amount(count: int) -> str:
 
 
 def _allocated(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Map a new file whose space is there: writing to a sparse one on a full disk kills Python."""
+    """Map a new file with its space reserved: writing a sparse one on a full disk kills Python."""
     decoded = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
@@ -272,12 +274,12 @@ def _decode_into(
     skip_bad: bool,
     announced: str,
 ) -> dict[int, str]:
-    """Decode all images by all cores.
+    """Decode all images into `decoded` on all cores.
 
-    Threads, since Pillow decodes and resizes outside Python's lock.
+    In threads, because Pillow decodes and resizes outside Python's lock.
 
     Returns:
-        what is wrong with the images that cannot be read, by their place.
+        Why images cannot be read, by their place.
     """
 
     def decode(start: int) -> dict[int, str]:
@@ -286,8 +288,10 @@ def _decode_into(
             try:
                 decoded[place] = decoding(images[place])
             except ValueError as error:
-                if not skip_bad or isinstance(images[place], np.ndarray):
+                if isinstance(images[place], np.ndarray):
                     raise
+                if not skip_bad:
+                    raise ValueError(f"{error}: {REMEDY}") from error
                 decoded[place] = 0
                 bad[place] = str(error)
         return bad
@@ -304,7 +308,7 @@ def _decode_into(
 
 
 def _remove_unused(folder: Path, name: str) -> None:
-    """Remove the files that were longest not used, and what dead processes left unfinished."""
+    """Remove the files unused the longest, and files that dead processes left unfinished."""
     settings = name.rpartition("-")[0]
     last_use = {}
     for path in folder.glob("*"):

@@ -1,4 +1,4 @@
-"""Finding images that cannot be read, and going on without them."""
+"""Find images that cannot be read, and go on without them."""
 
 import os
 from collections.abc import Collection, Iterable
@@ -6,27 +6,27 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
-from fastcv.data.decoding import resized
-from fastcv.data.formats import read_image
+from fastcv.data.decoding import read_image, resized
 from fastcv.data.samples import Sample, Samples, labeled
 
 
 def check_images(
     samples: Iterable[Sample], channels: int = 3, side: int | None = None
 ) -> list[tuple[Path, str]]:
-    """Decode every file and say which cannot be read, and why.
+    """Decode every file, and list those that cannot be read.
 
-    Nothing short of decoding finds a truncated JPEG, so this costs what filling a cache costs
-    (60,000 images of 32 pixels: some seconds). Who decodes all images anyway should let
-    `read_image` raise instead. Decoding runs in threads: Pillow works outside Python's lock.
+    Only decoding finds a truncated JPEG, so this costs what filling a cache costs (60,000 images of
+    32 pixels: some seconds). Code that decodes all images anyway should let `read_image` raise
+    instead. Decoding runs in threads: Pillow works outside Python's lock.
 
     Args:
-        samples: those to check.
+        samples: images to check.
         channels: 3 for RGB, 1 for gray.
-        side: pixels that the shorter sides are to be resized to, if they are.
+        side: pixels that the shorter sides will be resized to; None if they will not be resized.
 
     Returns:
-        (file, sentence that names it) of each bad one, in the order given; arrays are never bad.
+        (file, sentence that names it) of each bad file, in the order of `samples`; arrays are never
+        bad.
     """
     paths = [sample.image for sample in samples if isinstance(sample.image, Path)]
 
@@ -48,7 +48,7 @@ def without(samples: Samples, bad: Collection[Path]) -> Samples:
     """Leave bad images out and count them in `skipped`.
 
     Raises:
-        ValueError: what is left cannot be trained on: a class has lost all its training images.
+        ValueError: a class has lost all its training images.
     """
     if not bad:
         return samples
@@ -62,18 +62,18 @@ def without(samples: Samples, bad: Collection[Path]) -> Samples:
     for label in samples.classes:
         if label not in left:
             raise ValueError(
-                f"every class must have images that can be read, but of class '{label}' in "
-                f"'{samples.root}' none can for training: replace them"
+                f"every class must have readable training images, but in '{samples.root}' class "
+                f"'{label}' has none: replace them, or remove the class"
             )
     return labeled(*kept, root=samples.root, skipped=samples.skipped + count)
 
 
 def readable(samples: Samples, side: int | None = None) -> Samples:
-    """Check all images of a data set and leave the bad ones out, counted in `skipped`.
+    """Check all images of a data set, leave the bad ones out and count them in `skipped`.
 
     Args:
         samples: the data set.
-        side: pixels that the shorter sides are to be resized to, if they are.
+        side: pixels that the shorter sides will be resized to; None if they will not be resized.
 
     Raises:
         ValueError: a class has no training image that can be read.

@@ -1,18 +1,25 @@
-"""From an image of any kind and size to a square of pixels."""
+"""From an image of any kind and size to a square of 8-bit pixels."""
 
 import math
+import os
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from fastcv.data.formats import read_image
+# What Pillow's decoders raise on damaged files, apart from OSError (which it raises on most).
+DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How an image of any kind and size becomes a square of pixels.
+    """Turns an image of any kind and size into a square of pixels.
 
     The shorter side is resized to `side`, bilinear with antialiasing, and the center square is cut
     out: torchvision's `Resize(side)` and `CenterCrop(side)` on the image.
@@ -32,22 +39,22 @@ class Decoding:
             (side, side, channels), uint8.
 
         Raises:
-            ValueError: it cannot be read or is too narrow; its name is in the sentence.
+            ValueError: it cannot be read or is too narrow; the sentence names it.
         """
         shape = self.side, self.side, self.channels
         if isinstance(image, np.ndarray) and image.dtype == np.uint8:
             own = image.shape if image.ndim == 3 else (*image.shape, 1)
-            if own == shape:  # as Pillow would give it back, at a tenth of the time
+            if own == shape:  # what Pillow would return, in a tenth of the time
                 return image.reshape(shape)
         name = "an image" if isinstance(image, np.ndarray) else f"image '{image}'"
         return np.asarray(square(read_image(image, self.channels), self.side, name)).reshape(shape)
 
 
 def resized(size: tuple[int, int], side: int, name: str = "an image") -> tuple[int, int]:
-    """Width and height of an image whose shorter side is resized to `side`, all in pixels.
+    """Return width and height once the shorter side is resized to `side`, all in pixels.
 
     Raises:
-        ValueError: they are more pixels than Pillow opens; `name` is in the sentence.
+        ValueError: they make more pixels than Pillow opens; the sentence begins with `name`.
     """
     width, height = size
     if min(width, height) == side:
@@ -69,7 +76,7 @@ def square(picture: Image.Image, side: int, name: str = "an image") -> Image.Ima
     """Resize the shorter side to `side` pixels and cut the center square out.
 
     Raises:
-        ValueError: it is so narrow that it would become huge; `name` is in the sentence.
+        ValueError: it is so narrow that it would become huge; the sentence begins with `name`.
     """
     width, height = resized(picture.size, side, name)
     if (width, height) != picture.size:
@@ -78,3 +85,90 @@ def square(picture: Image.Image, side: int, name: str = "an image") -> Image.Ima
         return picture
     left, top = round((width - side) / 2), round((height - side) / 2)
     return picture.crop((left, top, left + side, top + side))
+
+
+def read_image(image: Path | np.ndarray | Image.Image, channels: int = 3) -> Image.Image:
+    """Decode a whole image as 8-bit RGB or 8-bit gray.
+
+    16-bit gray is scaled to 8 bits over its whole range (65,535 becomes 255), never clipped and
+    never stretched to the image's own range, so that images stay comparable. Transparent pixels
+    are laid on white, as a viewer shows them. Pillow converts palette, bilevel, CMYK, YCbCr and Lab
+    images. An animation is read as its first frame. EXIF orientation is not applied, as in fastai.
+
+    Args:
+        image: a file; a picture of Pillow's, which is not changed; or pixels, (H, W) or (H, W, C),
+            uint8 or floats of 0-1.
+        channels: 3 for RGB, 1 for gray (ITU-R 601-2 luma).
+
+    Raises:
+        ValueError: the file is missing, empty, truncated, not an image, or holds 32-bit pixels (the
+            sentence names it); or `channels` is neither 1 nor 3.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 3 (RGB) or 1 (gray), got {channels}")
+    if isinstance(image, np.ndarray):
+        return _eight_bit(Image.fromarray(_bytes(image)), channels)
+    if isinstance(image, Image.Image):
+        try:
+            return _eight_bit(image.copy(), channels)
+        except DECODER_ERRORS as error:
+            raise ValueError(
+                f"a picture must be readable, but {_reason(error)}: pass another"
+            ) from error
+    try:
+        with open(image, "rb") as file:
+            opened = Image.open(file)
+            opened.load()
+            return _eight_bit(opened, channels)
+    except DECODER_ERRORS as error:
+        raise ValueError(f"image '{image}' cannot be read: {_reason(error, image)}") from error
+
+
+def _bytes(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype.kind == "f" and pixels.size and pixels.min() >= 0 and pixels.max() <= 1:
+        pixels = np.rint(pixels * 255).astype(np.uint8)
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or not 1 <= channels <= 4:
+        floats = pixels.dtype.kind == "f" and pixels.size
+        span = f" from {pixels.min():g} to {pixels.max():g}" if floats else ""
+        raise ValueError(
+            "pixels must be uint8, or floats of 0-1, of shape (H, W) or (H, W, C) with 1 to 4 "
+            f"channels, got {pixels.dtype}{span} of shape {pixels.shape}: convert or permute them"
+        )
+    return pixels[..., 0] if pixels.ndim == 3 and channels == 1 else pixels
+
+
+def _eight_bit(image: Image.Image, channels: int) -> Image.Image:
+    target = "RGB" if channels == 3 else "L"
+    if image.mode == target and "transparency" not in image.info:
+        return image
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = _from_sixteen_bits(image)
+    elif image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, not 8 or 16 bits")
+    if image.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        page = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(page, image).convert("RGB")
+    if image.mode == "LAB":  # which Pillow converts to RGB alone
+        image = image.convert("RGB")
+    return image.convert(target)
+
+
+def _from_sixteen_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)  # (H, W)
+    if values.min() < 0 or values.max() > 65_535:
+        raise ValueError("its pixels are 32-bit numbers, not 8 or 16 bits")
+    return Image.fromarray(((values * 255 + 32_767) // 65_535).astype(np.uint8))
+
+
+def _reason(error: BaseException, path: Path | None = None) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, OSError) and error.strerror:  # the system's words, not Pillow's
+        return error.strerror
+    if path is not None and os.path.getsize(path) == 0:
+        return "it is empty (0 bytes)"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "it is not an image of a known format"
+    return " ".join(str(error).split()) or type(error).__name__

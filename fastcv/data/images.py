@@ -1,4 +1,4 @@
-"""Images as a recipe's `data`: one value that says which, how decoded, augmented and batched."""
+"""Images as a recipe's `data`: their source, decoding, augmentation and batches in one value."""
 
 import dataclasses
 import gc
@@ -14,7 +14,9 @@ from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
 
-from fastcv.augment import Normalize, compose
+from fastcv.augment.composition import compose
+from fastcv.augment.pixels import Normalize
+from fastcv.augment.protocol import Augmentation
 from fastcv.data.cache import Pixels, cached
 from fastcv.data.check import readable, without
 from fastcv.data.decoding import Decoding
@@ -26,20 +28,24 @@ from fastcv.data.loader import (
     ImageDL,
     ReadImage,
 )
+from fastcv.data.protocols import Source
 from fastcv.data.samples import Sample, Samples
+from fastcv.data.sources.toy import Toy
 from fastcv.data.splits import kept, stratified
-from fastcv.data.toy import Toy
 
 PLACES = ("auto", "cpu", "cuda", "off")
 SMOKE_SIZE = 32  # pixels
+COUNTS = (
+    "size", "batch_size", "valid_batch_size", "train_per_class", "test_per_class", "resize",
+)  # fmt: skip
 
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
     """Pause Python's garbage collector, which more than doubles the time to list 60,000 images.
 
-    Each list entry lives on, so there is nothing to collect, but it walks all that torch and
-    fastai have imported every time the number of objects has grown by a quarter.
+    All list entries stay alive, so there is nothing to collect; yet every time the number of
+    objects has grown by a quarter, it walks everything that torch and fastai have imported.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -51,60 +57,62 @@ def _collector_paused() -> Iterator[None]:
 
 
 def image_of(sample: Sample | Path) -> Path | np.ndarray:
-    """The `get_x` of the DataBlock."""
+    """Return the image of a sample or path: the `get_x` of the DataBlock."""
     return sample[0] if isinstance(sample, tuple) else sample
 
 
 def label_of(sample: Sample | Path) -> str:
-    """The `get_y` of the DataBlock; a bare path, as `test_dl` takes it, lies in its class's folder.
+    """Return the label of a sample, or the folder's name of a path: the `get_y` of the DataBlock.
 
-    So `dls.test_dl(paths, with_labels=True)` works, and so does one of `Sample`s.
+    So `dls.test_dl(..., with_labels=True)` takes paths as well as `Sample`s.
     """
     return sample[1] if isinstance(sample, tuple) else Path(sample).parent.name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Labeled images as fastai DataLoaders: training, validation and, where there is one, test.
+    """Labeled images as fastai DataLoaders: training, validation and, if there are any, test.
 
-    Each image is decoded once: its shorter side is resized to `resize` pixels and the center
-    square cut out. Each training batch is then augmented, all batches are cut to `size` pixels and
-    normalized, on the device.
+    Each image is decoded once: its shorter side is resized to `resize` pixels, and the center
+    square is cut out. On the device, training batches are then augmented, and all batches are cut
+    to `size` pixels and normalized.
 
     Args:
-        source: called with a path or None, gives `Samples`.
-        size: pixels of the images a net gets, height and width.
+        source: lists the images: `cifar10`, `ImageFolders(...)` or any other `Source`.
+        size: height and width of the net's images, pixels.
         batch_size: of training.
         valid_batch_size: of validation and test; `batch_size` if None.
-        drop_last: whether training leaves out what remains of an epoch behind the last whole batch,
-            as fastai does; other images each time.
-        augment: of training batches, in order; those that change labels (MixUp, CutMix) last.
-        normalize: mean and standard deviation per channel; None leaves pixels in 0-1.
-        holdout: validation images taken from the training ones, stratified: an integer is images
-            of each class, a float a fraction of each class. With 0 the source's own validation
-            part counts.
-        test_validates: without a validation part, whether the test part validates every epoch;
-            False: nothing validates, and the test part is read once, at the end.
-        split_seed: which images are held out, and which are kept by `train_per_class` and
-            `test_per_class`.
+        drop_last: whether training drops an epoch's last batch if it is not full, as fastai does;
+            every epoch drops other images.
+        augment: `Augmentation`s of training batches, in order; those that change labels (MixUp,
+            CutMix) last.
+        normalize: `Normalize(mean, std)`, one number of each per channel; None leaves pixels in
+            0-1.
+        holdout: validation images to take from the training images, stratified: an integer is a
+            number of images of each class, a float a fraction of each class; 0 takes none, and uses
+            the source's own validation part.
+        test_validates: whether the test part validates every epoch if there is no validation part;
+            if False, nothing validates, and the test part is read once, at the end.
+        split_seed: decides which images are held out, and which ones `train_per_class` and
+            `test_per_class` keep.
         train_per_class: training images of each class; None for all.
         test_per_class: test images of each class, for a quick look; None for all, as any number
-            that is to be compared wants it.
+            that is to be compared needs.
         channels: 3 for RGB, 1 for gray.
-        resize: pixels of the shorter side and of the square cut out; `size` if None.
-        path: where the source finds its images; None for its own places.
-        skip_bad: go on without files that cannot be read; `dls.skipped` says how many.
-        cache: where the decoded images are: "cpu" mapped from a file, "cuda" on the GPU, "auto"
-            the GPU if they fill at most half of its free memory, else "cpu"; "off" decodes an image
-            at every use.
+        resize: pixels of the shorter side, and of the square cut out; `size` if None.
+        path: where the source finds its images; None for where it looks by itself.
+        skip_bad: whether to go on without files that cannot be read; `dls.skipped` counts them.
+        cache: where the decoded images are kept: "cpu" maps them from a file, "cuda" copies them to
+            the GPU, "auto" does so if they fill at most half of its free memory, and "off" decodes
+            an image at every use.
     """
 
-    source: Callable[..., Samples]
+    source: Source
     size: int
     batch_size: int
     valid_batch_size: int | None = None
     drop_last: bool = True
-    augment: tuple[Callable, ...] = ()
+    augment: tuple[Augmentation, ...] = ()
     normalize: Normalize | None = None
     holdout: int | float = 0
     test_validates: bool = True
@@ -118,17 +126,10 @@ class Images:
     cache: str = "auto"
 
     def __call__(self, device: torch.device | str | None = None) -> DataLoaders:
-        """Build the DataLoaders, decoding the images if that was not done before.
+        """Build the DataLoaders, decoding the images if they are not in the cache.
 
-        They are training, validation and, where there is one, test; the validation loader is
-        empty where nothing validates. Beside fastai's own, they have these attributes:
-
-        - `image_shape`: (C, H, W) of what a net gets.
-        - `valid_is_test`: whether the test images validate, for want of others.
-        - `skipped`: images left out because they could not be read.
-        - `names`: of each loader's images, in order: the path below the data's folder, or for
-          images that come as arrays "#" and the place in the data set.
-        - `mixing`: what in `augment` changes labels; the Learner does that, on whole batches.
+        The validation loader is empty if nothing validates. The DataLoaders have all attributes
+        that `Data` describes.
 
         Args:
             device: where batches go; fastai's default (a GPU if there is one) if None.
@@ -144,7 +145,6 @@ class Images:
         device = default_device() if device is None else torch.device(device)
         path = None if self.path is None else Path(self.path)
         side = self.resize or self.size
-        # Bad images are found here: a source that skips them decodes everything at every start.
         samples = self.source(path)
         pixels = None
         if self.cache == "off":
@@ -167,7 +167,7 @@ class Images:
         return dls
 
     def smoke(self) -> "Images":
-        """The same on few, small, synthetic images: for a run in seconds."""
+        """Return the same on a few small synthetic images, for a run in seconds."""
         size = min(self.size, SMOKE_SIZE)
         resize = self.resize and round(self.resize * size / self.size)
         return replace(
@@ -186,24 +186,17 @@ class Images:
         )
 
     def _augmentations(self) -> tuple[tuple[Callable, ...], tuple[Callable, ...]]:
-        """What is done to the images alone, and what changes their labels as well."""
+        """Split `augment` into what changes images alone, and what changes labels too."""
         mixing = tuple(each for each in self.augment if getattr(each, "changes_labels", False))
         if mixing and self.augment[-len(mixing) :] != mixing:
             raise ValueError(
                 f"augmentations that change labels must come last in augment, got {mixing[0]} "
-                f"before {self.augment[-1]}"
+                f"before {self.augment[-1]}: swap them"
             )
         return self.augment[: len(self.augment) - len(mixing)], mixing
 
     def _check(self) -> None:
-        for name in (
-            "size",
-            "batch_size",
-            "valid_batch_size",
-            "train_per_class",
-            "test_per_class",
-            "resize",
-        ):
+        for name in COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -211,21 +204,20 @@ class Images:
             raise ValueError(f"channels must be 3 (RGB) or 1 (gray), got {self.channels}")
         if self.resize is not None and self.resize < self.size:
             raise ValueError(
-                f"resize must be at least size, got {self.resize} and {self.size}: "
-                "images are resized first and cut to size afterwards"
+                f"resize must be at least size, got {self.resize} and {self.size}: raise it, as "
+                "images are resized first and then cut to size"
             )
-        if self.normalize is not None:
-            given = (len(self.normalize.mean), len(self.normalize.std))
-            if given != (self.channels, self.channels):
-                raise ValueError(
-                    f"normalize must have a mean and a std for each of {self.channels} channels, "
-                    f"got {given[0]} and {given[1]}"
-                )
+        if self.normalize is not None and len(self.normalize.mean) != self.channels:
+            raise ValueError(
+                f"normalize must have a mean and a std for each of {self.channels} channels, got "
+                f"{len(self.normalize.mean)} of each: use statistics of such images, or change "
+                "channels"
+            )
         if self.cache not in PLACES:
             raise ValueError(f"cache must be one of {', '.join(PLACES)}, got {self.cache!r}")
 
     def _parts(self, samples: Samples) -> tuple[list[list[int]], bool]:
-        """Places of the images of each loader in train + valid + test, and `valid_is_test`."""
+        """Return each loader's places in train + valid + test, and `valid_is_test`."""
         ends = np.cumsum([len(part) for part in samples[:3]]).tolist()
         train, valid, test = (
             list(range(end - len(part), end)) for end, part in zip(ends, samples[:3], strict=True)
@@ -234,9 +226,9 @@ class Images:
         if self.holdout:
             if valid:
                 raise ValueError(
-                    f"holdout must be 0 where the data has its own validation part, got "
+                    f"holdout must be 0 if the data has its own validation part, got "
                     f"{self.holdout} beside {len(valid)} validation images: leave it out, "
-                    "or take ImageFolders(valid=0), which holds none out itself"
+                    "or use ImageFolders(valid=0), which holds none out itself"
                 )
             valid, train = stratified(labels, self.holdout, self.split_seed)
         train = self._kept(train, [labels[place] for place in train], self.train_per_class)
@@ -248,8 +240,8 @@ class Images:
         if test:
             return ([train, test], True) if self.test_validates else ([train, [], test], False)
         raise ValueError(
-            "there must be images to validate on, but the data has a training part alone: "
-            "hold some out, as by holdout=0.2"
+            "there must be images to validate on, but the data has only a training part: "
+            "hold some out, for example with holdout=0.2"
         )
 
     def _kept(self, places: list[int], labels: list[str], per_class: int | None) -> list[int]:
@@ -273,7 +265,7 @@ class Images:
                 TransformBlock(type_tfms=ReadImage(self.channels, self.resize or self.size)),
                 CategoryBlock(vocab=list(classes), sort=False),
             ),
-            # Not given as the source: fastai writes that into a message, every pixel of it.
+            # Not passed as the source: fastai writes its source into a message, every pixel of it.
             get_items=lambda _: items,
             get_x=image_of,
             get_y=label_of,
@@ -286,9 +278,9 @@ class Images:
             None,
             bs=self.batch_size,
             val_bs=self.valid_batch_size or self.batch_size,
-            # Not if the smaller batch is the only one.
+            # Unless the smaller batch is the only one.
             drop_last=self.drop_last and len(parts[0]) >= self.batch_size,
-            # With the images decoded, processes would only cost time; `test_dl` takes num_workers.
+            # With decoded images, processes would only cost time; `test_dl` takes num_workers.
             num_workers=None if self.cache == "off" else 0,
             device=device,
         )
@@ -307,17 +299,17 @@ class Images:
         labels = torch.tensor([number[sample.label] for sample in items])
         images = self._placed(torch.from_numpy(pixels.images), device)
         for dl, part in zip(dls, parts, strict=True):
-            places = torch.tensor(part, dtype=torch.int64)  # also where there are none
+            places = torch.tensor(part, dtype=torch.int64)  # the type counts if there are none
             here = (each[places].to(images.device) for each in (rows, labels))
             dl.decoded = Decoded(images, *here)
 
     def _placed(self, images: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """Bring the decoded images to the GPU if that is asked for and they fit."""
+        """Copy the decoded images to the GPU if `cache` says so and they fit."""
         if self.cache == "cpu" or (self.cache == "auto" and device.type != "cuda"):
             return images
         if device.type != "cuda":
             raise ValueError(
-                f"cache='cuda' needs a CUDA device, got {device}: take cache='auto' or 'cpu'"
+                f"cache='cuda' needs a CUDA device, got {device}: use cache='auto' or 'cpu'"
             )
         free, _ = torch.cuda.mem_get_info(device)
         if self.cache == "auto" and images.numel() > free // 2:
@@ -325,7 +317,7 @@ class Images:
         if images.numel() > free:
             raise ValueError(
                 f"cache='cuda' needs {images.numel() / 1e9:.1f} GB on {device}, but "
-                f"{free / 1e9:.1f} GB are free: take cache='auto' or 'cpu'"
+                f"{free / 1e9:.1f} GB are free: use cache='auto' or 'cpu'"
             )
         return images.to(device)
 
@@ -339,10 +331,10 @@ def _name(sample: Sample, place: int, root: Path | None) -> str:
 
 
 def _resized(augmentation: Callable, size: int) -> Callable:
-    """The augmentation with its output at most `size` pixels, where it has one."""
-    given = getattr(augmentation, "size", None)
-    if given is None or not dataclasses.is_dataclass(augmentation):
+    """Return the augmentation with its `size`, if it has one, at most `size` pixels."""
+    own = getattr(augmentation, "size", None)
+    if own is None or not dataclasses.is_dataclass(augmentation):
         return augmentation
-    if isinstance(given, int):
-        return replace(augmentation, size=min(given, size))
-    return replace(augmentation, size=tuple(min(each, size) for each in given))
+    if isinstance(own, int):
+        return replace(augmentation, size=min(own, size))
+    return replace(augmentation, size=tuple(min(each, size) for each in own))

@@ -19,21 +19,14 @@ from torch import Tensor
 
 from fastcv.augment.crop import CenterCrop
 from fastcv.augment.pixels import Normalize
-from fastcv.data.decoding import resized, square
-from fastcv.data.formats import read_image
+from fastcv.data.decoding import read_image, resized, square
 
-# What replaces, in `DataLoader.new`, the way from an item to a batch: none of it is in the cache.
+# Arguments of `DataLoader.new` that replace the way from an item to a batch: decoded images would
+# bypass them.
 ITEM_STEPS = {
-    "after_item",
-    "before_batch",
-    "create_item",
-    "create_batch",
-    "create_batches",
-    "do_batch",
-    "do_item",
-    "retain",
-    "sample",
-}
+    "after_item", "before_batch", "create_item", "create_batch", "create_batches", "do_batch",
+    "do_item", "retain", "sample",
+}  # fmt: skip
 
 LIGHT = 2**20  # bytes of a batch
 
@@ -43,10 +36,11 @@ class ReadImage(Transform):
 
     Args:
         channels: 3 for RGB, 1 for gray.
-        side: pixels that its shorter side is then resized to; None where it is not.
+        side: pixels that a file's shorter side will be resized to, to refuse one that would become
+            too large; None if it will not be resized.
     """
 
-    # What `test_dl` and `predict` may be given, whatever the data set's own images are.
+    # What `test_dl` and `predict` accept, whatever the data set's own images are.
     input_types = (Path, str, np.ndarray, Tensor, Image.Image)
 
     def __init__(self, channels: int, side: int | None = None):
@@ -54,7 +48,7 @@ class ReadImage(Transform):
         self.kind = PILImage if channels == 3 else PILImageBW
 
     def encodes(self, image):
-        """Read it as 8-bit RGB or gray; floats must lie in 0-1.
+        """Read one image as 8-bit RGB or gray; floats must lie in 0-1.
 
         Raises:
             ValueError: it cannot be read, or is too narrow.
@@ -63,7 +57,7 @@ class ReadImage(Transform):
             if image.ndim != 3 or image.shape[0] not in (1, 3):
                 raise ValueError(
                     f"a tensor must be (C, H, W) with 1 or 3 channels, got {tuple(image.shape)}: "
-                    f"permute it, or give an array (H, W, C)"
+                    f"permute it, or pass an array (H, W, C)"
                 )
             image = image.as_subclass(Tensor).permute(1, 2, 0)
             # numpy has no bfloat16.
@@ -90,10 +84,10 @@ class CenterSquare(DisplayedTransform):
 
 
 class AugmentBatch(DisplayedTransform):
-    """Augment the batches of training images.
+    """Augment batches of training images.
 
     Args:
-        plain: called on plain (B, C, H, W) images, uint8 or floats of 0-1.
+        plain: called on plain tensors (B, C, H, W), uint8 or floats of 0-1.
     """
 
     order, split_idx = 20, 0
@@ -108,11 +102,11 @@ class AugmentBatch(DisplayedTransform):
 
 
 class CropAndNormalize(DisplayedTransform):
-    """Cut the center out where images are larger than `size`, and normalize per channel.
+    """Cut the center square out of larger images, and normalize.
 
     Args:
-        size: pixels.
-        normalize: None for a mean of 0 and a standard deviation of 1.
+        size: of the result, pixels.
+        normalize: of each channel; None leaves pixels in 0-1.
     """
 
     order = 99
@@ -135,7 +129,7 @@ class CropAndNormalize(DisplayedTransform):
         if min(x.shape[-2:]) < self.size:
             raise ValueError(
                 f"augmented images must have at least size={self.size} pixels, got "
-                f"{x.shape[-2]} x {x.shape[-1]}: give that size to the crop"
+                f"{x.shape[-2]} x {x.shape[-1]}: crop or resize to {self.size} in augment"
             )
         return self.normalize(self._crop(x.contiguous(memory_format=torch.channels_last)))
 
@@ -155,11 +149,11 @@ class CropAndNormalize(DisplayedTransform):
 
 @dataclass(eq=False)
 class Decoded:
-    """The images of one loader's data set, decoded, with their classes' numbers.
+    """The decoded images of one loader, with the numbers of their classes.
 
     Args:
-        images: (N, H, W, C), uint8, on any device; may hold images of other data sets too.
-        rows: (n,), int64: where in `images` each image of this data set is.
+        images: (N, H, W, C), uint8, on any device; may hold images of other loaders too.
+        rows: (n,), int64: the row in `images` of each image of this loader.
         labels: (n,), int64.
     """
 
@@ -171,7 +165,7 @@ class Decoded:
         """Gather images and labels.
 
         Shape:
-            places: (B,), int64, of this data set, on the device of `images`.
+            places: (B,), int64, indices into `rows`, on the device of `images`.
             returns: (B, C, H, W) uint8, channels-last, and (B,) int64.
         """
         images = self.images.index_select(0, self.rows[places])
@@ -180,7 +174,7 @@ class Decoded:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch compute with so many threads for a while; to change it costs nothing."""
+    """Let torch compute with `count` threads for a while; changing the count costs nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -190,14 +184,14 @@ def threads(count: int) -> Iterator[None]:
 
 
 class ImageDL(TfmdDL):
-    """fastai's loader; where its data set is decoded already, it gathers whole batches.
+    """fastai's loader, which gathers whole batches if its images are decoded.
 
-    All else is fastai's: the order of the images, the transforms of batches, `show_batch`,
-    `test_dl` and so on. A loader made of this one by `new` gathers too as long as it has the same
-    data set and makes batches of items in the same way; else it reads image by image.
+    Everything else is fastai's: the order of the images, the transforms of batches, `show_batch`,
+    `test_dl` and so on. A loader that `new` derives from this one gathers too, provided it has the
+    same data set and makes batches of items in the same way; otherwise it reads image by image.
 
     Attributes:
-        decoded: None to read image by image.
+        decoded: the decoded images; None to read image by image.
     """
 
     def __init__(self, dataset: Any = None, *, decoded: Decoded | None = None, **kwargs: Any):
@@ -206,14 +200,14 @@ class ImageDL(TfmdDL):
         self._item_transforms = list(self.after_item.fs)
 
     def new(self, dataset: Any = None, cls: type | None = None, **kwargs: Any) -> TfmdDL:
-        """Make a loader like this one but for what is given."""
+        """Make a loader like this one, except for the arguments."""
         same = dataset is None or dataset is self.dataset
         if same and self._gathers and not ITEM_STEPS & kwargs.keys():
             kwargs.setdefault("decoded", self.decoded)
         return super().new(dataset, cls, **kwargs)
 
     def before_iter(self) -> None:
-        """Switch the transforms of training on or off."""
+        """Switch the training transforms on or off, and convert bytes for transforms of others."""
         super().before_iter()
         ours = (AugmentBatch, CropAndNormalize, IntToFloatTensor)
         foreign = [each for each in self.after_batch.fs if not isinstance(each, ours)]
@@ -223,7 +217,7 @@ class ImageDL(TfmdDL):
             self.after_batch.add(IntToFloatTensor())
 
     def shuffle_fn(self, idxs: Sequence[int]) -> list[int]:
-        """Permute, as seeded by the loader's generator; a tenth of the time of its `sample`."""
+        """Permute, seeded by the loader's generator, in a tenth of the time of its `sample`."""
         generator = torch.Generator().manual_seed(self.rng.getrandbits(63))
         order = torch.randperm(len(idxs), generator=generator)
         return torch.as_tensor(idxs)[order].tolist()
@@ -240,24 +234,24 @@ class ImageDL(TfmdDL):
             yield batch
 
     def places(self) -> Iterator[Tensor]:
-        """Go through an epoch as by iterating, but make no batches: give where their images are.
+        """Go through an epoch as iteration does, but yield where each batch's images are.
 
-        `decoded.batch` gathers them and `finished` does the rest; only of use where
-        `makes_plain_batches`.
+        `decoded.batch` gathers a batch and `finished` does the rest; call this only if
+        `makes_plain_batches` is true.
 
         Shape:
             yields: (B,), int64, on the device of the decoded images.
         """
         self.randomize()
         self.before_iter()
-        # torch's loader draws a seed for its processes here. One drawn in vain makes the random
-        # numbers that follow the same ones, whether images are decoded already or one by one.
+        # torch's loader draws a seed for its processes here. Drawing one too keeps the random
+        # numbers that follow the same, whether images are decoded ahead or one by one.
         torch.empty((), dtype=torch.int64).random_()
         yield from self._batches(self.get_idxs())
         self.after_iter()
 
     def finished(self, x: Tensor) -> Tensor:
-        """Augment, if this is training, and normalize plain images on their device.
+        """Normalize plain images on their device, after augmenting them if this is training.
 
         Shape:
             x: (B, C, H, W), uint8.
@@ -270,13 +264,13 @@ class ImageDL(TfmdDL):
 
     @property
     def makes_plain_batches(self) -> bool:
-        """Whether batches are gathered, and nothing but our own steps makes them."""
+        """Whether batches are gathered, and only fastcv's own steps transform them."""
         return self._gathers and self._is_ours
 
     def _batch(self, places: Tensor) -> tuple:
         """Gather a batch and apply the transforms of batches.
 
-        Tensor subclasses cost time at every step, so ours are applied to plain tensors, and the
+        Tensor subclasses cost time at every step, so fastcv's steps take plain tensors, and the
         batch gets fastai's types once, at the end.
         """
         x, y = self.decoded.batch(places)
@@ -295,10 +289,10 @@ class ImageDL(TfmdDL):
 
     @property
     def _is_light(self) -> bool:
-        """Whether a batch is better made by one thread than by several that wait for each other.
+        """Whether one thread makes a batch faster than several that wait for each other.
 
-        It is where few bytes are moved about: 128 images of 32 x 32 pixels take 0.3 ms. Two idle
-        cores bring little more; two that other processes use too, a tenth and less of that.
+        It does if few bytes are moved: 128 images of 32 x 32 pixels take 0.3 ms. A second idle core
+        gains little; on busy cores, two threads reach a tenth of that speed or less.
         """
         _, height, width, channels = self.decoded.images.shape
         moves = (getattr(each, "moves_pixels", True) for each in self.after_batch.fs)
@@ -314,7 +308,7 @@ class ImageDL(TfmdDL):
         )
 
     def _batches(self, places: Iterable[int]) -> Iterator[Tensor]:
-        """Cut the order of the images into batches; it may be endless, as `show_batch` makes it."""
+        """Cut the order of the images into batches; `show_batch` passes an endless order."""
         device = self.decoded.images.device
         if hasattr(places, "__len__"):
             known = isinstance(places, list | np.ndarray | Tensor)
@@ -330,5 +324,5 @@ class ImageDL(TfmdDL):
                 yield torch.tensor(batch, device=device)
 
     def __getstate__(self) -> dict:
-        # Pixels must not travel with a loader that is pickled.
+        # A pickled loader must not carry the pixels.
         return {**self.__dict__, "decoded": None}

@@ -1,4 +1,4 @@
-"""What a source answers with: images, their labels, and which split they belong to."""
+"""What a source returns: images, their labels, and the part of the data set they belong to."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,7 @@ class Sample(NamedTuple):
     """One image and the name of its class.
 
     Attributes:
-        image: the file it lies in, or its pixels: (H, W) or (H, W, 3), uint8.
+        image: its file, or its pixels: (H, W) or (H, W, 3), uint8.
         label: one of the data set's class names.
     """
 
@@ -18,16 +18,19 @@ class Sample(NamedTuple):
     label: str
 
 
+Parts = tuple[list[Sample], list[Sample], list[Sample]]  # train, valid, test
+
+
 class Samples(NamedTuple):
     """A whole data set, listed but not decoded.
 
     Attributes:
         train: never empty, and holds every class.
-        valid: empty where the data set has no validation part.
-        test: empty where the data set has no test part.
+        valid: empty if the data set has no validation part.
+        test: empty if the data set has no test part.
         classes: the class names, sorted; a label's place here is its number.
         root: the folder the files were found in; None for data that lies in no folder.
-        skipped: images left out because they could not be read.
+        skipped: number of images left out because they could not be read.
     """
 
     train: list[Sample]
@@ -45,11 +48,11 @@ def labeled(
     root: Path | None,
     skipped: int = 0,
 ) -> Samples:
-    """Put three lists together, with the class names that stand in them.
+    """Join three lists into a data set, and collect their class names.
 
     Raises:
-        ValueError: there is no image or only one, only one class, or a class that cannot be
-            learnt because the training part has no image of it.
+        ValueError: there are fewer than two images, there is only one class, or a class cannot be
+            learned because it has no training image.
     """
     place = "the data set" if root is None else f"'{root}'"
     images = len(train) + len(valid) + len(test)
@@ -61,11 +64,11 @@ def labeled(
         for label in sorted({sample.label for sample in found} - classes):
             raise ValueError(
                 f"every class must have training images, but in {place} class '{label}' has some "
-                f"for {part} only: add training images of it, or take it out"
+                f"for {part} only: add training images of it, or remove the class"
             )
     if len(classes) < 2:
         raise ValueError(
             f"{place} must hold at least two classes, got one ('{min(classes)}'): "
-            "give the folder that holds one folder per class"
+            "pass the folder that holds one folder per class"
         )
     return Samples(train, valid, test, tuple(sorted(classes)), root, skipped)

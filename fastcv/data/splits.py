@@ -1,4 +1,4 @@
-"""Seeded, stratified splits: the same images on every machine, whatever numpy is installed."""
+"""Seeded, stratified splits: the same images on every machine and with every numpy."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,20 +7,20 @@ from collections.abc import Sequence
 def stratified(
     labels: Sequence[str], holdout: int | float, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Choose images to hold out, from each class its share.
+    """Choose the images of each class to hold out.
 
-    An image's rank is a hash of the seed, its class and its place within that class: no random
-    generator takes part, and a class keeps its split when other classes come or go.
+    An image's rank is a hash of the seed, its class and its place within that class: there is no
+    random generator, and a class keeps its split when other classes are added or removed.
 
     Args:
         labels: the class of each image, in a stable order (sorted paths).
-        holdout: an integer holds out so many images of each class; a float holds out that
-            fraction of each class (0 <= fraction < 1), rounded half up, and at least one image
-            of each class that has two. At least one image of each class stays.
+        holdout: an integer is the number of images to hold out of each class; a float is a fraction
+            of each class (0 <= fraction < 1), rounded half up, and at least one image of each class
+            that has two. At least one image of each class stays.
         seed: any integer.
 
     Returns:
-        (held out, rest): two ascending lists of indices which share none and together are all.
+        (held out, rest): two ascending lists of indices; each image is in exactly one.
 
     Raises:
         ValueError: `holdout` is out of range, a class has too few images for it, or no class
@@ -30,14 +30,14 @@ def stratified(
     if holdout < 0 or (not counted and not holdout < 1):
         raise ValueError(
             "holdout must be a number of images per class (0, 1, 2, ...) or a fraction "
-            f"(0 <= fraction < 1), got {holdout!r}"
+            f"(0 <= fraction < 1), got {holdout!r}: pass, for example, 0.2"
         )
     held: list[int] = []
     for label, indices in _ranked(labels, seed).items():
         if counted:
             share = holdout
         else:
-            # Half up, since round() goes to the even neighbor and would treat 5 and 15 unalike.
+            # Half up: round() goes to the even neighbor, and would treat 5 and 15 differently.
             share = int(len(indices) * holdout + 0.5)
             share = min(max(share, 1 if holdout > 0 else 0), len(indices) - 1)
         if share >= len(indices):
@@ -48,7 +48,7 @@ def stratified(
         held.extend(indices[:share])
     if holdout > 0 and not held:
         raise ValueError(
-            "a split needs a class with at least two images, but every class has one: "
+            "some class must have at least two images to be split, but every class has one: "
             "add images, or hold none out"
         )
     held.sort()
@@ -61,11 +61,11 @@ def kept(labels: Sequence[str], per_class: int, seed: int) -> list[int]:
 
     Args:
         labels: the class of each image.
-        per_class: images to keep of each class.
+        per_class: number of images to keep of each class.
         seed: any integer.
 
     Returns:
-        ascending indices.
+        Ascending indices.
 
     Raises:
         ValueError: a class has fewer images.
@@ -74,7 +74,7 @@ def kept(labels: Sequence[str], per_class: int, seed: int) -> list[int]:
     for label, indices in _ranked(labels, seed).items():
         if len(indices) < per_class:
             raise ValueError(
-                f"{per_class} images of each class must be there to keep, but class '{label}' has "
+                f"each class must have the {per_class} images to keep, but class '{label}' has "
                 f"{len(indices)}: keep fewer"
             )
         chosen.extend(indices[:per_class])
@@ -82,19 +82,15 @@ def kept(labels: Sequence[str], per_class: int, seed: int) -> list[int]:
 
 
 def _ranked(labels: Sequence[str], seed: int) -> dict[str, list[int]]:
-    """The images of each class, in an order that the seed, the class and their places decide."""
+    """Return the images of each class, ordered by a hash of seed, class and place."""
     places: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
         places.setdefault(label, []).append(index)
-    return {
-        label: [
-            index
-            for _, index in sorted(
-                (_rank(seed, label, place), index) for place, index in enumerate(indices)
-            )
-        ]
-        for label, indices in places.items()
-    }
+    ordered = {}
+    for label, indices in places.items():
+        ranks = [_rank(seed, label, place) for place in range(len(indices))]
+        ordered[label] = [index for _, index in sorted(zip(ranks, indices, strict=True))]
+    return ordered
 
 
 def _rank(seed: int, label: str, place: int) -> bytes:

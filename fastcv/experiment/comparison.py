@@ -1,22 +1,20 @@
-"""Every experiment with its results: the one thing that every form of the report is made from."""
+"""An experiment with its results: reported numbers beside measured ones."""
 
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin
 
 from fastcv.recipe.checks import compare
-from fastcv.recipe.metrics import HEADLINES
+from fastcv.recipe.metrics import HEADLINES, TTA_ACCURACY
 from fastcv.recipe.values import Reported
 
-MEASURED_FIRST = "tta_accuracy"  # where nothing is reported and a run measured it
-SKIPPED = "skipped images"  # what `Result.changed` calls images that could not be read
+SKIPPED = "skipped images"  # the key in `Result.changed` for images that could not be read
 
-_TEXTS = ("recipe", "device", "device_name", "precision", "command")
-_COUNTS = ("seed", "epochs", "skipped")
-_MAPPINGS = ("measured", "packages", "settings", "reported", "changed")
+_KINDS = {str: "a text", int: "a whole number", bool: "true or false", Mapping: "names with values"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,25 +22,25 @@ class Result:
     """What one finished run measured.
 
     Args:
-        recipe: its name, with the variant.
-        seed: of the run.
+        recipe: name of the recipe, with the variant.
+        seed: seed of the run.
         measured: metric to number; accuracies are fractions 0-1.
-        epochs: that were run.
-        seconds: of all epochs.
-        warmup_seconds: before them: first batch, compile, capture.
-        images_per_second: in training, the median over the epochs.
-        skipped: images that could not be read, so that the run did without them.
-        device: as torch names it: "cpu", "cuda:0".
-        device_name: as its maker names it.
+        epochs: epochs run.
+        seconds: time of all epochs.
+        warmup_seconds: time before the epochs: first batch, compilation, capture.
+        images_per_second: training speed, the median over the epochs.
+        skipped: number of unreadable images that the run left out.
+        device: torch's name for the device: "cpu", "cuda:0".
+        device_name: the maker's name for the device.
         precision: "fp32" or "bf16".
         packages: name to version.
-        command: that started it.
-        git_revision: of fastcv.
-        settings: what decides the experiment, of the flat recipe: see `essence`.
-        reported: what the run's recipe says is reported, as the values of `Reported`.
-        changed: key to (the experiment's value, this run's); empty where it is the experiment.
-        own: whether its recipe is a file of one's own.
-        path: of the run directory; None of a committed summary.
+        command: command that started the run.
+        git_revision: revision of fastcv; None where it is not known.
+        settings: the settings of the flat recipe that decide the result: see `decisive`.
+        reported: the fields of the recipe's `Reported`.
+        changed: settings that differ from the experiment's, as {key: (its value, this run's)}.
+        own: whether the recipe comes from a user's file, not from the catalogue.
+        path: the run directory; None for a saved summary.
 
     Raises:
         ValueError: a value is of another type, or a time is not finite.
@@ -69,36 +67,25 @@ class Result:
     path: Path | None = None
 
     def __post_init__(self) -> None:
-        """Check the values: they come from files, which may hold anything."""
-        for name in _TEXTS:
-            _must(name, getattr(self, name), str, "a text")
-        for name in _COUNTS:
-            _must(name, getattr(self, name), int, "a whole number")
-        for name in _MAPPINGS:
-            _must(name, getattr(self, name), Mapping, "names with values")
-        _must("git_revision", self.git_revision, str | None, "a text")
-        _must("own", self.own, bool, "true or false")
-        for name in ("seconds", "warmup_seconds", "images_per_second"):
-            value = getattr(self, name)
-            if value is None and name != "seconds":
-                continue
-            if not is_finite(value) or value < 0:
-                raise ValueError(f"{name} must be a finite number from 0 on, got {value!r:.40}")
+        """Check the types: the values come from files, which may hold anything."""
+        _check_types(self)
         if self.reported:
             _check_reported(self.reported)
+        if not all(len(pair) == 2 for pair in self.changed.values()):
+            raise ValueError(f"changed must hold pairs of values, got {self.changed!r:.40}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
-    """A run that was stopped, or still goes on.
+    """A run that was stopped or is still going on.
 
     Args:
-        recipe: its name, with the variant.
-        seed: of the run.
-        epochs: that are done.
-        planned: epochs of its own recipe, over all stages.
-        path: of the run directory.
-        own: whether its recipe is a file of one's own.
+        recipe: name of the recipe, with the variant.
+        seed: seed of the run.
+        epochs: finished epochs.
+        planned: epochs of the run's recipe, over all stages.
+        path: the run directory.
+        own: whether the recipe comes from a user's file, not from the catalogue.
 
     Raises:
         ValueError: a value is of another type.
@@ -112,13 +99,12 @@ class Unfinished:
     own: bool = False
 
     def __post_init__(self) -> None:
-        """Check what comes from the run's files."""
-        _must("recipe", self.recipe, str, "a text")
-        _must("seed", self.seed, int, "a whole number")
+        """Check the types: the values come from files, which may hold anything."""
+        _check_types(self)
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a value is a number, and neither infinite nor too large for a float."""
+    """Whether a value is a finite number that fits a float."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:
@@ -127,41 +113,48 @@ def is_finite(value: Any) -> bool:
         return False
 
 
-def _must(name: str, value: Any, kind: Any, says: str) -> None:
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{name} must be {says}, got {value!r:.40}")
+def _check_types(values: Any) -> None:
+    """Check the fields of a dataclass; numbers with a fraction are times and speeds."""
+    for each in fields(values):
+        value, kinds = getattr(values, each.name), get_args(each.type) or (each.type,)
+        kind = get_origin(each.type) if get_origin(each.type) is Mapping else kinds[0]
+        if value is None and NoneType in kinds:
+            continue
+        if kind is float:
+            if not is_finite(value) or value < 0:
+                raise ValueError(f"{each.name} must be a finite number >= 0, got {value!r:.40}")
+        elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise ValueError(f"{each.name} must be {_KINDS[kind]}, got {value!r:.40}")
 
 
 def _check_reported(values: Mapping[str, Any]) -> None:
     try:
         reported = Reported(**values)
     except TypeError as error:
-        raise ValueError(f"reported must hold what a Reported does: {error}") from error
-    _must("source of what is reported", reported.source, str, "a text")
-    numbers = reported.numbers() | {
-        "tolerance": reported.tolerance,
-        "loss_tolerance": reported.loss_tolerance,
-    }
-    for name, value in numbers.items():
+        raise ValueError(f"reported must hold the fields of Reported: {error}") from error
+    if not isinstance(reported.source, str):
+        raise ValueError(f"reported source must be a text, got {reported.source!r:.40}")
+    tolerances = {name: getattr(reported, name) for name in ("tolerance", "loss_tolerance")}
+    for name, value in (reported.numbers() | tolerances).items():
         if not is_finite(value):
             raise ValueError(f"reported {name} must be a finite number, got {value!r:.40}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One experiment: what is reported of it, and what was measured.
+    """One experiment: its reported numbers and its results.
 
     Args:
         name: "NAME" or "NAME/VARIANT".
         summary: one line.
-        reported: None where no report gives a number.
-        epochs: that the recipe plans, over all stages.
-        results: of finished runs of exactly this experiment, by seed.
-        altered: of runs that changed something of it, as short cuts do: `Result.changed` says what.
+        reported: None where nothing was reported.
+        epochs: planned epochs, over all stages.
+        results: finished runs of exactly this experiment, by seed.
+        changed: finished runs with changed settings: `Result.changed` holds them.
         unfinished: runs without a summary.
         aliases: other names in the catalogue for the same experiment.
-        own: whether it is a recipe of one's own, which the catalogue does not have.
-        bar: the report's experiment that this one sets out to beat, the `/one_cycle` way.
+        own: whether it comes from a user's file, not from the catalogue.
+        original: the experiment of the report whose number this one is to beat.
     """
 
     name: str
@@ -169,15 +162,15 @@ class Experiment:
     reported: Reported | None = None
     epochs: int = 0
     results: tuple[Result, ...] = ()
-    altered: tuple[Result, ...] = ()
+    changed: tuple[Result, ...] = ()
     unfinished: tuple[Unfinished, ...] = ()
     aliases: tuple[str, ...] = ()
     own: bool = False
-    bar: "Experiment | None" = None
+    original: "Experiment | None" = None
 
     @property
-    def is_bar(self) -> bool:
-        """Whether the reported number is to be beaten, not to be met."""
+    def to_beat(self) -> bool:
+        """Whether the reported number is to be beaten rather than reproduced."""
         return self.reported is not None and self.reported.to_beat
 
     @property
@@ -193,34 +186,34 @@ class Experiment:
         reported = next((metric for metric in HEADLINES if metric in self.numbers), None)
         if reported or not self.results:
             return reported
-        order = (MEASURED_FIRST, *HEADLINES)
+        order = (TTA_ACCURACY, *HEADLINES)
         return next((metric for metric in order if self.values(metric)), None)
 
     def values(self, metric: str) -> list[float]:
-        """What each result measured, in order; a bar's best accuracy may be the final one.
+        """Return what each result measured, in order.
 
-        The fast way does not choose its epoch by the test set, so that it has no best epoch there:
-        its final weights are held against the report's best.
+        Where the number is to be beaten, the final weights count where a run has no best epoch: the
+        shorter training does not choose its epoch by the test set.
         """
-        values = [_measured(result, metric, self.is_bar) for result in self.results]
+        values = [_measured(result, metric, self.to_beat) for result in self.results]
         return [value for value in values if value is not None]
 
     def mean(self, metric: str) -> float | None:
-        """The mean over the results; None where nothing was measured."""
+        """Return the mean over the results; None where nothing was measured."""
         values = self.values(metric)
         return statistics.mean(values) if values else None
 
     def spread(self, metric: str) -> float | None:
-        """The sample standard deviation over the results; None of fewer than two."""
+        """Return the sample standard deviation over the results; None for fewer than two."""
         values = self.values(metric)
         return statistics.stdev(values) if len(values) > 1 else None
 
     def verdict(self, metric: str) -> str:
-        """How the mean compares with the reported number.
+        """Compare the mean with the reported number.
 
-        "within", "above", "below" as in `fastcv.recipe.check`; a bar's headline is "beaten" or
-        "not beaten", and its other numbers are not compared, "": they are another way's. "" too
-        where nothing is reported, "not run" without results, "not measured" where they lack it.
+        Returns:
+            A verdict of `fastcv.recipe.checks`, "not run" or "not measured"; "" where nothing is
+            reported, and for the other numbers of an experiment whose headline is to be beaten.
         """
         if metric not in self.numbers:
             return ""
@@ -233,7 +226,7 @@ class Experiment:
         return next((row.verdict for row in rows if row.metric == metric), "")
 
     def by_device(self) -> list["Experiment"]:
-        """The experiment once for each device and precision that ran it; itself if none did."""
+        """Split the experiment by device and precision; without results it stays whole."""
         groups: dict[tuple[str, str], list[Result]] = {}
         for result in self.results:
             groups.setdefault((result.device_name, result.precision), []).append(result)

@@ -1,113 +1,196 @@
-"""The run directory: what a run writes, and how it is read again.
+"""The run directory: what a run writes, and how it is read back.
 
     runs/NAME[-VARIANT]/YYYYmmdd-HHMMSS-seedN/
-        recipe.json        the flat recipe: `fastcv.recipe.unflat` builds it again
+        recipe.json        the flat recipe; `Run.recipe` builds it again
         environment.json   versions, device, git revision, command
-        metrics.csv        a row an epoch
-        steps.csv          a row a step
+        metrics.csv        one row per epoch
+        steps.csv          one row per step
         summary.json       final metrics, reported, within tolerance, epochs, seconds, images/s
-        model.safetensors  the weights, and classes.json the names of the classes
-        last.ckpt          what `fastcv resume` goes on from
+        model.safetensors  the weights; classes.json: the names of the classes
+        last.ckpt          what `fastcv resume` continues from
         figures/*.png
-        wandb/             where W&B wrote
+        wandb/             what W&B wrote
 
-Every file is written to a temporary name and renamed, so that what is there is whole.
+Each file appears under its name only when it is complete.
 """
 
 import json
 import os
-import platform
 import shlex
 import shutil
-import subprocess
-import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastcv import catalogue
-from fastcv.files import read_csv, write_json
-from fastcv.recipe import Recipe, unflat
-from fastcv.recipe.addresses import TRUST
-from fastcv.recipe.aliases import NAMES, current_flat, current_metrics
+from fastcv.files import LOCK, read_csv, write_json
+from fastcv.recipe import Checks, Recipe, check, unflat
+from fastcv.recipe.addresses import TRUST, is_address, is_public
+from fastcv.recipe.aliases import NAMES, current_changes, current_flat, current_metrics
 from fastcv.recipe.values import check_name
 
-PACKAGES = ("fastcv", "fastai", "torch", "torchvision", "wandb", "numpy", "pillow")
+if TYPE_CHECKING:
+    from fastcv.learning.learner import Learner
+
+CHECKPOINT = "last.ckpt"
+WEIGHTS = "model.safetensors"
+_STARTED = {"name": str, "smoke": bool, "settings": dict, "flat": dict}  # of recipe.json
+_SETTINGS = ("device", "wandb", "file", "cwd")
+_WRITTEN_INTO = ("figures", "wandb", LOCK)
 
 
-@dataclass(frozen=True)
 class Run:
-    """A run directory.
+    """What a training left behind: its numbers, its figures, and the trained model.
 
-    A run directory is data: reading one runs no code but what fastcv exports.
+        run = fastcv.Run("runs/digits/20260101-120000-seed0")
+        run.summary["valid_accuracy"]   # the final numbers
+        print(run.check())              # reported | measured | within tolerance
+        learn = run.learner()           # a fastai Learner with the trained weights
+        learn.predict("seven.png")
+
+    The files are read when an attribute is asked for. They are data: a run builds only what fastcv
+    exports, model builders of torchvision and timm, and modules of torch.nn.
 
     Args:
-        path: the directory.
-        trust: whether to run the recipe file and import the modules that the run names, too.
-        made: the folders above it that were made for it.
+        path: the run directory.
+        trust: also run the recipe file and import the modules that the run names.
     """
 
-    path: Path
-    trust: bool = field(default=False, compare=False)
-    made: tuple[Path, ...] = field(default=(), compare=False, repr=False)
+    _made: tuple[Path, ...] = ()  # the folders above it that `create` made
 
-    def __post_init__(self):
-        object.__setattr__(self, "path", Path(self.path))
+    def __init__(self, path: str | Path, *, trust: bool = False):
+        self.path = Path(path)
+        self.trust = trust
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}{', trust=True' if self.trust else ''})"
+
+    def __eq__(self, other: object) -> bool:
+        return self.path == other.path if isinstance(other, Run) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def learner(self, device: str | None = None) -> "Learner":
+        """Build the recipe's fastai Learner and load the trained weights into it.
+
+        The data must be on this machine: a Learner carries them.
+
+        Args:
+            device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
+
+        Raises:
+            ValueError: the run has no weights yet, or its recipe or its data cannot be had.
+        """
+        # Here, because reading a run must not wait for torch and fastai.
+        from fastcv.experiment.building import trained_learner
+
+        weights = self.path / WEIGHTS
+        if not weights.is_file():
+            way = f": finish it with {command}" if (command := self.resume_command) else ""
+            raise ValueError(f"a run must be finished to have weights, {self} has none{way}")
+        started, recipe = self.started, self.recipe
+        return trained_learner(recipe, weights, smoke=started["smoke"], device=device)
+
+    def resume(self, *, device: str | None = None, write: Callable[[str], None] = print) -> "Run":
+        """Continue a stopped run after its last finished epoch, and return it, finished.
+
+        Its numbers are those of a run that was never stopped.
+
+        Args:
+            device: as in `learner`; None takes the device that the run began on.
+            write: called with each line that is printed apart from the epochs.
+
+        Raises:
+            ValueError: the run is finished, or holds no checkpoint.
+        """
+        # Here, because reading a run must not wait for torch and fastai.
+        from fastcv.experiment.train import resume
+
+        return resume(self, device=device, write=write)
+
+    def check(self) -> Checks:
+        """Compare the measured numbers with the reported ones; prints as a table."""
+        return check(self)
 
     @cached_property
     def recipe(self) -> Recipe:
         """The `Recipe` that was run, built again from recipe.json.
 
         Raises:
-            ValueError: there is no such file, or it names what is not there any more, or what only
-                a trusted run may name.
+            ValueError: recipe.json is missing or damaged, or names something that does not exist
+                or that only a trusted run may name.
         """
         started = self.started
         settings, values = started["settings"], started["flat"]
-        file = Path(settings["file"]) if settings.get("file") else None
         if catalogue.own_modules(values):
-            self._load_own(file)
+            self._load_own(settings.get("file"))
         return unflat(_with_paths_from(settings.get("cwd"), values), trust=self.trust)
 
-    def _load_own(self, file: Path | None) -> None:
+    def _load_own(self, file: str | None) -> None:
         """Run the file that defines parts of the recipe, if the run is trusted."""
-        if file is None or not file.is_file():
+        if file is None or not Path(file).is_file():
             raise ValueError(
-                f"a run whose recipe defines what it is made of must find its file, {str(file)!r} "
-                f"does not exist: put it back"
+                f"a run whose recipe is defined by a file must find its file, {file!r} does not "
+                f"exist: put it back"
             )
         if not self.trust:
             raise ValueError(
-                f"the recipe of {str(self.path)!r} is made by {str(file)!r}, and reading a run "
-                f"must not run code: {TRUST}"
+                f"the recipe of {str(self.path)!r} is defined by {file!r}, and reading a run must "
+                f"not run code: {TRUST}"
             )
-        catalogue.load_file(file)
+        catalogue.load_file(Path(file))
 
     @property
     def started(self) -> dict[str, Any]:
-        """How it was started: name, smoke, settings and the flat recipe, by today's names."""
+        """How it was started: name, smoke, settings and the flat recipe, in today's names.
+
+        Raises:
+            ValueError: recipe.json is missing or damaged.
+        """
         started = self._json("recipe.json")
-        values = current_flat(started["flat"])
-        return started | {"name": NAMES.get(started["name"], started["name"]), "flat": values}
+        for name, kind in _STARTED.items():
+            if not isinstance(started.get(name), kind):
+                raise self._damaged(f"an entry {name!r} of type {kind.__name__}")
+        values, settings = started["flat"], started["settings"]
+        seed = values.get("seed")
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise self._damaged("a whole number as 'seed' in 'flat'")
+        if not isinstance(values.get("name", ""), str):
+            raise self._damaged("text as 'name' in 'flat'")
+        if not all(isinstance(settings.get(key), str | None) for key in _SETTINGS):
+            raise self._damaged(f"text or null as {', '.join(_SETTINGS)} in 'settings'")
+        name = NAMES.get(started["name"], started["name"])
+        check_name(name)
+        changes = started.get("changed", {})
+        pairs = changes.values() if isinstance(changes, dict) else [changes]
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            raise self._damaged("a pair of values for each key of 'changed'")
+        today = {"name": name, "changed": current_changes(changes), "flat": current_flat(values)}
+        return started | today
+
+    def _damaged(self, wanted: str) -> ValueError:
+        return ValueError(
+            f"{str(self.path / 'recipe.json')!r} must hold {wanted}: it is damaged, or no run's"
+        )
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The final numbers; empty while the run goes on, or when it was stopped."""
+        """The final numbers; empty until the run is finished."""
         if not (self.path / "summary.json").is_file():
             return {}
         return current_metrics(self._json("summary.json"))
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Where and with what it ran."""
+        """The machine, the versions and the command it ran with."""
         return self._json("environment.json")
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """A row an epoch."""
+        """One row per epoch, as in metrics.csv."""
         return [current_metrics(row) for row in read_csv(self.path / "metrics.csv")]
 
     @property
@@ -117,46 +200,54 @@ class Run:
 
     @property
     def steps(self) -> list[dict[str, Any]]:
-        """A row a step."""
+        """One row per training step, as in steps.csv."""
         return read_csv(self.path / "steps.csv")
 
-    def remove(self) -> None:
-        """Remove the directory, and those above it that were made for it and hold nothing else."""
-        shutil.rmtree(self.path)
-        for folder in self.made:
-            try:
-                folder.rmdir()
-            except OSError:  # it holds other runs
-                break
+    @property
+    def figures(self) -> dict[str, Path]:
+        """The files of the figures, by name: "curves", "confusion_matrix", ..."""
+        return {file.stem: file for file in sorted(self.path.glob("figures/*.png"))}
 
-    def _json(self, name: str) -> Any:
+    @property
+    def resume_command(self) -> str | None:
+        """The command that continues a stopped run; None if it is finished or has no checkpoint."""
+        if self.summary or not (self.path / CHECKPOINT).is_file():
+            return None
+        values = self.started["flat"].values()
+        own = any(is_address(value) and not is_public(value) for value in values)
+        return shlex.join(["fastcv", "resume", str(self.path), *(["--trust"] if own else [])])
+
+    def _json(self, name: str) -> dict[str, Any]:
         file = self.path / name
         if not file.is_file():
             raise ValueError(f"a run directory must hold {name}, {str(self.path)!r} does not")
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{str(file)!r} must be JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{str(file)!r} must hold a JSON object, got {found!r:.40}")
+        return found
 
 
-def _with_paths_from(folder: str | None, flat: dict[str, Any]) -> dict[str, Any]:
-    """A flat recipe whose relative data folders mean what they meant where the run began."""
+def _with_paths_from(folder: str | None, flat: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Let the relative data folders of a flat recipe mean what they meant where the run began."""
     if folder is None or Path(folder) == Path.cwd():
         return flat
     found = dict(flat)
     for key in ("data.path", "data.source.path"):
         path = flat.get(key)
-        # What expanduser would make absolute says "~" first, and is left to it.
+        # A path that starts with "~" is absolute once it is expanded.
         if isinstance(path, str) and not path.startswith("~"):
             found[key] = str(Path(folder) / path)
     return found
 
 
 def finished(out: Path, *, smoke: bool = False) -> list[Run]:
-    """Find the finished runs in the folder of all runs, the one that ended first comes first.
+    """Find the finished runs in the folder of all runs, in the order in which they ended.
 
     Args:
-        out: the folder; that there is none yet is no error.
+        out: the folder of all runs; it need not exist.
         smoke: find smoke runs, and only those.
     """
     found = []
@@ -165,110 +256,100 @@ def finished(out: Path, *, smoke: bool = False) -> list[Run]:
         try:
             if run.started["smoke"] == smoke:
                 found.append((file.stat().st_mtime, run.path.name, run))
-        except (OSError, ValueError, KeyError):  # what cannot be read is no run of ours
+        except (OSError, ValueError):  # a damaged directory counts as no run
             continue
     return [run for _, _, run in sorted(found, key=lambda each: each[:2])]
 
 
 def create(
-    name: str, flat: dict[str, Any], out: Path, *, smoke: bool, settings: dict[str, Any]
+    name: str,
+    flat: dict[str, Any],
+    out: Path,
+    *,
+    smoke: bool,
+    settings: dict[str, Any],
+    changed: Mapping[str, tuple[Any, Any]] | None = None,
 ) -> Run:
-    """Make the directory of a new run and write down what is going to run.
+    """Make the directory of a new run, and write down what is about to run.
 
     Args:
-        name: of the recipe, with its variant.
-        flat: the recipe as `fastcv.recipe.flat` gives it.
+        name: the recipe's, with its variant.
+        flat: the recipe, as `fastcv.flat` returns it.
         out: the folder of all runs.
-        smoke: whether it is a smoke run; its folder says so.
-        settings: how it was started (device, wandb, file, cwd), for resuming.
+        smoke: whether it is a smoke run; then its folder is named NAME-smoke.
+        settings: how it is started (device, wandb, file, cwd), for resuming.
+        changed: settings that differ from the recipe's file, as {key: (the file's, this run's)}.
+
+    Raises:
+        ValueError: the name cannot name a folder, or `out` is no folder or not writable.
     """
     check_name(name)
     folder = out / (name.replace("/", "-") + ("-smoke" if smoke else ""))
     made = tuple(each for each in (folder, out) if not os.path.exists(each))
-    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-seed{flat['seed']}"
+    run = Run(make_stamped(folder, f"-seed{flat['seed']}", out), trust=True)
+    run._made = made
+    write_json(
+        run.path / "recipe.json",
+        {
+            "name": name,
+            "smoke": smoke,
+            "settings": settings,
+            "changed": changed or {},
+            "rebuild": "fastcv.Run(path).recipe",
+            "flat": flat,
+        },
+    )
+    return run
+
+
+def make_stamped(folder: Path, suffix: str, out: Path) -> Path:
+    """Make and return a new directory in `folder`, named after the time it is made.
+
+    Args:
+        folder: made as well, if it does not exist.
+        suffix: follows the time, YYYYmmdd-HHMMSS.
+        out: the folder of all runs, for errors.
+
+    Raises:
+        ValueError: `out` is no folder or not writable.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S") + suffix
     for attempt in range(1, 1000):
         path = folder / (stamp if attempt == 1 else f"{stamp}-{attempt}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             path.mkdir()
-            break
-        except FileExistsError:  # another run of this second
+        except FileExistsError:  # made in the same second
             if not folder.is_dir():
-                raise ValueError(f"runs must go into a folder, {str(out)!r} is none") from None
+                break
         except OSError as error:
             raise ValueError(
                 f"the folder of runs must be writable, {str(out)!r} is not: {error.strerror}"
             ) from error
-    write_json(
-        path / "recipe.json",
-        {
-            "name": name,
-            "smoke": smoke,
-            "settings": settings,
-            "rebuild": "fastcv.Run(path).recipe",
-            "flat": flat,
-        },
-    )
-    return Run(path, trust=True, made=made)
+        else:
+            return path
+    raise ValueError(f"runs must go into a folder, {str(out)!r} is not one")
 
 
-def environment(device: str, precision: str) -> dict[str, Any]:
-    """Describe this machine, these versions and this command."""
-    import torch
-
-    return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "device": device,
-        "device_name": device_name(device),
-        "precision": precision,
-        "cpu_cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "cuda": torch.version.cuda,
-        "git_revision": _git_revision(),
-    }
+def remove(run: Run) -> None:
+    """Remove a new run's directory, and the folders made for it that hold nothing else."""
+    shutil.rmtree(run.path)
+    for folder in run._made:
+        try:
+            folder.rmdir()
+        except OSError:  # it holds other runs
+            break
 
 
-def device_name(device: str) -> str:
-    """The name of the processor or the GPU, as its maker gives it."""
-    import torch
+def refuse_links(run: Run) -> None:
+    """Refuse to continue a run whose files would be written somewhere else.
 
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if "model name" in line]
-        return names[0]
-    except (OSError, IndexError):  # not Linux on x86
-        return platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_revision() -> str | None:
-    """The revision of the code that runs; None when it is not a git checkout."""
-    here = Path(__file__).resolve().parent.parent
-    if not (here / ".git").exists():
-        return None
-    git = ["git", "-C", str(here)]
-    try:
-        revision = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return f"{revision}-changed" if changed else revision
+    Raises:
+        ValueError: names the link.
+    """
+    for name in _WRITTEN_INTO:
+        if (run.path / name).is_symlink():
+            raise ValueError(
+                f"a run to resume must keep its files in its own directory, "
+                f"{str(run.path / name)!r} is a link: remove it"
+            )

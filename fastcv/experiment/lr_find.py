@@ -1,12 +1,12 @@
-"""The learning-rate finder on a recipe: what `fastcv lr-find` runs."""
+"""The learning-rate finder for a recipe: what `fastcv lr-find` runs."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from fastcv import files, interpret
-from fastcv.experiment.train import SMOKE_NOTE, learner, smoked
+from fastcv.experiment.building import SMOKE_NOTE, learner, smoked
 from fastcv.learning.lr_finder import Rates, find_rates
-from fastcv.learning.stages.schedules import freeze
+from fastcv.learning.stages.stage import freeze
 from fastcv.recipe.values import Recipe
 
 
@@ -18,17 +18,20 @@ def find_learning_rate(
     smoke: bool = False,
     write: Callable[[str], None] = print,
 ) -> Rates:
-    """Try growing learning rates on the recipe's net, frozen and lr_mult as its first stage says.
+    """Raise the learning rate batch by batch, and suggest rates for the recipe's first stage.
 
-    Writes lr_find.png and lr_find.csv into `out` (of a smoke run lr_find_smoke.png and .csv) and
-    prints the suggestions.
+    Layers are frozen, and rates spread over layers, as in that stage. Writes lr_find.png and
+    lr_find.csv (of a smoke run, lr_find_smoke.png and .csv), and prints the suggestions.
 
     Args:
         recipe: the experiment; it is not trained.
-        out: a folder, made if it is not there.
+        out: the folder for the two files; made if it does not exist.
         device: as in `learner`.
-        smoke: on toy images with random weights.
-        write: takes each line that is said.
+        smoke: use toy images and random weights.
+        write: called with each line to print.
+
+    Returns:
+        The rates that were tried, their losses, and the suggestions.
     """
     if smoke:
         recipe = smoked(recipe)
@@ -41,11 +44,9 @@ def find_learning_rate(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     plot = folder / ("lr_find_smoke.png" if smoke else "lr_find.png")
+    figure = interpret.lr_find(found.rates, found.losses, found.suggestions, smoke=smoke)
+    interpret.save(figure, plot)
     table = plot.with_suffix(".csv")
-    interpret.save(
-        interpret.lr_find(found.rates, found.losses, found.suggestions, smoke=smoke),
-        plot,
-    )
     rows = [
         {"learning_rate": rate, "loss": loss}
         for rate, loss in zip(found.rates, found.losses, strict=True)

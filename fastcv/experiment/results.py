@@ -1,4 +1,4 @@
-"""What a finished training leaves behind: its numbers, its figures, its weights."""
+"""What a finished training leaves behind: numbers, figures and weights."""
 
 import statistics
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from fastcv.learning.learner import Learner
 from fastcv.recipe.checks import compare
 from fastcv.recipe.values import Recipe
 
-TABLE_ROWS = 64  # predictions that W&B's table shows
+TABLE_ROWS = 64  # predictions in W&B's table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,9 @@ class Results:
 
     Args:
         recipe: what was trained.
-        learn: with its final weights and its history.
-        run: where to write.
-        smoke: whether it was a smoke run; every figure then says so.
+        learn: its Learner, with the final weights and the history.
+        run: the directory to write into.
+        smoke: whether it was a smoke run; then every figure says so.
     """
 
     recipe: Recipe
@@ -38,7 +38,7 @@ class Results:
         """Write weights, figures, steps.csv and summary.json, and return the summary.
 
         Args:
-            parameters: of the net.
+            parameters: the net's number of parameters.
         """
         history, loaders = self.learn.history, self.learn.dls
         files.write_csv(self.run.path / "steps.csv", history.steps)
@@ -72,16 +72,11 @@ class Results:
 
     @property
     def model(self) -> list[Path]:
-        """The files of the trained model: weights, and the names of the classes."""
-        return [self.run.path / "model.safetensors", self.run.path / "classes.json"]
-
-    @property
-    def figures(self) -> dict[str, Path]:
-        """The files of the figures, by name."""
-        return {file.stem: file for file in sorted(self.run.path.glob("figures/*.png"))}
+        """The files of the trained model: its weights and its class names."""
+        return [self.run.path / directory.WEIGHTS, self.run.path / "classes.json"]
 
     def table(self) -> list[dict[str, Any]]:
-        """Some predictions, evenly spread over the images: image, classes, confidence, loss."""
+        """Return predictions, evenly spaced over the images: image, classes, confidence, loss."""
         found = self._predicted
         count = min(TABLE_ROWS, len(found.targets))
         return [
@@ -101,20 +96,22 @@ class Results:
 
     @cached_property
     def _predicted(self) -> interpret.Predictions:
-        # The test set is read here and nowhere else, once, with the final weights.
+        # The test set is read with the final weights alone: once here, and once for the recipe's
+        # own metrics, where there are any.
         return interpret.predictions(self.learn, ds_idx=2 if self._has_test else 1)
 
     def _measure(self) -> dict[str, Any]:
-        """The final weights on every split, and the best epoch's validation accuracy."""
+        """Measure the final weights on every split, and find the best validation accuracy."""
         rows, last = self.learn.history.rows, self.learn.history.final
         measured = {f"train_{name}": last.get(f"train_{name}") for name in ("loss", "accuracy")}
         evaluated = {
             "loss": float(self._predicted.losses.mean()),
             "accuracy": self._predicted.accuracy,
         }
+        if self.recipe.metrics:
+            evaluated = self._validated(2 if self._has_test else 1) | evaluated
         if self._has_test and len(self.learn.dls.valid):
-            loss, accuracy = self.learn.validate(ds_idx=1)
-            measured |= {"valid_loss": float(loss), "valid_accuracy": float(accuracy)}
+            measured |= {f"valid_{name}": value for name, value in self._validated(1).items()}
         elif not self._has_test:
             measured |= {f"valid_{name}": value for name, value in evaluated.items()}
         validated = [row["valid_accuracy"] for row in rows if "valid_accuracy" in row]
@@ -129,6 +126,11 @@ class Results:
             measured["tta_accuracy"] = last["tta_accuracy"]
         return measured
 
+    def _validated(self, split: int) -> dict[str, float]:
+        names = ("loss", *(metric.name for metric in self.learn.metrics))
+        values = self.learn.validate(ds_idx=split)
+        return {name: float(value) for name, value in zip(names, values, strict=True)}
+
     def _draw(self) -> None:
         history, found = self.learn.history, self._predicted
         reported = self.recipe.reported.numbers() if self.recipe.reported else {}
@@ -138,7 +140,7 @@ class Results:
             if name.endswith("accuracy")
         }
         smoke = {"smoke": self.smoke}
-        few = {"n": 6} if self.smoke else {}  # pictures take most of a figure's time
+        few = {"n": 6} if self.smoke else {}  # images take most of a figure's time
         drawn = {
             "curves": interpret.curves(
                 history.rows, {} if self.smoke else accuracies, title=self.recipe.name, **smoke

@@ -1,110 +1,31 @@
-"""From a recipe to a Learner, and from a Learner to a run directory."""
+"""The whole experiment: from a recipe to a finished run directory, and on from a stopped one."""
 
-import shlex
-import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from fastai.callback.progress import ProgressCallback
-from fastai.torch_core import default_device, set_seed
-from fastcore.basics import noop
-
-from fastcv import catalogue, files, tracking
+from fastcv import files, tracking
 from fastcv.experiment import directory
+from fastcv.experiment.building import SMOKE_NOTE, learner, smoked
+from fastcv.experiment.directory import Run
+from fastcv.experiment.environment import environment
+from fastcv.experiment.origin import changed, defining_file
 from fastcv.experiment.results import Results
 from fastcv.learning.callbacks import checkpoint
-from fastcv.learning.callbacks.alternation import Alternation
 from fastcv.learning.callbacks.checkpoint import Checkpoint
-from fastcv.learning.callbacks.history import Accuracy, History
-from fastcv.learning.callbacks.mixing import Mixing
-from fastcv.learning.callbacks.precision import Precision, resolve
-from fastcv.learning.callbacks.progress import Progress
-from fastcv.learning.cpu import keep_freed_memory
-from fastcv.learning.cuda_graph.stepper import Stepper
 from fastcv.learning.learner import Learner
-from fastcv.recipe.addresses import is_address, is_public
 from fastcv.recipe.checks import compare
-from fastcv.recipe.diff import describe, diff
+from fastcv.recipe.diff import describe
 from fastcv.recipe.flat import flat
 from fastcv.recipe.values import Recipe
 
-SMOKE_NOTE = "SMOKE RUN: toy images, random weights, one epoch a stage; its numbers mean nothing"
-FINAL = (
-    ("train", "train_accuracy"),
-    ("validation", "valid_accuracy"),
-    ("test", "test_accuracy"),
-    ("test through views", "tta_accuracy"),
-)  # what a run ends with, in its words and in those of its summary
-
-
-def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Learner:
-    """Build the recipe's Learner: seeded, on its device, in its precision, not yet trained.
-
-    It is a fastai Learner (`show_batch`, `lr_find`, `fit_one_cycle`, `get_preds`, `predict`, ...)
-    whose `history` also gathers training accuracy and images per second.
-
-    Args:
-        recipe: what to build.
-        device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
-    """
-    device = _device(device)
-    stepper = Stepper(recipe.step, device)
-    set_seed(recipe.seed)
-    loaders = recipe.data(device=device)
-    kind = resolve(recipe.precision, device)
-    precision = Precision(kind, channels_last=recipe.step.channels_last)
-    history = History()
-    callbacks = [history, Progress(), precision, Alternation()]
-    if mixing := getattr(loaders, "mixing", ()):
-        callbacks.append(Mixing(mixing, len(loaders.vocab)))
-    learn = recipe.model(
-        loaders,
-        loss_func=recipe.loss(),
-        opt_func=recipe.optimizer,
-        metrics=Accuracy(history),
-        cbs=callbacks,
-    )
-    learn.remove_cb(ProgressCallback)  # Progress shows more, and reads nothing from the device
-    learn.logger = noop  # nor does the Recorder print its row
-    learn.model.to(device)
-    learn.stepper = stepper
-    if device.type == "cpu":
-        keep_freed_memory()
-    return learn
-
-
-def _device(name: str | torch.device | None) -> torch.device:
-    if name is None:
-        return default_device()
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device must be cpu, cuda, cuda:N or mps, got {str(name)!r}") from error
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(device.type, device.type == "cpu"):
-        raise ValueError(
-            f"device {str(device)!r} needs a GPU and a build of torch for it, and there is none: "
-            f"use 'cpu'"
-        )
-    return device
-
-
-def smoked(recipe: Recipe) -> Recipe:
-    """Make of a recipe one that runs in seconds: toy images, random weights, one epoch a stage."""
-    return replace(
-        recipe,
-        data=_smoked_slot(recipe.data),
-        model=_smoked_slot(recipe.model),
-        schedule=tuple(_smoked_slot(stage) for stage in recipe.schedule),
-    )
-
-
-def _smoked_slot(slot: Callable) -> Callable:
-    return slot.smoke() if hasattr(slot, "smoke") else slot
+FINAL = {
+    "train_accuracy": "train",
+    "valid_accuracy": "validation",
+    "test_accuracy": "test",
+    "tta_accuracy": "test with TTA",
+}  # the accuracies that a run ends with, and their words
 
 
 def train(
@@ -114,221 +35,219 @@ def train(
     wandb: str = "auto",
     device: str | None = None,
     smoke: bool = False,
-    resume: str | Path | None = None,
+    resume: Run | str | Path | None = None,
     write: Callable[[str], None] = print,
-) -> directory.Run:
+    on_epoch: Callable[[Run], None] = lambda run: None,
+) -> Run:
     """Run the whole experiment and write its run directory.
 
     Args:
-        recipe: the experiment. `smoke` and `resume` leave it as it is.
-        out: the folder that holds all runs.
+        recipe: the experiment; `smoke` and `resume` do not change it.
+        out: the folder of all runs.
         wandb: "online", "offline", "off", or "auto": online where an API key is configured.
         device: as in `learner`.
         smoke: run it on toy images with random weights, in seconds.
-        resume: the directory of a stopped run of this recipe, to go on behind its last epoch.
-        write: takes each line of what is said beside the epochs.
+        resume: a stopped run of this recipe, or its directory, to continue after its last epoch.
+        write: called with each line that is printed apart from the epochs.
+        on_epoch: called with the run after every epoch; `run.metrics` has the epoch's row.
 
     Returns:
-        The run; `run.path` holds what it wrote, `run.summary` its numbers.
+        The run: `run.summary` has its numbers, `run.learner()` its trained model.
 
     Raises:
-        ValueError: something a user can mend, in one sentence.
-        FloatingPointError: the loss was not finite; says in which epoch and batch.
+        ValueError: a mistake that a user can mend, in one sentence.
+        FloatingPointError: the loss was not finite; names the epoch and the batch.
     """
-    if wandb not in tracking.MODES:
-        raise ValueError(f"wandb must be one of {', '.join(tracking.MODES)}, got {wandb!r}")
-    if not recipe.schedule:
-        raise ValueError("a recipe must have at least one stage to be trained, got schedule=()")
-    if resume is not None and directory.Run(Path(resume)).summary:
-        raise ValueError(f"a run to resume must have been stopped, {str(resume)!r} is finished")
-    values = flat(recipe)  # before the data is read: a recipe that cannot be written is refused
-    ran = smoked(recipe) if smoke else recipe
-    found = checkpoint.read(Path(resume) / "last.ckpt") if resume is not None else None
+    stopped = Run(resume) if isinstance(resume, str | Path) else resume
+    _refuse_mistakes(recipe, wandb, stopped)
+    values = flat(recipe)  # before the data is read, so that a mistake in it costs no time
+    kept = None if stopped is None else checkpoint.read(stopped.path / directory.CHECKPOINT)
     if smoke:
         write(SMOKE_NOTE)
+    ran = smoked(recipe) if smoke else recipe
     learn = learner(ran, device=device)
-    kind = learn.precision.precision
-    place = str(learn.dls.device)
-
-    if resume is None:
-        settings = {
-            "device": device,
-            "wandb": wandb,
-            "file": defining_file(recipe),
-            "cwd": str(Path.cwd()),
-        }
-        run = directory.create(recipe.name, values, Path(out), smoke=smoke, settings=settings)
-        tracked = None
+    if stopped is not None:
+        run = stopped
+        checkpoint.prepare(learn, kept)
     else:
-        run = directory.Run(Path(resume))
-        tracked = run.environment.get("wandb_id")
-        checkpoint.prepare(learn, found)
-    tracker = None
-    with files.lock(run.path):
-        try:
-            parameters = sum(p.numel() for p in learn.model.parameters())
-            _introduce(ran, learn, run, parameters, write)
-            if getattr(learn.dls, "skipped", 0):
-                write(f"unreadable images left out: {learn.dls.skipped}")
-            tracker = tracking.start(
-                wandb,
-                directory=run.path,
-                name=recipe.name,
-                config=values,
-                smoke=smoke,
-                resume_id=tracked,
-            )
-            here = directory.environment(place, kind) | {"wandb_id": tracker.id}
-            if resume is not None:  # what began the run stays in the first place
-                before = run.environment
-                here = before | {"resumed": [*before.get("resumed", []), here]}
-            files.write_json(run.path / "environment.json", here)
-            learn.history.on_epoch = _writer(run, learn.history, tracker)
-            learn.epoch_lines.total_epochs = sum(
-                getattr(stage, "epochs", 0) for stage in ran.schedule
-            )
-            with learn.added_cbs(Checkpoint(run.path / "last.ckpt", found)):
-                for number, stage in enumerate(ran.schedule):
-                    if found is not None and number < found["stage"]:
-                        continue
-                    learn.history.stage = number
-                    stage(learn)
+        run = _new_run(recipe, values, Path(out), wandb=wandb, device=device, smoke=smoke)
+
+    learn.path = run.path  # callbacks write there
+    with files.lock(run.path), _kept_or_removed(run, learn):
+        files.remove_parts(run.path)
+        _introduce(ran, learn, run, write)
+        tracker = _tracker(run, recipe, values, wandb=wandb, smoke=smoke, again=kept is not None)
+        with closing(tracker):
+            _write_environment(run, learn, tracker.id, again=kept is not None)
+            _report_epochs(learn, run, tracker, on_epoch)
+            _run_stages(ran, learn, run, kept)
             results = Results(recipe=ran, learn=learn, run=run, smoke=smoke)
-            summary = results.write(parameters)
+            summary = results.write(_parameters(learn))
             tracker.finish(
-                summary, summary["reported"], results.figures, results.table(), results.model
+                summary, summary["reported"], run.figures, results.table(), results.model
             )
-        except BaseException as error:
-            if tracker is not None:
-                tracker.close()
-            _stopped(run, learn, values, error)
-            raise
-    _conclude(recipe, run, summary, tracker, smoke, write)
+    _conclude(recipe, run, summary, smoke, write)
+    if tracker.sync_hint:
+        write(f"to upload it to Weights & Biases: {tracker.sync_hint}")
     return run
 
 
 def resume(
-    run: str | Path,
+    run: Run | str | Path,
     *,
     device: str | None = None,
     trust: bool = False,
     write: Callable[[str], None] = print,
-) -> directory.Run:
-    """Go on with a stopped run behind its last checkpoint.
+) -> Run:
+    """Continue a stopped run after its last checkpoint.
 
     Args:
-        run: its directory.
-        device: as in `learner`; None takes the device that it began on.
-        trust: whether to run the recipe file and import the modules that the run names.
+        run: the run, or its directory.
+        device: as in `learner`; None takes the device that the run began on.
+        trust: also run the recipe file and import the modules that the run names.
         write: as in `train`.
 
     Returns:
         The run, finished.
 
     Raises:
-        ValueError: it is finished, cannot be read, or must be trusted to be read.
+        ValueError: the run is finished or cannot be read, or reading it needs `trust`.
     """
-    stopped = directory.Run(Path(run), trust=trust)
-    started = stopped.started
+    if not isinstance(run, Run):
+        run = Run(run, trust=trust)
+    started = run.started
+    settings = started["settings"]
     return train(
-        stopped.recipe,
-        wandb=started["settings"]["wandb"],
-        device=started["settings"]["device"] if device is None else device,
+        run.recipe,
+        wandb=settings.get("wandb") or "auto",
+        device=settings.get("device") if device is None else device,
         smoke=started["smoke"],
         resume=run,
         write=write,
     )
 
 
-def defining_file(recipe: Recipe) -> str | None:
-    """The file of one's own that made the recipe, needed to build it again; None for fastcv's."""
-    # The recipe may have been given another name than its file's.
-    needed = catalogue.own_modules(flat(recipe))
-    for name in (*needed, catalogue.module_name(recipe.name.partition("/")[0])):
-        if module := sys.modules.get(name):
-            return str(Path(module.__file__).resolve())
-    return None
+def _refuse_mistakes(recipe: Recipe, wandb: str, stopped: Run | None) -> None:
+    if wandb not in tracking.MODES:
+        raise ValueError(f"wandb must be one of {', '.join(tracking.MODES)}, got {wandb!r}")
+    if not recipe.schedule:
+        raise ValueError("a recipe must have at least one stage to be trained, got schedule=()")
+    if stopped is not None:
+        if stopped.summary:
+            raise ValueError(
+                f"a run to resume must have been stopped, {str(stopped.path)!r} is finished"
+            )
+        directory.refuse_links(stopped)
 
 
-def _stopped(
-    run: directory.Run, learn: Learner, values: Mapping[str, Any], error: BaseException
-) -> None:
-    """Say how to go on with a run that stopped; remove one that kept nothing and shows nothing."""
-    if (run.path / "last.ckpt").exists():
-        own = any(is_address(each) and not is_public(each) for each in values.values())
-        command = shlex.join(["fastcv", "resume", str(run.path), *(["--trust"] if own else [])])
-        learn.epoch_lines.line(f"stopped; go on with: {command}")
-        with suppress(OSError):  # a full disk may be why it stopped: the checkpoint has them
-            files.write_csv(run.path / "steps.csv", learn.history.steps)
-    elif isinstance(error, ValueError | KeyboardInterrupt):
-        learn.epoch_lines.line("stopped before the first epoch was done: nothing was kept")
-        run.remove()
+def _new_run(recipe: Recipe, values: dict[str, Any], out: Path, *, smoke: bool, **how: Any) -> Run:
+    settings = how | {"file": defining_file(recipe), "cwd": str(Path.cwd())}
+    return directory.create(
+        recipe.name, values, out, smoke=smoke, settings=settings, changed=changed(recipe)
+    )
 
 
-def _introduce(
-    recipe: Recipe,
-    learn: Learner,
-    run: directory.Run,
-    parameters: int,
-    write: Callable[[str], None],
-) -> None:
+@contextmanager
+def _kept_or_removed(run: Run, learn: Learner) -> Iterator[None]:
+    """When a run stops, say how to resume it; remove it if there is nothing to resume or to see."""
+    try:
+        yield
+    except BaseException as error:
+        if command := run.resume_command:
+            learn.epoch_lines.line(f"stopped; resume it with: {command}")
+            with suppress(OSError):  # a full disk may be why it stopped: the checkpoint has them
+                files.write_csv(run.path / "steps.csv", learn.history.steps)
+        elif isinstance(error, ValueError | KeyboardInterrupt) and not run.summary:
+            learn.epoch_lines.line("stopped before the first epoch was done: nothing was kept")
+            directory.remove(run)
+        raise
+
+
+def _parameters(learn: Learner) -> int:
+    return sum(each.numel() for each in learn.model.parameters())
+
+
+def _introduce(recipe: Recipe, learn: Learner, run: Run, write: Callable[[str], None]) -> None:
     counts = [len(loader.dataset) for loader in learn.dls.loaders]
     names = ("train", "valid", "test")
     if getattr(learn.dls, "valid_is_test", False):
         names = ("train", "test, which is also the validation set")
     named = zip(counts, names, strict=False)
     images = ", ".join(f"{count:,} {name}" for count, name in named if count)
-    write(f"{recipe.name}: {images}; {parameters:,} parameters; seed {recipe.seed}")
+    write(f"{recipe.name}: {images}; {_parameters(learn):,} parameters; seed {recipe.seed}")
     write(f"on {learn.dls.device} in {learn.precision.precision}, writing to {run.path}")
+    if skipped := getattr(learn.dls, "skipped", 0):
+        write(f"skipped {skipped:,} unreadable images")
 
 
-def _writer(
-    run: directory.Run, history: History, tracker: tracking.Tracker
-) -> Callable[[dict, list[dict]], None]:
-    def write_epoch(row: dict, steps: list[dict]) -> None:
+def _tracker(
+    run: Run, recipe: Recipe, values: Mapping[str, Any], *, wandb: str, smoke: bool, again: bool
+) -> tracking.Tracker:
+    return tracking.start(
+        wandb,
+        directory=run.path,
+        name=recipe.name,
+        config=values,
+        smoke=smoke,
+        resume_id=run.environment.get("wandb_id") if again else None,
+    )
+
+
+def _write_environment(run: Run, learn: Learner, wandb_id: str | None, *, again: bool) -> None:
+    here = environment(str(learn.dls.device), learn.precision.precision) | {"wandb_id": wandb_id}
+    if again:  # what the run began with stays at the top level
+        before = run.environment
+        here = before | {"resumed": [*before.get("resumed", []), here]}
+    files.write_json(run.path / "environment.json", here)
+
+
+def _report_epochs(
+    learn: Learner, run: Run, tracker: tracking.Tracker, on_epoch: Callable[[Run], None]
+) -> None:
+    """Let every epoch write metrics.csv, and reach W&B and `on_epoch`."""
+    history = learn.history
+
+    def after_epoch(row: dict[str, Any], steps: list[dict[str, Any]]) -> None:
         files.write_csv(run.path / "metrics.csv", history.rows)
         tracker.epoch(row, steps)
+        on_epoch(run)
 
-    return write_epoch
+    history.on_epoch = after_epoch
 
 
-def changed(recipe: Recipe) -> dict[str, tuple[object, object]]:
-    """List what decides the result and is otherwise than in the recipe's file, by key.
+def _run_stages(recipe: Recipe, learn: Learner, run: Run, kept: Mapping[str, Any] | None) -> None:
+    """Train stage by stage; a resumed run skips the stages that it has finished."""
+    learn.epoch_lines.total_epochs = planned_epochs(recipe)
+    with learn.added_cbs(Checkpoint(run.path / directory.CHECKPOINT, kept)):
+        for number, stage in enumerate(recipe.schedule):
+            if kept is None or number >= kept["stage"]:
+                learn.history.stage = number
+                stage(learn)
 
-    It is empty where the recipe comes from no file.
-    """
-    name, _, variant = recipe.name.partition("/")
-    own = sys.modules.get(catalogue.module_name(name))
-    try:
-        if own is None:
-            filed = catalogue.get_recipe(recipe.name)
-        else:
-            filed = own.variants[variant] if variant else own.recipe
-    except (ValueError, AttributeError, KeyError):  # made in a script, under a name of its own
-        return {}
-    return diff(flat(filed), flat(recipe))
+
+def planned_epochs(recipe: Recipe) -> int:
+    """Return the sum of the epochs of all stages."""
+    return sum(getattr(stage, "epochs", 0) for stage in recipe.schedule)
 
 
 def _conclude(
     recipe: Recipe,
-    run: directory.Run,
+    run: Run,
     summary: Mapping[str, Any],
-    tracker: tracking.Tracker,
     smoke: bool,
     write: Callable[[str], None],
 ) -> None:
+    """Write the final accuracies, the comparison with the report, and the directory."""
     if smoke:
         write(SMOKE_NOTE)
     else:
-        accuracies = ((said, summary.get(metric)) for said, metric in FINAL)
-        told = [f"{said} {value:.2%}" for said, value in accuracies if value is not None]
-        if told:
-            write(f"accuracy: {', '.join(told)}")
+        accuracies = ((words, summary.get(metric)) for metric, words in FINAL.items())
+        measured = [f"{words} {value:.2%}" for words, value in accuracies if value is not None]
+        if measured:
+            write(f"accuracy: {', '.join(measured)}")
         if checks := compare(recipe.reported, summary):
             write(str(checks))
-            if altered := changed(recipe):
-                said = ", ".join(describe(key, *pair) for key, pair in altered.items())
-                write(f"another experiment than the reported one: {said}")
+            if changes := changed(recipe):
+                settings = ", ".join(describe(key, *pair) for key, pair in changes.items())
+                write(f"not the reported experiment; changed: {settings}")
     write(f"{run.path}")
-    if tracker.sync_hint:
-        write(f"to upload it to Weights & Biases: {tracker.sync_hint}")

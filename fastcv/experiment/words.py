@@ -1,21 +1,17 @@
-"""The numbers of experiments in words, the same in every table that shows them."""
+"""Numbers, metrics and times in words, the same in every table."""
 
 from collections.abc import Sequence
 
-from fastcv.experiment.comparison import MEASURED_FIRST, Experiment, Result
+from fastcv.experiment.comparison import Experiment, Result
+from fastcv.recipe.metrics import TTA_ACCURACY
 
-WITHIN = {
-    "within": "yes",
-    "above": "no, above",
-    "below": "no, below",
-}
 NOT_RUN = "not run"
 
 
 def measured(experiment: Experiment, metric: str) -> str:
-    """Mean and spread as "91.64 ± 0.12 %"; "not run" or "not measured".
+    """Write mean and spread as "91.64 ± 0.12 %", else "not run" or "not measured".
 
-    It says of how many seeds they are where some lack the metric.
+    Where some seeds lack the metric, their number follows.
     """
     if not experiment.results:
         return NOT_RUN
@@ -37,7 +33,7 @@ def measured(experiment: Experiment, metric: str) -> str:
 
 
 def number(metric: str, value: float) -> str:
-    """Write a reported number with the digits that it has: "91.47 %", "49 %", "0.0824"."""
+    """Write a reported number with its own digits: "91.47 %", "49 %", "0.0824"."""
     if metric == "parameters":
         return f"{value:,.0f}"
     return f"{round(100 * value, 4):g} %" if metric.endswith("accuracy") else f"{value:g}"
@@ -45,13 +41,13 @@ def number(metric: str, value: float) -> str:
 
 def name(metric: str) -> str:
     """Name a metric in words: "best test accuracy"."""
-    if metric == MEASURED_FIRST:
-        return "test accuracy through views"
+    if metric == TTA_ACCURACY:
+        return "test accuracy with TTA"
     return metric.replace("_", " ").replace("valid ", "validation ")
 
 
 def short(metric: str) -> str:
-    """Name a metric in a word or two, where it is known to be an accuracy: "best test"."""
+    """Name an accuracy without the word: "best test"."""
     return name(metric).replace(" accuracy", "")
 
 
@@ -61,7 +57,7 @@ def epochs_in_words(epochs: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a duration as one reads it: "4.2 s", "36 min", "2.1 h"."""
+    """Write a duration in its natural unit: "4.2 s", "36 min", "2.1 h"."""
     if seconds < 99.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     if seconds < 5970:
@@ -71,6 +67,6 @@ def duration(seconds: float) -> str:
 
 
 def seeds(results: Sequence[Result]) -> str:
-    """List the seeds; with many of them, say how many."""
+    """List up to five seeds; count more."""
     listed = ", ".join(str(result.seed) for result in results)
     return listed if len(results) <= 5 else f"{len(results)} seeds"

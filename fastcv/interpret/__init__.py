@@ -1,4 +1,4 @@
-"""Figures of a training and of a trained net: functions of plain data, drawn without pyplot."""
+"""Figures of a training and of a trained net: functions of plain data, without pyplot."""
 
 from fastcv.interpret.activations import FeatureMaps, activations, feature_maps
 from fastcv.interpret.confusion import confusion_matrix

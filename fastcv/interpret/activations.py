@@ -1,4 +1,4 @@
-"""What the layers of a net make of an image."""
+"""Feature maps: the outputs of a net's layers for one image."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,17 +19,17 @@ MOST_LAYERS = 16
 COLUMNS = 4
 MOST_MAPS = 64  # of a layer
 SIDE = 264  # pixels of a panel: eight maps of 32, which 16, 8, 4, 2 and 1 divide, and their gaps
-SAID = 7.2  # points
+CAPTION_SIZE = 7.2  # points
 # inches
 PANEL, BETWEEN, PICTURE, CAPTION, MARGIN, HEAD = SIDE / DPI, 0.14, 1.1, 0.4, 0.12, 0.4
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureMaps:
-    """What one layer made of one image.
+    """One layer's output for one image.
 
     Args:
-        layer: its name within the net, and its kind: "layer1.0 BasicBlock".
+        layer: its name within the net and its class: "layer1.0 BasicBlock".
         maps: (C, H, W), float32: a map for each channel.
     """
 
@@ -38,31 +38,31 @@ class FeatureMaps:
 
     @property
     def blank(self) -> int:
-        """How many maps are zero everywhere: channels that this image does not activate."""
+        """How many maps are zero everywhere, as channels that this image does not activate."""
         return int((self.maps == 0).all(axis=(1, 2)).sum())
 
 
 def feature_maps(
     net: "nn.Module | Learner", image: Any, *, most: int | None = MOST_LAYERS
 ) -> list[FeatureMaps]:
-    """Show a net an image and return what its layers make of it, in the order they do.
+    """Run a net on an image and return the output of its layers, in the order they run.
 
-    Layers are the net's children, where a chain (`nn.Sequential`) stands for its own: of a
-    torchvision ResNet conv1, bn1, relu, maxpool and each residual block. Layers whose output is no
-    map, and those that change nothing in evaluation or only average a map away, are left out.
+    Layers are the net's children; an `nn.Sequential` is replaced by its own children. Of a
+    torchvision ResNet these are conv1, bn1, relu, maxpool and each residual block. Layers whose
+    output is not a map are left out, as are those that change nothing in evaluation or only
+    average a map.
 
-    The net is seen as in evaluation, without a gradient; its mode and its hooks are afterwards as
-    they were.
+    The net runs in evaluation mode, without a gradient; its mode and its hooks are restored.
 
     Args:
         net: a net, on any device, or the Learner that holds it.
-        image: for a net (C, H, W) or (1, C, H, W), as it takes them; for a Learner anything its
-            `dls.test_dl` takes: a path, pixels (H, W, C), a picture of Pillow's.
-        most: layers to return; of more, convolutions and norms are left out first, and then as
-            many, evenly spread, as are too many. None for all.
+        image: for a net its input, (C, H, W) or (1, C, H, W); for a Learner anything that its
+            `dls.test_dl` takes: a path, pixels (H, W, C), a Pillow image.
+        most: layers to return, None for all. If there are more, convolutions and norms are left
+            out first, then others, evenly spaced.
 
     Returns:
-        An entry a layer; none where no layer gives maps.
+        An entry for each layer; none if no layer's output is a map.
     """
     import torch  # heavy; the other figures are drawn without it
     from torch import nn
@@ -74,10 +74,10 @@ def feature_maps(
     hooks = []
 
     def remember(layer: str, module: "nn.Module") -> None:
-        def hook(module: "nn.Module", given: Any, made: Any) -> None:
-            if isinstance(made, torch.Tensor) and made.ndim == 4:
-                # A copy: the ReLU that comes next may work in place.
-                maps = made[0].detach().as_subclass(torch.Tensor).float().cpu().numpy().copy()
+        def hook(module: "nn.Module", inputs: Any, output: Any) -> None:
+            if isinstance(output, torch.Tensor) and output.ndim == 4:
+                # A copy: the ReLU that follows may work in place.
+                maps = output[0].detach().as_subclass(torch.Tensor).float().cpu().numpy().copy()
                 found.append((FeatureMaps(layer, maps), isinstance(module, plain)))
 
         hooks.append(module.register_forward_hook(hook))
@@ -102,7 +102,7 @@ def feature_maps(
 
 
 def _as_taken(net: "nn.Module | Learner", image: Any) -> tuple["nn.Module", "Tensor"]:
-    """The net itself, and the image as a batch of one, plain, as the net takes it."""
+    """Return the net itself, and the image as a batch of one: a plain tensor, the net's input."""
     from torch import Tensor
 
     if hasattr(net, "dls"):
@@ -122,7 +122,7 @@ def _layers(net: "nn.Module", chain: type, prefix: str = "") -> Iterator[tuple[s
 
 @contextmanager
 def _evaluating(net: "nn.Module") -> Iterator[None]:
-    """Switch every module to evaluation, and each back to its own mode."""
+    """Switch every module to evaluation, and restore each one's mode at the end."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
@@ -141,7 +141,7 @@ def activations(
     title: str = "Feature maps",
     smoke: bool = False,
 ) -> Figure:
-    """Draw what the layers of a net make of an image: a panel a layer, with its first 64 maps.
+    """Draw the outputs of a net's layers for an image: a panel a layer, with its first 64 maps.
 
     Each layer has its own scale, from black, its lowest value, to white, its highest. Maps that
     are zero everywhere are counted as blank.
@@ -149,19 +149,19 @@ def activations(
     Args:
         net: a net, or the Learner that holds it.
         image: as for `feature_maps`.
-        picture: what to show beside the maps, as Pillow or matplotlib knows it.
+        picture: an image to show beside the maps, for Pillow or matplotlib.
         most: layers to draw.
-        title: stands before the key to the colors.
-        smoke: say on the figure that this was a smoke run.
+        title: the figure's title, in front of the key to the colors.
+        smoke: whether to mark the figure as a smoke run's.
 
     Raises:
-        ValueError: no layer of the net gives maps.
+        ValueError: no layer's output is a map.
     """
     found = feature_maps(net, image, most=most)
     if not found:
         raise ValueError(
-            f"a net must have layers that give maps (C, H, W), {type(net).__name__} has none: "
-            "this figure is for convolutional nets"
+            f"a net must have layers whose output is a map (C, H, W), {type(net).__name__} has "
+            "none: draw a convolutional net"
         )
     columns = min(COLUMNS, len(found))
     rows = -(-len(found) // columns)
@@ -175,7 +175,7 @@ def activations(
     figure.set_layout_engine("none")
 
     def panel(left: float, row: int, pixels: np.ndarray, side: float = PANEL) -> Axes:
-        """Place axes in which every one of `pixels` is one of the figure's, if `side` allows."""
+        """Place axes that show each of `pixels` as one pixel of the figure, if `side` allows."""
         size = np.array(pixels.shape[1::-1]) / DPI
         size = size / max(1, *(size / side))
         top = height - HEAD - CAPTION - row * (CAPTION + PANEL + BETWEEN)
@@ -206,22 +206,22 @@ def _show_maps(axes: Axes, found: FeatureMaps, pixels: np.ndarray) -> None:
     axes.imshow(pixels, cmap="magma", aspect="auto")
     axes.set_axis_off()
     count, height, width = found.maps.shape
-    said = f"{count} maps of {height} x {width}"
-    said += f", the first {MOST_MAPS}" if count > MOST_MAPS else ""
-    said += f"; {found.blank} blank" if found.blank else ""
+    caption = f"{count} maps of {height} x {width}"
+    caption += f", the first {MOST_MAPS}" if count > MOST_MAPS else ""
+    caption += f"; {found.blank} blank" if found.blank else ""
     axes.set_title(found.layer, loc="left", fontsize=LABEL, color=INK, pad=14, parse_math=False)
     axes.annotate(
-        said, (0, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points",
-        fontsize=SAID, color=GRAY,
+        caption, (0, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points",
+        fontsize=CAPTION_SIZE, color=GRAY,
     )  # fmt: skip
 
 
 def mosaic(maps: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """Lay maps out in rows as a square, with a gap of one pixel between two.
+    """Lay maps out in rows as a square, with gaps of one pixel.
 
     Args:
         maps: (C, H, W).
-        side: pixels that the square may have; maps are enlarged, by a whole factor, to fill it.
+        side: the square's largest side, in pixels; maps are enlarged to it by a whole factor.
 
     Returns:
         (rows, columns) of pixels, NaN in the gaps and after the last map.

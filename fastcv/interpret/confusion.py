@@ -1,4 +1,4 @@
-"""The confusion matrix, of ten classes or of two hundred."""
+"""The confusion matrix, for ten classes or for two hundred."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,29 +11,28 @@ from fastcv.interpret.style import GRAY, INK, LABEL, SMALL, blank, percent
 MOST_NUMBERED = 20  # classes up to which cells hold numbers
 MOST_NAMED = 40  # classes up to which rows and columns have names
 PAIRS = 20
-# Steeper near 0: the errors of a good net are a few percent of a class and must still show.
+# Steeper near 0: a good net's errors are a few percent of a class, and must be visible.
 SHARE = PowerNorm(gamma=0.5, vmin=0, vmax=1)
 
 
 def confusion_matrix(
     predictions: Predictions, *, title: str = "Confusion matrix", smoke: bool = False
 ) -> Figure:
-    """Draw which classes are taken for which: true classes in rows, predicted ones in columns.
+    """Draw a confusion matrix: true classes in rows, predicted ones in columns.
 
-    The color is a cell's share of its row. Up to 20 classes the cells hold counts; beyond, the
-    most confused pairs stand beside the matrix. The row of a class without images stays empty.
+    A cell's color is its share of the row. With up to 20 classes the cells hold counts; with more,
+    the most confused pairs are listed beside the matrix. A class without images has an empty row.
 
     Args:
-        predictions: of N images.
-        title: stands before the accuracy and the number of images.
-        smoke: say on the figure that this was a smoke run.
+        predictions: for N images.
+        title: the figure's title, in front of the accuracy and the number of images.
+        smoke: whether to mark the figure as a smoke run's.
     """
     counts = confusions(predictions)
     classes = len(counts)
-    names = readable(predictions.vocab)
-    title = (
-        f"{title}: {percent(predictions.accuracy, 2)} of {len(predictions.targets):,} images right"
-    )
+    names = readable(predictions.classes)
+    images = f"{len(predictions.targets):,} images"
+    title = f"{title}: {percent(predictions.accuracy, 2)} of {images} correct"
     numbered = classes <= MOST_NUMBERED
     if numbered:
         figure = blank(title, height=6.4, width=7.4, smoke=smoke)
@@ -55,8 +54,8 @@ def confusion_matrix(
                 fontsize=LABEL if classes <= 12 else 6.5,
                 color="white" if SHARE(shares[row, column]) > 0.55 else INK,
             )
-    if classes <= MOST_NAMED:
-        size = SMALL if numbered else 7
+    named = classes <= MOST_NAMED
+    if named:
         labels = [shortened(name, 22) for name in names]
         level = max(map(len, labels)) <= 2
         axes.set_yticks(range(classes), labels, parse_math=False)
@@ -68,14 +67,10 @@ def confusion_matrix(
             rotation_mode="anchor" if not level and numbered else "default",
             parse_math=False,
         )
-        axes.set_xlabel("predicted class", fontsize=LABEL, color=INK)
-        axes.set_ylabel("true class", fontsize=LABEL, color=INK)
-    else:
-        size = SMALL
-        axes.set_xlabel("predicted class (index)", fontsize=LABEL, color=INK)
-        axes.set_ylabel("true class (index)", fontsize=LABEL, color=INK)
-    axes.tick_params(labelsize=size, length=0 if classes <= MOST_NAMED else 3, labelcolor=INK)
-    axes.tick_params(color=GRAY)
+    for label, write in (("predicted class", axes.set_xlabel), ("true class", axes.set_ylabel)):
+        write(label if named else f"{label} (index)", fontsize=LABEL, color=INK)
+    size = 7 if named and not numbered else SMALL
+    axes.tick_params(labelsize=size, length=0 if named else 3, labelcolor=INK, color=GRAY)
     axes.spines[:].set(color=GRAY, linewidth=0.6)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.75, aspect=30, pad=0.02)
     ticks = (0, 0.02, 0.1, 0.25, 0.5, 1)
@@ -88,15 +83,15 @@ def confusion_matrix(
 
 def confusions(predictions: Predictions) -> np.ndarray:
     """Count images by (true class, predicted class): (classes, classes) int."""
-    classes = len(predictions.vocab)
+    classes = len(predictions.classes)
     cells = predictions.targets * classes + predictions.predicted
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
 def most_confused(counts: np.ndarray, most: int = PAIRS) -> list[tuple[int, int]]:
-    """Return the (true, predicted) pairs of different classes confused most often.
+    """Return the most frequent (true, predicted) pairs of different classes.
 
-    Of equal counts the larger share of its class comes first, then the order of the classes.
+    Equal counts are sorted by their share of the true class, then by the order of classes.
     """
     wrong = counts * ~np.eye(len(counts), dtype=bool)
     totals = counts.sum(axis=1)
@@ -108,7 +103,7 @@ def _write_pairs(axes: Axes, counts: np.ndarray, names: tuple[str, ...]) -> None
     axes.set_axis_off()
     totals = counts.sum(axis=1)
     pairs = most_confused(counts)
-    heading = "Most confused pairs (true → predicted)" if pairs else "No image is confused"
+    heading = "Most confused pairs (true → predicted)" if pairs else "No image is misclassified"
     lines = [(heading, "", "bold")]
     for true, predicted in pairs:
         share = f"{counts[true, predicted]} of {totals[true]}"

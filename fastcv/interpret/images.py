@@ -1,4 +1,4 @@
-"""Images with what the net said about them."""
+"""Images with the net's predictions."""
 
 from collections.abc import Sequence
 
@@ -26,17 +26,17 @@ def prediction_grid(
     title: str = "Predictions",
     smoke: bool = False,
 ) -> Figure:
-    """Draw images chosen at random with their predicted and true names.
+    """Draw random images with their predicted and true class names.
 
-    Each caption: a tick or a cross and the net's confidence, the predicted name, the true name.
-    Wrong ones are also framed.
+    A caption has three lines: a tick or a cross with the net's confidence, the predicted name, the
+    true name. Misclassified images are framed.
 
     Args:
-        predictions: of N images.
-        n: number of images; all, where there are fewer.
-        seed: of the choice; the same seed chooses the same images.
-        title: stands before how many of the chosen are right.
-        smoke: say on the figure that this was a smoke run.
+        predictions: for N images.
+        n: number of images; all, if there are fewer.
+        seed: of the random choice.
+        title: the figure's title, in front of the number of correct images.
+        smoke: whether to mark the figure as a smoke run's.
 
     Raises:
         ValueError: `n` is below 1.
@@ -45,7 +45,7 @@ def prediction_grid(
     count = _at_least_one(n, total)
     chosen = np.sort(np.random.default_rng(seed).choice(total, size=count, replace=False))
     right = int(predictions.right[chosen].sum())
-    title = f"{title}: {right} of {count} right, chosen at random from {total:,}"
+    title = f"{title}: {right} of {count} correct, drawn at random from {total:,}"
     captions = [_caption(predictions, i) for i in chosen]
     return _grid(predictions, chosen, captions, title, columns=6, smoke=smoke)
 
@@ -53,15 +53,15 @@ def prediction_grid(
 def top_losses(
     predictions: Predictions, n: int = 16, *, title: str = "Top losses", smoke: bool = False
 ) -> Figure:
-    """Draw the images with the largest losses, largest first.
+    """Draw the images with the largest losses, largest first, as `prediction_grid` does.
 
-    Captions are `prediction_grid`'s, with the loss.
+    The captions also have the loss.
 
     Args:
-        predictions: of N images.
-        n: number of images; all, where there are fewer.
-        title: stands before the number of images.
-        smoke: say on the figure that this was a smoke run.
+        predictions: for N images.
+        n: number of images; all, if there are fewer.
+        title: the figure's title, in front of the number of images.
+        smoke: whether to mark the figure as a smoke run's.
 
     Raises:
         ValueError: `n` is below 1.
@@ -84,7 +84,7 @@ def _at_least_one(n: int, total: int) -> int:
 
 
 def _caption(predictions: Predictions, i: int, extra: str = "") -> str:
-    names = [shortened(name, NAME) for name in readable(predictions.vocab)]
+    names = [shortened(name, NAME) for name in readable(predictions.classes)]
     predicted, true = predictions.predicted[i], predictions.targets[i]
     mark = "✓" if predicted == true else "✗"
     confidence = percent(predictions.probabilities[i, predicted])
@@ -100,7 +100,7 @@ def _grid(
     columns: int,
     smoke: bool,
 ) -> Figure:
-    """Lay pictures out row by row, each under its caption, in cells of one size."""
+    """Lay images out row by row in cells of one size, each under its caption."""
     columns = min(columns, len(chosen))
     rows = -(-len(chosen) // columns)
     foot = 0.3 if smoke else 0.0

@@ -1,72 +1,24 @@
-"""What a trained net says about every image of a data set, as plain arrays."""
+"""A net's predictions for every image of a data set, as plain arrays."""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+
+from fastcv.predict.evaluation import Predictions
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """A net's predictions on a data set, in the data set's order.
-
-    Args:
-        probabilities: (N, classes), float32, rows sum to 1.
-        targets: (N,), the true classes' indices.
-        losses: (N,), the loss of each image.
-        vocab: the classes' names, in the order of the columns.
-        image: gives the i-th image as it was before augmentation and normalization.
-
-    Raises:
-        ValueError: the lengths do not agree, or there is no image.
-    """
-
-    probabilities: np.ndarray
-    targets: np.ndarray
-    losses: np.ndarray
-    vocab: tuple[str, ...]
-    image: Callable[[int], Image.Image]
-
-    def __post_init__(self):
-        n = len(self.targets)
-        if n == 0:
-            raise ValueError("predictions must be of at least one image, got none")
-        if self.probabilities.shape != (n, len(self.vocab)) or self.losses.shape != (n,):
-            raise ValueError(
-                f"{n} targets and {len(self.vocab)} classes need probabilities of shape "
-                f"({n}, {len(self.vocab)}) and {n} losses, got {self.probabilities.shape} "
-                f"and {self.losses.shape}"
-            )
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """Index of the likeliest class, (N,)."""
-        return self.probabilities.argmax(axis=1)
-
-    @property
-    def right(self) -> np.ndarray:
-        """Whether the likeliest class is the true one, (N,) bool."""
-        return self.predicted == self.targets
-
-    @property
-    def accuracy(self) -> float:
-        """Fraction of images predicted right, 0-1."""
-        return float(self.right.mean())
 
 
 def predictions(learn: "Learner", ds_idx: int = 1) -> Predictions:
     """Predict every image of one of a Learner's data sets in one pass, without augmentation.
 
     Args:
-        learn: a Learner for one label an image, whose net gives logits.
-        ds_idx: 0 for the training images (all of them, in order, as a validation loader would show
-            them), 1 for validation, 2 for test.
+        learn: a Learner for one label an image, whose net returns logits.
+        ds_idx: 0 for the training images (all of them, in order and without augmentation), 1 for
+            the validation images, 2 for the test images.
 
     Raises:
         ValueError: there is no data set `ds_idx`.
@@ -88,20 +40,21 @@ def predictions(learn: "Learner", ds_idx: int = 1) -> Predictions:
             # Always softmax: a loss without fastai's `activation` would leave logits.
             act=lambda logits: torch.softmax(logits.float(), dim=1),
         )
+    names = getattr(learn.dls, "names", None)
     return Predictions(
+        paths=tuple(names[ds_idx] if names else map(str, range(len(targets)))),
         probabilities=np.asarray(probabilities, dtype=np.float32),
         targets=np.asarray(targets),
         losses=np.asarray(losses.float()),
-        vocab=tuple(str(name) for name in learn.dls.vocab),
+        classes=tuple(str(name) for name in learn.dls.vocab),
         image=lambda i: dataset[int(i)][0],
     )
 
 
 def readable(vocab: Sequence[str]) -> tuple[str, ...]:
-    """Return class names as a person would write them.
+    """Return class names as a person would write them: `Laysan Albatross`.
 
-    `002.Laysan_Albatross` becomes `Laysan Albatross`. The numbers stay where two names
-    would become one.
+    That is `002.Laysan_Albatross`; numbers stay if two names would be the same without them.
     """
     spaced = tuple(" ".join(name.replace("_", " ").split()) for name in vocab)
     unnumbered = tuple(re.sub(r"^\d+\.\s*(?=\D)", "", name) for name in spaced)
@@ -109,9 +62,9 @@ def readable(vocab: Sequence[str]) -> tuple[str, ...]:
 
 
 def shortened(name: str, longest: int) -> str:
-    """Return a name of at most `longest` characters, its middle left out.
+    """Return a name of at most `longest` characters, its middle replaced by an ellipsis.
 
-    Both ends stay: names of species differ at the start and say their kind at the end.
+    Both ends stay: names of species differ at the start, and have the genus at the end.
     """
     if len(name) <= longest:
         return name

@@ -1,6 +1,5 @@
-"""The one house style of all figures, and how a figure becomes a file."""
+"""The style that all figures share, and how a figure becomes a file."""
 
-import os
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -10,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
+
+from fastcv.files import write_bytes
 
 WIDTH = 9.0  # inches; 1080 pixels at DPI
 DPI = 120
@@ -31,10 +32,7 @@ COUNTS = FuncFormatter(lambda value, _: f"{value:,.0f}")
 
 
 def blank(title: str, *, height: float, width: float = WIDTH, smoke: bool = False) -> Figure:
-    """Return a figure with its title and, of a smoke run, the line that says so.
-
-    Sizes are in inches.
-    """
+    """Return a figure with a title and, for a smoke run, a line that says so; sizes in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08, wspace=0.04)
     left = 0.1 / width
@@ -47,7 +45,7 @@ def blank(title: str, *, height: float, width: float = WIDTH, smoke: bool = Fals
 
 
 def dress(axes: Axes, *, x: str, y: str) -> None:
-    """Give axes of a line chart their labels, a thin grid and two spines."""
+    """Label the axes of a line chart, and draw a thin grid and two spines."""
     axes.set_xlabel(x, fontsize=LABEL, color=INK)
     axes.set_ylabel(y, fontsize=LABEL, color=INK)
     axes.tick_params(which="both", labelsize=SMALL, colors=GRAY, labelcolor=INK, length=3)
@@ -58,7 +56,7 @@ def dress(axes: Axes, *, x: str, y: str) -> None:
 
 
 def count_along(axes: Axes) -> None:
-    """Let the x axis count epochs or steps: few, round, whole numbers."""
+    """Label the x axis with few, round, whole numbers, as epochs or steps need."""
     axes.xaxis.set_major_locator(
         MaxNLocator(nbins=7, steps=(1, 2, 5, 10), integer=True, min_n_ticks=1)
     )
@@ -66,7 +64,7 @@ def count_along(axes: Axes) -> None:
 
 
 def legend(axes: Axes, *, columns: int) -> None:
-    """Put the legend above the axes, where it hides no data; none where nothing is labeled."""
+    """Put a legend above the axes, where it hides no data, if any line has a label."""
     if not axes.get_legend_handles_labels()[0]:
         return
     axes.legend(
@@ -90,8 +88,8 @@ def percent(fraction: float, digits: int = 0) -> str:
 def save(figure: Figure, path: Path | str) -> None:
     """Write a figure as PNG of at most 400 kB, whole or not at all.
 
-    120 dpi; a figure of many photographs that would be larger gets a palette of 256 colors, and
-    only then fewer dots per inch. Missing folders are made.
+    It has 120 dpi. A figure that would be larger, as of many photographs, gets a palette of 256
+    colors, and fewer dots per inch if that is not enough. Missing folders are created.
     """
     path = Path(path)
     for dpi, colors in ((DPI, None), *((dpi, 256) for dpi in range(DPI, 39, -10))):
@@ -99,18 +97,13 @@ def save(figure: Figure, path: Path | str) -> None:
         if len(png) <= LARGEST_FILE:
             break
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(png)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, png)
 
 
 def _with_palette(image: Image.Image, colors: int) -> Image.Image:
-    """Reduce a picture to a palette, dithered: without it skies and leaves become flat patches.
+    """Reduce a picture to a palette, dithered: else skies and leaves become flat patches.
 
-    White keeps a color of its own, or the background would be tinted and dithered too.
+    White keeps its own color, or the background would be tinted and dithered too.
     """
     chosen = image.quantize(colors - 1)
     palette = chosen.getpalette()
@@ -124,7 +117,7 @@ def _with_palette(image: Image.Image, colors: int) -> Image.Image:
 def _png(figure: Figure, dpi: int, colors: int | None) -> bytes:
     drawn, written = BytesIO(), BytesIO()
     with warnings.catch_warnings():
-        # A class name in a script that the font lacks is drawn as boxes; nothing is to be done.
+        # Class names in a script that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(drawn, format="png", dpi=dpi, facecolor="white")
     image = Image.open(drawn).convert("RGB")

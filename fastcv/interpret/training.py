@@ -1,4 +1,4 @@
-"""Figures of a training: its curves, its schedule, the search for a learning rate."""
+"""Figures of a training: curves, schedule, and learning rate finder."""
 
 from collections.abc import Mapping, Sequence
 
@@ -36,24 +36,24 @@ def curves(
     *,
     smoke: bool = False,
 ) -> Figure:
-    """Draw loss and accuracy, in training and validation, against the epoch over all stages.
+    """Draw training and validation loss and accuracy against the epoch, over all stages.
 
-    Where a few losses are so large that they would flatten the rest, their axis is logarithmic.
+    The loss axis is logarithmic if a few large losses would flatten the rest.
 
     Args:
         rows: the rows of metrics.csv in order, one an epoch: `stage`, `epoch` (from 1, over all
             stages), `train_loss`, `valid_loss`, and `train_accuracy`, `valid_accuracy` (fractions
             0-1). An empty or missing number is left out of its curve.
-        reported: name to accuracy (fraction 0-1), a dashed line each; one whose name starts with
-            "train" has the training curve's color.
+        reported: name to accuracy (fraction 0-1), each drawn as a dashed line; a name that starts
+            with "train" has the color of the training curve.
         title: the figure's title.
-        smoke: say on the figure that this was a smoke run.
+        smoke: whether to mark the figure as a smoke run's.
 
     Raises:
         ValueError: `rows` is empty.
     """
     if not rows:
-        raise ValueError("curves need the row of at least one epoch, got none")
+        raise ValueError("curves need the rows of at least one epoch, got none")
     figure = blank(title, height=4.0, smoke=smoke)
     loss, accuracy = figure.subplots(1, 2)
     epochs = _column(rows, "epoch")
@@ -72,7 +72,7 @@ def curves(
                 label = f"{part}, last {shown(values[there][-1])}"
                 _line(axes, epochs[there], values[there], color, marker, label)
         for i, begin in enumerate(begins):
-            label = "a stage begins" if i == 0 and axes is loss else None
+            label = "stage starts" if i == 0 and axes is loss else None
             axes.axvline(begin, color=GRAY, linewidth=0.8, zorder=1, label=label)
         margin = max(0.5, 0.02 * (epochs[-1] - epochs[0]))
         axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
@@ -108,10 +108,10 @@ def schedule(
     """Draw learning rate and momentum against the step.
 
     Args:
-        steps: in order, `step`, `lr` and `momentum` each; where no step has a momentum its chart
+        steps: `step`, `lr` and `momentum` of each step, in order; without any momentum, its chart
             is left out.
         title: the figure's title.
-        smoke: say on the figure that this was a smoke run.
+        smoke: whether to mark the figure as a smoke run's.
 
     Raises:
         ValueError: `steps` is empty.
@@ -143,25 +143,25 @@ def lr_find(
     title: str = "Learning rate finder",
     smoke: bool = False,
 ) -> Figure:
-    """Draw the loss against the learning rate, with the suggested rates marked.
+    """Draw the loss against the learning rate, and mark the suggested rates.
 
-    The loss's axis ends a little above where the loss came down from: how far it explodes
-    afterwards says nothing, and a suggestion from there is marked on the upper edge.
+    The loss axis ends a little above the loss at the start: how far it diverges later does not
+    matter, and a suggestion from there is marked on the upper edge.
 
     Args:
         rates: the learning rates tried, rising.
         losses: the smoothed training loss at each.
         suggestions: name to (learning rate, loss there).
         title: the figure's title.
-        smoke: say on the figure that this was a smoke run.
+        smoke: whether to mark the figure as a smoke run's.
 
     Raises:
-        ValueError: no loss is finite, or there are not as many losses as rates.
+        ValueError: no loss is finite, or the numbers of losses and rates differ.
     """
     rates, losses = np.asarray(rates, dtype=float), np.asarray(losses, dtype=float)
     if rates.shape != losses.shape:
         raise ValueError(
-            f"rates and losses must be equally many, got {rates.size} and {losses.size}"
+            f"rates and losses must be equally long, got {rates.size} and {losses.size}"
         )
     finite = np.isfinite(losses)
     if not finite.any():
@@ -189,7 +189,7 @@ def lr_find(
             color=color,
             linestyle="none",
             marker=marker,
-            # Two suggestions may be of one rate: the first is small and filled, the rest hollow.
+            # Two suggestions may agree: the first mark is small and filled, the others hollow.
             markersize=6 if i == 0 else 10,
             markerfacecolor=color if i == 0 else "none",
             markeredgewidth=1.6,
@@ -203,7 +203,7 @@ def lr_find(
 
 
 def _line(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, marker: str, label: str) -> None:
-    """Draw one curve; its markers tell it from others without color and show a single point."""
+    """Draw a curve; its markers identify it without color, and show a single point."""
     axes.plot(
         x,
         y,
@@ -217,6 +217,6 @@ def _line(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, marker: str, lab
 
 
 def _column(rows: Sequence[Mapping], key: str) -> np.ndarray:
-    """Return one number a row, (rows,) float64; NaN where it is empty or missing."""
+    """Return a column as (rows,) float64, NaN where a number is empty or missing."""
     values = (row.get(key) for row in rows)
     return np.array([np.nan if value in (None, "") else float(value) for value in values])

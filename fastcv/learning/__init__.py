@@ -1,4 +1,4 @@
-"""Training on fastai: models, optimizers, losses, the stages of a schedule, callbacks."""
+"""Training with fastai: models, optimizers, losses, stages of a schedule, callbacks, metrics."""
 
 import lazy_loader
 

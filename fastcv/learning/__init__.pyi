@@ -1,4 +1,5 @@
 # Read by lazy_loader: each name is imported when it is first used.
+from .callbacks.freeze_first import FreezeFirst as FreezeFirst
 from .losses import CrossEntropy as CrossEntropy
 from .models import FromScratch as FromScratch
 from .models import Pretrained as Pretrained
@@ -9,7 +10,6 @@ from .optimizers import AdamW as AdamW
 from .resnets import torchvision_resnet as torchvision_resnet
 from .stages.augment import WithAugment as WithAugment
 from .stages.augment import with_augment as with_augment
-from .stages.linear import Linear as Linear
 from .stages.schedules import (
     Constant as Constant,
 )
@@ -17,7 +17,7 @@ from .stages.schedules import (
     Cosine as Cosine,
 )
 from .stages.schedules import (
-    EarlyStop as EarlyStop,
+    Linear as Linear,
 )
 from .stages.schedules import (
     OneCycle as OneCycle,
@@ -25,5 +25,8 @@ from .stages.schedules import (
 from .stages.schedules import (
     Plateau as Plateau,
 )
+from .stages.stage import EarlyStop as EarlyStop
+from .stages.stage import Stage as Stage
+from .stages.stage import StageLike as StageLike
 from .tta import TTA as TTA
 from .whitened import Whitened as Whitened

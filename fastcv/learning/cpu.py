@@ -1,4 +1,4 @@
-"""What a processor needs to train at its speed: its memory kept, its denormal numbers flushed."""
+"""Settings for fast training on a CPU: freed memory kept, denormal numbers flushed."""
 
 import ctypes
 import os
@@ -16,15 +16,16 @@ PAD = 64 * 2**20
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep the memory that tensors free, for the next ones, as torch does on a GPU.
+    """Have glibc keep the memory that tensors free for the next ones, as torch does on a GPU.
 
-    Each step of a training frees and takes again the same tensors of some megabytes. glibc gives
-    such memory back to the system and has it cleared, page by page, when it is asked for again:
-    a quarter of the step of a small convolutional net. The process holds on to the most memory
-    that it needed at any time. Settings of one's own, as environment variables, stay as they are.
+    Each training step frees and allocates the same tensors of a few megabytes. glibc returns such
+    memory to the system, which clears it page by page when it is allocated again: a quarter of the
+    step of a small convolutional net. The process then holds its peak memory. Environment
+    variables that configure malloc take precedence.
 
     Returns:
-        whether that is now so: False off Linux, with another C library or with such settings.
+        whether glibc does so now: False on other systems than Linux, with another C library, or
+        where environment variables configure malloc.
     """
     if sys.platform != "linux" or _set_by_user():
         return False
@@ -37,12 +38,12 @@ def keep_freed_memory() -> bool:
 
 @contextmanager
 def denormals_flushed() -> Iterator[None]:
-    """Within, have numbers too small for a full mantissa (below 1.2e-38 in float32) become zero.
+    """Flush denormal numbers (in float32, those below 1.2e-38) to zero within the block.
 
-    A net that fits its training images has gradients, and Adam the squares of gradients, of that
-    size, and a processor takes many times as long for each. The mode belongs to a thread: torch's
-    own threads take it from the thread that starts them and keep it, so enter before torch first
-    computes in parallel. The calling thread gets back the mode that it had.
+    A net that fits its training images has gradients of that size, and Adam squares of gradients;
+    a processor takes many times as long for each. The mode belongs to a thread: torch's own threads
+    inherit it from the thread that starts them and keep it, so enter before torch first computes
+    in parallel. The calling thread's mode is restored.
     """
     before = torch.tensor(1e-39).mul(1).item() == 0
     torch.set_flush_denormal(True)

@@ -1,15 +1,15 @@
-"""Curves of the learning rate and the momentum over a stage, as functions."""
+"""How learning rate and momentum move over a stage, as functions."""
 
 import math
 from collections.abc import Callable
 
-# A curve takes the step, the epoch, the steps of an epoch and the epochs of the stage, all counted
-# from 0, and returns a factor of the learning rate and the momentum (None: left as it is).
+# curve(step, epoch, steps an epoch, epochs) -> (factor of the learning rate, momentum or None).
+# Step and epoch count from 0 over the stage; None leaves the momentum as it is.
 Curve = Callable[[int, int, int, int], tuple[float, float | None]]
 
 
 def one_cycle(pct_start: float, div: float, div_final: float, momenta: tuple | None) -> Curve:
-    """Half a cosine from 1/div up to 1, then one down to 1/div_final; momenta run against it.
+    """Return half a cosine from 1/div up to 1, then one down to 1/div_final; momenta mirror it.
 
     Source: Smith 2018, arXiv:1803.09820, in the form of fastai's `fit_one_cycle`.
     """
@@ -34,7 +34,7 @@ def _half_cosine(start: float, end: float, at: float) -> float:
 
 
 def cosine(period: int | None, per_batch: bool) -> Curve:
-    """(1 + cos(pi t / period)) / 2: down in `period` epochs or batches, then up again, and so on.
+    """Return (1 + cos(pi t / period)) / 2: down in `period` epochs or batches, then up, and so on.
 
     Source: torch's CosineAnnealingLR with eta_min 0, in closed form; period None: the whole stage.
     """
@@ -48,12 +48,12 @@ def cosine(period: int | None, per_batch: bool) -> Curve:
 
 
 def triangle(pct_start: float, start: float, end: float) -> Curve:
-    """A line from `start` up to 1, then one down to `end`, both factors of the rate.
+    """Return a line from `start` up to 1, then one down to `end`, both factors of the rate.
 
     factor(t) = start + (1 - start) t / pct_start             for t < pct_start
                 1 + (end - 1) (t - pct_start) / (1 - pct_start)   after that
 
-    where t is the step, as a fraction of the stage. With `pct_start` 0 only the second is left.
+    where t is the step as a fraction of the stage. With `pct_start` 0 only the second line is left.
     """
 
     def curve(step: int, epoch: int, steps: int, epochs: int) -> tuple[float, None]:

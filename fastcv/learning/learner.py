@@ -1,11 +1,13 @@
-"""The Learner of every recipe: fastai's, with a finder that leaves no trace and a fit to resume."""
+"""The Learner of every recipe: fastai's, with a traceless LR finder and fits that can resume."""
 
+import warnings
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Imported for what they add: `summary` to a Learner; `show_results`, `plot_top_losses` to images.
+# Imported for what they patch in: `Learner.summary`; `show_results`, `plot_top_losses` of images.
 import fastai.callback.hook
 import fastai.vision.learner  # noqa: F401
 import torch
@@ -20,8 +22,11 @@ from fastai.callback.core import (
     _inner_loop,
     event,
 )
+from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import SuggestionMethod
+from fastai.callback.tracker import TrackerCallback
 from fastai.optimizer import OptimWrapper
+from fastai.torch_core import join_path_file
 from fastcore.basics import tuplify
 from torch import Tensor
 
@@ -32,7 +37,7 @@ from fastcv.learning.lr_finder import Rates, find_rates
 if TYPE_CHECKING:
     from fastcv.learning.cuda_graph.stepper import Stepper
 
-# What stands in for callbacks that fastai adds to every Learner: the same to a user.
+# What replaces the callbacks that fastai adds to every Learner, with the same interface.
 LEAN = {
     fastai_learner.Recorder: recorder.Recorder,
     TrainEvalCallback: recorder.TrainEvalCallback,
@@ -40,43 +45,43 @@ LEAN = {
 
 
 class Learner(fastai_learner.Learner):
-    """fastai's Learner; a seeded fit after `lr_find` is the fit without it, and a fit can resume.
+    """fastai's Learner, whose fits can resume and are the same with and without `lr_find` before.
 
-    Events, exceptions and attributes are fastai's; callbacks get batches as plain tensors. A step
-    does little beside the net's own work, and does not wait for the device.
+    Events, exceptions and attributes are fastai's; callbacks see batches of plain tensors. A step
+    does little besides the net's own work, and does not wait for the device.
 
     Attributes:
-        first_epoch: epochs of the running fit that a stopped run has done; set while a fit begins,
-            which fastai's own `start_epoch` cannot do without breaking callbacks.
-        fitting: whether `fit` runs; `validate` lets callbacks handle the same events.
-        stepper: computes training steps in another way, as compiled or by a captured graph; None:
-            one after the other, as fastai does.
+        first_epoch: the epoch at which the next fit starts, for a resumed run. fastai's own
+            `start_epoch` breaks callbacks.
+        fitting: whether `fit` is running; `validate` sends callbacks the same events.
+        stepper: executes training steps compiled, or by replaying a captured graph; None executes
+            them as fastai does.
     """
 
     first_epoch = 0
     fitting = False
     stepper: "Stepper | None" = None
-    # Found out once for all batches of a loader; None between loaders.
+    # Looked up once for all batches of a loader; None between loaders.
     _net_device: torch.device | None = None
-    _inputs: tuple[int, int] | None = None  # elements of a batch, and how many of them are inputs
+    _inputs: tuple[int, int] | None = None  # elements of a batch, and how many are inputs
     _handled_by: list[Callback] | None = None
 
     @property
     def borrowed(self) -> bool:
-        """Whether the LR finder or a prediction uses the loop: nothing of it is training."""
+        """Whether the LR finder or a prediction is using the training loop."""
         own = vars(self)  # `hasattr` would also look through the net
         return "lr_finder" in own or "gather_preds" in own
 
     def __getattr__(self, name: str) -> Any:
-        # fastai's Recorder sets it at every step, and waits for the device to know it.
+        # fastai's Recorder sets it at every step, which waits for the device.
         if name == "smooth_loss" and "recorder" in vars(self):
             return self.recorder.smooth_loss.value
         return super().__getattr__(name)
 
     def add_cb(self, cb: Callback | type[Callback]) -> "Learner":
-        """Add a callback or one of a class; for a class of fastai's own, what stands in for it."""
+        """Add a callback, or one of a class; `LEAN` replaces fastai's own."""
         if cb is fastai_learner.CastToTensor:
-            return self  # batches are plain tensors before a callback sees them
+            return self  # batches are plain tensors already
         return super().add_cb(LEAN.get(cb, cb) if isinstance(cb, type) else cb)
 
     def __call__(self, event_name: str | Sequence[str]) -> None:
@@ -88,11 +93,11 @@ class Learner(fastai_learner.Learner):
                 self._call_one(name)
 
     def _call_one(self, event_name: str, aside: tuple[type, ...] = ()) -> None:
-        """Let the callbacks handle an event; what they raise for the user keeps its sentence.
+        """Let the callbacks handle an event; errors meant for the user keep their message.
 
         Args:
-            event_name: of fastai's events.
-            aside: kinds of callbacks that are not asked.
+            event_name: one of fastai's events.
+            aside: classes of callbacks to skip.
         """
         try:
             for callback, directly in self._handlers(event_name):
@@ -109,14 +114,14 @@ class Learner(fastai_learner.Learner):
             raise
 
     def _handlers(self, event_name: str) -> list[tuple[Callback, bool]]:
-        """The callbacks that do something at an event, in order.
+        """Return the callbacks that act at an event, in order.
 
-        fastai asks every callback at every event, and each that has no method for it looks through
-        the whole Learner and its net for one: more than a small net's step takes itself.
+        fastai calls every callback at every event, and one without a method for it searches the
+        whole Learner and its net for one: that takes longer than the step of a small net.
 
         Returns:
-            With each, whether all that fastai's `Callback.__call__` does is to call its method, if
-            it is not switched off for training or validation: so it is for events of a batch.
+            With each callback, whether its method can be called directly: for events of a batch,
+            fastai's `Callback.__call__` only adds the check of `run_train` and `run_valid`.
         """
         if self._handled_by != self.cbs.items:
             self._handled_by, self._by_event = list(self.cbs), {}
@@ -131,13 +136,39 @@ class Learner(fastai_learner.Learner):
                 if event_name in vars(callback)
                 or hasattr(type(callback), event_name)
                 or not inherits[callback]
-                or event_name == "after_fit"  # it also switches callbacks on again
+                or event_name == "after_fit"  # fastai switches callbacks on again there
             ]
         return self._by_event[event_name]
 
     def __getstate__(self) -> dict:
         passing = ("_handled_by", "_by_event", "stepper", "fitting", "_net_device", "_inputs")
         return {key: value for key, value in super().__getstate__().items() if key not in passing}
+
+    def validate(self, ds_idx: int = 1, dl: Any = None, cbs: Any = None) -> Any:
+        """Return loss and metrics on a loader; the arguments are those of fastai's.
+
+        fastai's loggers and trackers take no part: they would treat it as a fit, and overwrite
+        their files.
+        """
+        with self.removed_cbs(self._grab_cbs(TrackerCallback | CSVLogger)):
+            return super().validate(ds_idx, dl, cbs)
+
+    def save(self, file: str | Path, **keywords: Any) -> Path:
+        """Save the weights as fastai does; the history then knows which epoch they are of."""
+        path = super().save(file, **keywords)
+        if (history := vars(self).get("history")) is not None and history.rows:
+            history.saved[str(path)] = history.row["epoch"]
+        return path
+
+    def load(self, file: str | Path, **keywords: Any) -> "Learner":
+        """Load weights as fastai does, but without unpickling objects; see `save`."""
+        with warnings.catch_warnings():  # fastai looks into numpy.core
+            warnings.filterwarnings("ignore", "numpy.core is deprecated", DeprecationWarning)
+            super().load(file, **keywords | {"weights_only": True})
+        if (history := vars(self).get("history")) is not None:
+            path = join_path_file(file, self.path / self.model_dir, ext=".pth")
+            history.kept = history.saved.get(str(path))
+        return self
 
     def all_batches(self) -> None:
         """Train or evaluate on all batches of `self.dl`."""
@@ -158,7 +189,7 @@ class Learner(fastai_learner.Learner):
         self._with_events(self._do_one_batch, "batch", CancelBatchException)
 
     def _set_device(self, b: Any) -> Any:
-        """Bring a batch to the net's device, as plain tensors; most batches are there already."""
+        """Move a batch to the net's device, as plain tensors; most batches are there already."""
         if self._net_device is None:
             self._net_device = next(self.model.parameters()).device
         device = self._net_device
@@ -188,7 +219,7 @@ class Learner(fastai_learner.Learner):
             self._do_grad_opt()
 
     def forward_pass(self, *xb: Tensor) -> Any:
-        """Give the logits of a batch in float32, computed in the Learner's precision."""
+        """Compute the logits of a batch in the Learner's precision; return them as float32."""
         compiles = self.training and self.stepper is not None
         net = self.stepper.net(self) if compiles else self.model
         precision = vars(self).get("precision")
@@ -206,7 +237,7 @@ class Learner(fastai_learner.Learner):
 
     @property
     def _optimizer(self) -> Any:
-        """What steps: torch's own optimizer where fastai's plain wrapper would look for it."""
+        """The optimizer that steps: torch's own, without fastai's wrapper where it adds nothing."""
         return self.opt.opt if type(self.opt) is OptimWrapper else self.opt
 
     @denormals_flushed()
@@ -250,14 +281,14 @@ class Learner(fastai_learner.Learner):
     ):
         """Train with a growing learning rate, suggest rates, and put everything back.
 
-        The arguments are those of fastai's; `fastcv.learning.lr_finder.find_rates` gives the
+        The arguments are those of fastai's; `fastcv.learning.lr_finder.find_rates` returns the
         whole curve.
 
         Returns:
             A named tuple SuggestedLRs with a rate for each of `suggest_funcs`; None without them.
 
         Raises:
-            ValueError: the rates do not grow, or there is too little to learn a suggestion from.
+            ValueError: the rates do not grow, or there are too few losses for a suggestion.
         """
         found = find_rates(
             self,
@@ -276,7 +307,7 @@ class Learner(fastai_learner.Learner):
 
 
 def plain(batch: Any) -> Any:
-    """Make of a batch's tensors plain ones, in tuples and lists too: subclasses cost time."""
+    """Convert a batch's tensors to plain ones, also in tuples and lists: subclasses cost time."""
     if isinstance(batch, Tensor):
         return batch if type(batch) is Tensor else batch.as_subclass(Tensor)
     if isinstance(batch, tuple | list):
@@ -286,7 +317,7 @@ def plain(batch: Any) -> Any:
 
 
 def _plot(found: Rates) -> None:
-    """Draw as fastai does, through a recorder of its own: the learner's must not change."""
+    """Plot as fastai does, with a separate recorder: the learner's must not change."""
     drawn = fastai_learner.Recorder()
     drawn.lrs, drawn.losses = list(found.rates), list(found.losses)
     drawn.plot_lr_find(

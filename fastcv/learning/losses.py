@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class CrossEntropyLoss(nn.CrossEntropyLoss):
-    """torch's cross-entropy with what fastai asks of a loss: `activation` and `decodes`.
+    """torch's cross-entropy with the methods that fastai expects of a loss.
 
     Shape:
         logits: (B, classes), any float type; computed in float32.
@@ -15,18 +15,20 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         returns: scalar, the mean over the batch (or (B,) while `reduction` is "none").
     """
 
+    y_int = True  # fastai's MixUp and CutMix then mix losses, as class numbers cannot be mixed
+
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Compare logits with targets, both as plain tensors: subclasses cost time."""
+        """Compute the loss from plain tensors, as subclasses cost time."""
         return super().forward(
             logits.as_subclass(Tensor).float(), torch.as_tensor(targets).as_subclass(Tensor)
         )
 
     def activation(self, logits: Tensor) -> Tensor:
-        """Probabilities of the classes, (B, classes)."""
+        """Return the probabilities of the classes, (B, classes)."""
         return logits.float().softmax(dim=-1)
 
     def decodes(self, scores: Tensor) -> Tensor:
-        """The most likely class, (B,)."""
+        """Return the most likely class, (B,)."""
         return scores.argmax(dim=-1)
 
 
@@ -35,7 +37,7 @@ class CrossEntropy:
     """Cross-entropy of logits against class numbers or soft targets.
 
     Args:
-        label_smoothing: fraction of each target that is spread evenly over all classes.
+        label_smoothing: fraction of each target that is distributed evenly over all classes.
     """
 
     label_smoothing: float = 0.0

@@ -1,10 +1,10 @@
-"""Learning-rate finder that leaves no trace: a training after it is the training without it.
+"""A learning-rate finder that leaves no trace: training after it equals training without it.
 
     found = find_rates(learn)
     found.suggestions["valley"]             # (rate, smoothed loss there)
 
-fastai's own leaves the random states and the loaders advanced and writes into `path`; here the run
-happens inside a `snapshot`. A callback that writes or stops on its own stays quiet while
+fastai's own finder advances the random states and the loaders and writes into `path`; this one
+runs inside a `snapshot`. A callback that writes files or stops the fit should do nothing while
 `hasattr(self.learn, "lr_finder")`, as fastai's own callbacks do.
 """
 
@@ -23,18 +23,18 @@ from torch import Tensor
 
 from fastcv.learning.snapshot import snapshot
 
-_SKIPPED_END = 5  # steps: the last ones before a stop lie on the cliff; fastai's number
-_SMOOTHING = 0.98  # share of the loss that is of the steps before: the Recorder's number
+_SKIPPED_END = 5  # last steps before a stop, where the loss explodes; fastai's number
+_SMOOTHING = 0.98  # weight of the earlier steps in the smoothed loss; the Recorder's number
 _FEWEST_LOSSES = {"slide": 16, "steep": 2}  # slide compares slopes 15 steps apart; others need 1
 
 
 class Rates(NamedTuple):
-    """What a run of the finder saw.
+    """The curve that the finder measured, and the rates suggested by it.
 
     Attributes:
         rates: learning rate of each step, of the last parameter group.
         losses: smoothed training loss after each step, all finite.
-        suggestions: by the name of the method, the suggested rate and the smoothed loss there.
+        suggestions: the suggested rate and the smoothed loss there, by the name of the method.
     """
 
     rates: tuple[float, ...]
@@ -43,20 +43,20 @@ class Rates(NamedTuple):
 
 
 def largest(rates: Tensor, losses: Tensor, num_it: int) -> tuple[float, tuple[float, float]]:
-    """Suggest the rate of the lowest loss: the largest that a cycle should rise to.
+    """Suggest the rate with the lowest loss: the largest that a cycle should rise to.
 
-    Mostly it is ten times fastai's `minimum`, which is for a rate that stays. A cycle, which soon
-    falls from its top, bears more than `valley` suggests. It is sought in the upper half of the
-    sweep: a trained net's loss hardly falls, and that of the first few batches may be the lowest by
-    chance. Only where it has risen by a tenth there, all rates count.
+    It is usually ten times fastai's `minimum`, which is meant for a constant rate. A cycle leaves
+    its top soon, and so tolerates more than `valley` suggests. Only the upper half of the sweep is
+    searched: a trained net's loss hardly falls, and the first few batches may have the lowest by
+    chance. If the loss has risen by a tenth there, all rates are searched.
 
     Args:
         rates: of the finder's steps, without the first and the last ones.
         losses: after each of these steps.
-        num_it: steps of the finder, which tell the half.
+        num_it: steps of the finder, from which the upper half follows.
 
     Returns:
-        the rate, and the point (rate, loss) of the curve that it stands for.
+        the rate, and its point (rate, loss) on the curve.
 
     Source: Smith 2018, arXiv:1803.09820.
     """
@@ -83,21 +83,21 @@ def find_rates(
 ) -> Rates:
     """Train `learn` with an exponentially growing learning rate, then put everything back.
 
-    Step i trains at start_lr * (end_lr / start_lr) ** (i / num_it). The run goes round a training
-    set of fewer batches than `num_it`, and ends early at the first loss that is not finite.
+    Step i trains at start_lr * (end_lr / start_lr) ** (i / num_it). A training set of fewer than
+    `num_it` batches is repeated; the run ends early at the first loss that is not finite.
 
     Args:
-        learn: any fastai Learner; freezing, callbacks and optimizer are used as they are.
-        start_lr: first rate; a sequence gives one for each parameter group.
+        learn: any fastai Learner; its freezing, callbacks and optimizer stay as they are.
+        start_lr: first rate; a sequence has one for each parameter group.
         end_lr: the rate after the last step, as `start_lr`.
         num_it: steps, at least 6.
         stop_div: stop when the smoothed loss exceeds four times its best.
-        lr_mult: the rates are the last parameter group's; the first group's are divided by this,
-            and those between are spaced evenly, in ratio.
+        lr_mult: the rates are the last parameter group's; the first group trains at a rate divided
+            by this, and those between are spaced evenly, in ratio.
         suggest_funcs: `largest`, and fastai's methods: `f(rates, losses, num_it) -> rate, point`.
 
     Raises:
-        ValueError: the rates do not grow, or there is too little to learn a suggestion from.
+        ValueError: the rates do not grow, or there are too few losses for a suggestion.
     """
     start, end = np.asarray(start_lr, dtype=float), np.asarray(end_lr, dtype=float)
     if not (np.all(start > 0) and np.all(end > start)):
@@ -107,7 +107,9 @@ def find_rates(
     if num_it < 6:
         raise ValueError(f"num_it must be at least 6 steps, got {num_it}")
     if len(learn.dls.train) == 0:
-        raise ValueError("the training set must give at least one batch: lower the batch size")
+        raise ValueError(
+            "the training set must hold at least one batch, got none: lower the batch size"
+        )
 
     sweep = _Sweep(start, end, num_it, stop_div, lr_mult)
     with snapshot(learn), learn.no_logging():
@@ -129,7 +131,7 @@ def find_rates(
         with warnings.catch_warnings():  # fastai's slide hands a tensor to numpy 2
             warnings.filterwarnings("ignore", "__array_wrap__", DeprecationWarning)
             rate = float(suggest(rates, losses, num_it)[0])
-        # `minimum` suggests a tenth of the rate it points at: the loss is read at the suggestion.
+        # `minimum` suggests a tenth of the rate that it points at: read the loss at the suggestion.
         there = np.interp(math.log(rate), np.log(sweep.rates), sweep.losses)
         suggestions[name] = (rate, float(there))
     return Rates(tuple(sweep.rates), tuple(sweep.losses), suggestions)
@@ -161,7 +163,7 @@ class _Sweep(Callback):
         # fastai's smoothing, in float32 also where the loss is in half precision.
         self.average = torch.lerp(self.loss.detach().mean().float().cpu(), self.average, _SMOOTHING)
         loss = (self.average / (1 - _SMOOTHING ** (len(self.losses) + 1))).item()
-        if not math.isfinite(loss):  # the weights are lost: every later loss is the same
+        if not math.isfinite(loss):  # the weights are lost, and every later loss with them
             self.exploded = True
             raise CancelFitException
         self.rates.append(self.opt.hypers[-1]["lr"])

@@ -1,9 +1,9 @@
-"""The `model` slot of a recipe: values that build a Learner for some DataLoaders.
+"""The `model` slot of a recipe: values that build a Learner for given DataLoaders.
 
     FromScratch(net=LightResNet, settings={"depths": (2, 2, 2, 2)})(dls) -> Learner
     Pretrained(arch=resnet18, weights="IMAGENET1K_V1")(dls) -> Learner
 
-What is random in a new net comes from torch's global generator: its seed decides the weights.
+Random weights come from torch's global generator: seed it to get the same net again.
 """
 
 import inspect
@@ -27,7 +27,7 @@ from fastcv.nets.basenet import BaseNet
 from fastcv.suggest import did_you_mean
 
 _FROM_DATA = ("classes", "channels", "size")
-_THINNED = ("widths", "hidden")  # of a smoke run's net
+_THINNED = ("widths", "hidden")  # settings that a smoke run divides
 _THINNING, _THINNEST = 16, 4
 
 
@@ -37,7 +37,7 @@ class FromScratch:
 
     Attributes:
         net: called as `net(classes=, channels=, size=, **settings)`; size in pixels.
-        settings: the net's own keywords.
+        settings: further keywords of the net.
     """
 
     net: Callable[..., nn.Module] = BaseNet
@@ -47,11 +47,11 @@ class FromScratch:
         """Build the net for the images and classes of `dls`.
 
         Args:
-            dls: its vocab and image size decide the net's ends.
+            dls: its vocab and image size set the net's outputs and inputs.
             learner_keywords: passed on to the Learner.
 
         Raises:
-            ValueError: images that are not square, or settings or a size the net does not take.
+            ValueError: images that are not square, or a setting or size that the net rejects.
         """
         channels, height, width = _image_shape(dls)
         if height != width:
@@ -78,10 +78,10 @@ class FromScratch:
         return replace(self, settings={**self.settings, **settings})
 
     def smoke(self) -> "FromScratch":
-        """Return the value to try an experiment with: the same net, thinner.
+        """Return a thinner net for a smoke run.
 
-        Its settings `widths` and `hidden`, also where the net's own defaults stand, are divided by
-        16, but not below 4.
+        Its settings `widths` and `hidden`, or the net's defaults for them, are divided by 16, but
+        not below 4.
         """
         parameters = inspect.signature(self.net).parameters
         defaults = {name: parameters[name].default for name in _THINNED if name in parameters}
@@ -96,22 +96,22 @@ class FromScratch:
 class Pretrained:
     """A torchvision ResNet with a new head, in one parameter group for each child with parameters.
 
-    The groups are conv1, bn1, layer1 to layer4 and fc: `learn.freeze()` leaves the head to train,
-    and `slice(1e-5, 1e-3)` spreads learning rates over the seven.
+    The groups are conv1, bn1, layer1 to layer4 and fc: `learn.freeze()` trains the head alone, and
+    `slice(1e-5, 1e-3)` distributes learning rates over the seven.
 
-    The head is new unless a file brings one of the same shape: a file of a run goes on with that
-    run's head. Images of one channel get a first convolution whose weights are the sum over the
-    three colors: the net answers as to the gray image in all three.
+    The head is new unless a weights file has one of the same shape, as a run's own file does. For
+    images of one channel, the weights of the first convolution are summed over the three colors:
+    the net's output is that for the gray image in all three.
 
     Attributes:
-        arch: one of torchvision's builders of a ResNet.
+        arch: one of torchvision's ResNet builders.
         weights: a name of torchvision's, the path of a .safetensors or .pth file, or None for
             random weights.
         dropout: fraction of the features dropped before the last layer, 0 to 1; 0 adds no layer.
-        block_dropout: the same, dropped after every ReLU of the residual blocks.
-        train_bn: how the BatchNorm layers of frozen groups go on. True: they train, as fastai has
-            it. "statistics": their weights stay, their running statistics follow the batches, as in
-            PyTorch after `requires_grad_(False)`. False: weights and statistics stay.
+        block_dropout: fraction dropped after every ReLU of the residual blocks, 0 to 1.
+        train_bn: what happens to the BatchNorm layers of frozen groups. True: they train, as in
+            fastai. "statistics": their weights stay, their running statistics follow the batches,
+            as in PyTorch after `requires_grad_(False)`. False: weights and statistics stay.
     """
 
     arch: Callable[..., ResNet] = torchvision.models.resnet50
@@ -124,12 +124,13 @@ class Pretrained:
         """Build the net for the images and classes of `dls`, fetching weights where needed.
 
         Args:
-            dls: its vocab and channels decide the net's ends.
+            dls: its vocab and channels set the net's outputs and inputs.
             learner_keywords: passed on to the Learner.
 
         Raises:
-            ValueError: not a ResNet, weights that can't be had or don't fit, channels that are
-                neither 1 nor 3, a dropout outside 0 to 1, no such `train_bn`.
+            ValueError: `arch` builds no ResNet, the weights cannot be fetched or do not fit, the
+                images have neither 1 nor 3 channels, a dropout lies outside 0 to 1, or `train_bn`
+                is unknown.
         """
         for name in ("dropout", "block_dropout"):
             fraction = getattr(self, name)
@@ -167,9 +168,9 @@ class Pretrained:
         }
 
     def smoke(self) -> "Pretrained":
-        """Return the value to try an experiment with: random weights, so that none are fetched.
+        """Return the value for a smoke run: random weights, so that none are fetched.
 
-        In place of torchvision's ResNets stands the shallowest one with the same children.
+        The shallowest ResNet with the same children replaces torchvision's.
         """
         known = getattr(self.arch, "__module__", None) == ResNet.__module__
         return replace(self, weights=None, arch=resnet10 if known else self.arch)
@@ -179,7 +180,7 @@ class Pretrained:
             state = weight_files.read(self.weights)
         else:
             state = weight_files.named(self.arch, str(self.weights))
-            # The head knows the classes of ImageNet, even where there happen to be as many here.
+            # The head knows the classes of ImageNet, even if this data has as many.
             state = {key: value for key, value in state.items() if not key.startswith("fc.")}
         state = _with_head_of(net, state)
         first = state.get("conv1.weight")
@@ -189,7 +190,7 @@ class Pretrained:
 
 
 def resnet10(weights: None = None) -> ResNet:
-    """Build a ResNet of one block a stage: torchvision's ten children with the least in them."""
+    """Build torchvision's ResNet with one block a stage, the smallest with all ten children."""
     return ResNet(BasicBlock, [1, 1, 1, 1])
 
 
@@ -202,18 +203,21 @@ def parameter_groups(net: nn.Module) -> list[list[nn.Parameter]]:
 def last_children(learn: Learner, n: int) -> None:
     """Freeze all but the last `n` of the net's children, as Report 004 counts "layers".
 
-    A torchvision ResNet has ten: conv1, bn1, relu, maxpool, layer1 to layer4, avgpool, fc. Those
+    A torchvision ResNet has ten: conv1, bn1, relu, maxpool, layer1 to layer4, avgpool, fc. Children
     without parameters count, so 4 trains layer3, layer4 and fc.
 
     Raises:
-        ValueError: fewer than one or more than all, or none of them with parameters.
+        ValueError: `n` is below 1 or above the number of children, none of the last `n` has
+            parameters, or the net has too few parameter groups.
     """
     children = list(learn.model.children())
     if not 1 <= n <= len(children):
         raise ValueError(f"the last children to train must be 1 to {len(children)}, got {n}")
     trained = len(parameter_groups(nn.ModuleList(children[-n:])))
     if trained == 0:
-        raise ValueError(f"the last {n} children have no parameters to train: take more")
+        raise ValueError(
+            f"the last {n} children must have parameters to train, got none: raise the number"
+        )
     groups = len(parameter_groups(learn.model))
     if learn.opt is None:
         learn.create_opt()
@@ -227,7 +231,7 @@ def last_children(learn: Learner, n: int) -> None:
 
 
 def _image_shape(dls: DataLoaders) -> tuple[int, int, int]:
-    """Return (C, H, W): what `dls` says, else what its first batch shows; draws nothing."""
+    """Return (C, H, W) from `dls` or its first batch, without advancing a random generator."""
     shape = getattr(dls, "image_shape", None)
     if shape is None:
         with snapshot_rng(dls):
@@ -247,7 +251,7 @@ def _check_settings(net: Callable[..., nn.Module], settings: Mapping) -> None:
 
 
 def _thinned(widths: int | Sequence) -> int | tuple:
-    """Divide widths, in the lists they stand in; none falls below the least, none grows."""
+    """Divide widths, also in nested lists; none falls below the least, none grows."""
     if isinstance(widths, int):
         return min(widths, max(widths // _THINNING, _THINNEST))
     return tuple(_thinned(each) for each in widths)

@@ -1,4 +1,4 @@
-"""Muon: momentum whose update is made orthogonal, filter bank by filter bank."""
+"""Muon: an optimizer that orthogonalizes the momentum of each filter bank."""
 
 import math
 from collections import defaultdict
@@ -9,21 +9,21 @@ import torch
 from fastai.optimizer import OptimWrapper
 from torch import Tensor
 
-# Of the polynomial a s + b s^3 + c s^5. It is steep at 0 and has no limit: iterated, it keeps
-# singular values between 0.68 and 1.14, which serves as well as 1 and takes half the steps.
+# Of the polynomial a s + b s^3 + c s^5, which is steep at 0. Iterated, it does not converge, but
+# keeps singular values between 0.68 and 1.14: as good as 1 here, in half the steps.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Move the singular values of each matrix towards 1, and leave its singular vectors.
+    """Move the singular values of each matrix towards 1, and keep its singular vectors.
 
     With U S V' the singular value decomposition, the result is nearly U V'. Each step of the
-    Newton-Schulz iteration applies an odd polynomial to all singular values at once, by three
+    Newton-Schulz iteration applies an odd polynomial to all singular values at once, with three
     matrix products. Five steps bring those above a hundredth of the Frobenius norm to 0.68-1.14.
 
     Args:
-        matrices: (N, rows, columns), float; those of one shape cost hardly more than one.
-        steps: of the iteration.
+        matrices: (N, rows, columns), float; a batch costs hardly more than one matrix.
+        steps: number of iterations.
 
     Returns:
         (N, rows, columns), of the type of `matrices`; computed in bfloat16 on a GPU.
@@ -33,7 +33,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     a, b, c = COEFFICIENTS
     x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
     tall = x.shape[1] > x.shape[2]
-    if tall:  # the products are then as small as they can be
+    if tall:  # makes the products as small as possible
         x = x.transpose(1, 2)
     # The Frobenius norm is above the largest singular value.
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
@@ -44,21 +44,22 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class OrthogonalMomentum(torch.optim.Optimizer):
-    """Muon for filters, stochastic gradient descent for all else, in one torch optimizer.
+    """Muon for filters and stochastic gradient descent for all else, in one torch optimizer.
 
-    Every group has the same hyper-parameters, and `orthogonal` says which rule it follows:
+    All groups have the same hyper-parameters; `orthogonal` selects the rule of a group:
 
-    - True: lr * `orthogonalize` momentum, each filter bank as a matrix with a row for each output.
-      With `keep_norm` the mean square of a bank's filters (the norm of its rows) is first set to 1.
+    - True: subtract lr * `orthogonalize`(momentum), where each filter bank is a matrix with a row
+      for each output. With `keep_norm` the mean squared norm of a bank's filters (its rows) is
+      first set to 1.
     - False: torch's SGD with Nesterov momentum, on gradients times `scale`.
 
     Args:
-        groups: dicts with "params" and their own values of the other arguments.
+        groups: dicts with "params", and values that replace the other arguments.
         lr: of all groups; a group's "lr" may also be a tensor, for a captured graph.
         momentum: fraction of the last update that is kept.
         nesterov: look ahead along the momentum.
-        weight_decay: with each step lr * weight_decay of a weight is taken off.
-        steps: of the iteration that makes momentum orthogonal.
+        weight_decay: each step subtracts lr * weight_decay times a weight from it.
+        steps: iterations of `orthogonalize`.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class OrthogonalMomentum(torch.optim.Optimizer):
             torch._foreach_sub_(params, torch._foreach_mul(updates, group["lr"]))
 
     def _with_momentum(self, group: dict, params: list, grads: list) -> list[Tensor]:
-        """Add the gradients to the momentum; return where to go."""
+        """Add the gradients to the momentum and return the updates."""
         for p in params:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
@@ -122,10 +123,10 @@ class OrthogonalMomentum(torch.optim.Optimizer):
         for p, update in zip(params, updates, strict=True):
             alike[len(p), p[0].numel()].append((p, update))
         for (rows, columns), pairs in alike.items():
-            # flatten goes by shape, not by memory, so that channels-last filters come right too
+            # flatten follows the shape, not the memory, so channels-last filters come out right
             stacked = torch.stack([update.flatten(1) for _, update in pairs])
             moves = orthogonalize(stacked, group["steps"])
-            # A tall matrix of orthonormal columns has short rows: as torch.optim.Muon has it.
+            # A tall matrix of orthonormal columns has short rows; as in torch.optim.Muon.
             rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
             for (p, _), move in zip(pairs, moves, strict=True):
                 p.sub_(move.view(p.shape) * rate)
@@ -135,22 +136,22 @@ class OrthogonalMomentum(torch.optim.Optimizer):
 class Muon:
     """Muon for the filters of convolutions; SGD with Nesterov momentum for biases and the head.
 
-    A net's parameters become three groups, in this order: filters (more than two dimensions),
-    biases (one), and matrices (two: the head). All follow the schedule's one learning rate, which
-    is the filters': as far as a step turns them, in fractions of their norm. Where the others must
-    go faster or slower, their gradients are multiplied.
+    A net's parameters form three groups, in this order: filters (more than two dimensions),
+    biases (one), and matrices (two: the head). All follow the schedule's learning rate, which is
+    made for the filters: the distance that a step moves them, as a fraction of their norm. To train
+    the others faster or slower, scale their gradients.
 
     Args:
-        momentum: of the filters: fraction of the last update that is kept.
+        momentum: of the filters; fraction of the last update that is kept.
         nesterov: look ahead along the momentum.
-        steps: of the iteration that makes the momentum orthogonal.
-        keep_norm: before each step give every filter a norm of 1, on average over its layer; for
-            nets whose filters are followed by batch norms, which see no other difference. Without
-            it the filters decay by `weight_decay`.
-        weight_decay: with each step lr * weight_decay of a weight is taken off.
-        other_momentum: of biases and matrices, with Nesterov's look ahead.
-        bias_scale: what gradients of biases are multiplied by.
-        matrix_scale: what gradients of matrices are multiplied by.
+        steps: iterations that make the momentum orthogonal.
+        keep_norm: before each step, scale filters to a norm of 1, on average over their layer. For
+            nets with a batch norm behind every filter, which cancels the scale. Without it the
+            filters decay by `weight_decay`.
+        weight_decay: each step subtracts lr * weight_decay times a weight from it.
+        other_momentum: of biases and matrices, with Nesterov's look-ahead.
+        bias_scale: factor of the gradients of biases.
+        matrix_scale: factor of the gradients of matrices.
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/
     """
@@ -168,19 +169,21 @@ class Muon:
         """Build the optimizer over parameters.
 
         Raises:
-            ValueError: `params` are groups, or none of them is a filter.
+            ValueError: `params` are groups, or there is no filter among them.
         """
         params = list(params)
         if not all(isinstance(p, Tensor) for p in params):
             raise ValueError(
-                f"Muon makes its own parameter groups and must be given none, got {len(params)}: "
-                f"use a FromScratch model"
+                f"Muon must make the parameter groups itself, got {len(params)} from the model: "
+                "use a FromScratch model"
             )
         filters = [p for p in params if p.ndim > 2]
         biases = [p for p in params if p.ndim < 2]
         matrices = [p for p in params if p.ndim == 2]
         if not filters:
-            raise ValueError("Muon must have filters to train, got a net without convolutions")
+            raise ValueError(
+                "Muon must have filters to train, got a net without convolutions: use SGD or AdamW"
+            )
         other = {"momentum": self.other_momentum, "nesterov": True}
         groups = [
             {

@@ -1,4 +1,4 @@
-"""Optimizers as values: torch's fused ones, as a fastai Learner takes them."""
+"""Optimizers as values: torch's fused ones, wrapped for a fastai Learner."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ class SGD:
         momentum: fraction of the last update that is kept.
         weight_decay: L2 penalty, added to the gradient.
         nesterov: look ahead along the momentum.
-        fused: all parameters by one kernel; else torch's default, one by one on a CPU.
+        fused: update all parameters in one kernel; False takes torch's default, on a CPU one
+            parameter at a time.
     """
 
     momentum: float = 0.9
@@ -65,7 +66,7 @@ class Adam:
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW:
-    """Adam with weight decay taken off the weights themselves.
+    """Adam with decoupled weight decay, subtracted from the weights themselves.
 
     `fused` is as in `SGD`.
 
@@ -93,7 +94,7 @@ class AdamW:
 def _built(
     kind: type, params: Iterable, lr: float | slice, fused: bool, **settings: object
 ) -> OptimWrapper:
-    # A slice of rates is spread over the groups by fastai's set_hypers; torch wants a number here.
+    # fastai's set_hypers later distributes a slice over the groups; torch needs a number here.
     start = lr.stop if isinstance(lr, slice) else lr
-    # False would be the slowest way; None lets torch choose.
+    # False would forbid torch its faster loops; None lets it choose.
     return OptimWrapper(params, kind, lr=start, fused=fused or None, **settings)

@@ -29,7 +29,7 @@ def torchvision_resnet(
     """
     name = getattr(arch, "__name__", repr(arch))
     if channels not in (1, 3):
-        raise ValueError(f"{name} takes images of 1 or 3 channels, got {channels}")
+        raise ValueError(f"images for {name} must have 1 or 3 channels, got {channels}")
     net = arch(weights=None)
     if not isinstance(net, ResNet):
         raise ValueError(
@@ -46,8 +46,8 @@ def torchvision_resnet(
 def drop_out_in_blocks(net: ResNet, fraction: float) -> None:
     """Drop a fraction of the activations after every ReLU of a ResNet's residual blocks.
 
-    A block has one ReLU, which it calls two times (BasicBlock) or three (Bottleneck). A dropout
-    inside the ReLU's module follows each call, and has no weights: parameter names stay the same.
+    A block has one ReLU module, called twice (BasicBlock) or three times (Bottleneck). A dropout
+    put into that module runs after each call and has no weights, so that their names do not change.
     """
     for block in net.modules():
         if isinstance(block, BasicBlock | Bottleneck):

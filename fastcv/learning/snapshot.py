@@ -1,12 +1,12 @@
-"""A Learner and every random state as they were: restored when a block is left, however.
+"""Restore a Learner and every random state when a block ends, also by an exception.
 
     with snapshot(learn):
         learn.fit(1)  # leaves no trace
 
-The state of the Learner and of all it holds is kept in memory and put back into the same objects.
-The price is a second copy of weights and optimizer state. Not restored: what lies inside datasets
-and transforms (a cache that was filled stays filled), and attributes of foreign objects that a
-callback holds.
+The state of the Learner and of everything it holds is copied in memory and put back into the same
+objects. The price is a second copy of weights and optimizer state. Not restored: the insides of
+datasets and transforms (a filled cache stays filled), and attributes of objects of other libraries
+that a callback holds.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from fastcore.foundation import L
 from torch import Tensor, nn
 
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
-# A loader of fastai's augments one batch more, and draws for it, when it first needs these.
+# When fastai's loader first needs these, it makes and augments an extra batch, with random draws.
 _LAZY = {"_n_inp", "_types"}
 _OBJECTS = (
     *(Learner, Callback, Metric, L, Optimizer, OptimWrapper, types.SimpleNamespace),
@@ -38,7 +38,7 @@ _OBJECTS = (
 
 @contextmanager
 def snapshot(learn: Learner) -> Iterator[None]:
-    """Put the learner, what it holds and every random state back when the block ends, however."""
+    """Restore the learner, what it holds and every random state when the block ends."""
     memory = _Memory()
     memory.keep_randomness(learn.dls)
     memory.keep(learn)
@@ -52,7 +52,7 @@ def snapshot(learn: Learner) -> Iterator[None]:
 
 @contextmanager
 def snapshot_rng(dls: DataLoaders) -> Iterator[None]:
-    """Put every random state back, also the loaders' own, when the block ends, however."""
+    """Restore every random state, including the loaders' own, when the block ends."""
     memory = _Memory()
     memory.keep_randomness(dls)
     try:
@@ -62,18 +62,18 @@ def snapshot_rng(dls: DataLoaders) -> Iterator[None]:
 
 
 class _Memory:
-    """States of objects, found by walking what they hold, and put back into the same objects."""
+    """The states of objects and of what they hold, to be put back into the same objects."""
 
     def __init__(self):
         self._undo: list[Callable[[], None]] = []
-        self._seen: dict[int, object] = {}  # holds the objects, so that no id is used twice
+        self._seen: dict[int, object] = {}  # keeps the objects alive, so that ids stay unique
 
     def restore(self) -> None:
         for undo in self._undo:
             undo()
 
     def keep(self, thing: object) -> None:
-        """Remember `thing` and what it holds; objects of kinds not known here are left out."""
+        """Remember `thing` and what it holds; objects of unknown classes are skipped."""
         if id(thing) in self._seen:
             return
         self._seen[id(thing)] = thing
@@ -95,7 +95,7 @@ class _Memory:
             case _ if isinstance(thing, _RANDOM):
                 self._undo.append(_generator_restorer(thing))
             case _ if isinstance(thing, _OBJECTS) or dataclasses.is_dataclass(thing):
-                # A class, and a dataclass with slots, has no dict of its own to restore.
+                # A class, and a dataclass with slots, has no dict to restore.
                 own = getattr(thing, "__dict__", None)
                 held = [own] if isinstance(own, dict) else []
         for value in held:
@@ -106,7 +106,7 @@ class _Memory:
         self._undo.append(functools.partial(random.setstate, random.getstate()))
         self._undo.append(functools.partial(np.random.set_state, np.random.get_state()))
         self._undo.append(functools.partial(torch.set_rng_state, torch.get_rng_state()))
-        # Asking for CUDA's states starts CUDA: only where it runs or is about to.
+        # Reading CUDA's states initializes CUDA: only where it runs or is about to.
         device = torch.device(getattr(dls, "device", None) or "cpu")
         if torch.cuda.is_initialized() or device.type == "cuda":
             states = torch.cuda.get_rng_state_all()
@@ -117,7 +117,7 @@ class _Memory:
             for name, value in list(vars(loader).items()):
                 if isinstance(value, _RANDOM):
                     self.keep(value)
-                    # fastai's loaders begin each epoch with a new generator of that name.
+                    # fastai's loaders put a new generator there in each epoch.
                     self._undo.append(functools.partial(vars(loader).__setitem__, name, value))
             for name in _LAZY - vars(loader).keys():
                 self._undo.append(functools.partial(vars(loader).pop, name, None))
@@ -151,7 +151,7 @@ def _refill(thing: list | deque | set, contents: list) -> None:
 
 def _refill_dict(thing: dict, contents: dict) -> None:
     same = list(thing) == list(contents) and all(thing[k] is v for k, v in contents.items())
-    if not same:  # most are: a second Ctrl-C then finds fewer of them empty
+    if not same:  # rewriting few of them leaves a second Ctrl-C fewer empty ones to hit
         thing.clear()
         thing.update(contents)
 
@@ -167,7 +167,7 @@ def _generator_restorer(generator) -> Callable[[], None]:
 
 
 def _autocast() -> tuple[dict[str, tuple[bool, torch.dtype]], int]:
-    """Return where autocast is on, in which type, and how deep it is nested."""
+    """Return autocast's state and type for each device, and its nesting depth."""
     modes = {
         device: (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
         for device in ("cpu", "cuda")
@@ -177,7 +177,7 @@ def _autocast() -> tuple[dict[str, tuple[bool, torch.dtype]], int]:
 
 
 def _restore_autocast(modes: dict[str, tuple[bool, torch.dtype]], depth: int) -> None:
-    """Leave the autocast that an interrupted batch entered; its cached casts are of old weights."""
+    """Leave the autocast that an interrupted batch entered; its cached casts hold old weights."""
     for device, (enabled, dtype) in modes.items():
         torch.set_autocast_enabled(device, enabled)
         torch.set_autocast_dtype(device, dtype)

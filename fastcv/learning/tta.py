@@ -1,23 +1,25 @@
-"""Predictions from several views of an image: mirrored, and moved by a pixel."""
+"""Test-time augmentation: predictions averaged over an image's views, mirrored and shifted."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+from fastai.callback.core import Callback
 from torch import Tensor
 from torch.nn import functional as F
 
 
 @dataclass(frozen=True, kw_only=True)
 class TTA:
-    """Ways to look at an image at test time; the logits of all of them are averaged.
+    """Measure the accuracy with test-time augmentation too, when a stage's last epoch is done.
 
-    Mirrored and not, each in place, moved up and left, and moved down and right. The views in
-    place count as much as the moved ones together.
+    One of the `callbacks` of a stage. `predict` averages the logits of all views: the image and its
+    mirror image, each in place, shifted up and left, and shifted down and right. The views in place
+    weigh as much as the shifted ones together. A stage that stops early measures nothing.
 
     Args:
-        mirror: whether each view is seen mirrored as well.
-        shift: pixels of the moves; what comes in from outside is the image's own mirrored border.
+        mirror: whether each view is also seen mirrored.
+        shift: pixels of the shifts; what comes in from outside is the image's own mirrored border.
             0 leaves images in place.
 
     Source: Jordan 2024, arXiv:2404.00498.
@@ -30,8 +32,12 @@ class TTA:
         if self.shift < 0:
             raise ValueError(f"shift must be at least 0 pixels, got {self.shift}")
 
-    def __call__(self, net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """Average what a net says of each view.
+    def __call__(self) -> "MeasureTTA":
+        """Build the callback."""
+        return MeasureTTA(self)
+
+    def predict(self, net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Average a net's logits over the views.
 
         Shape:
             x: (B, C, H, W), as the net takes them.
@@ -54,20 +60,46 @@ class TTA:
         return (logits + net(x.flip(-1)).float()) / 2 if self.mirror else logits
 
 
+class MeasureTTA(Callback):
+    """After the last epoch, measure the accuracy with test-time augmentation.
+
+    It is measured on the images of the last loader: the test set, or the validation set where
+    there is no other, and becomes "tta_accuracy" in the epoch's row.
+
+    Args:
+        tta: the views to average over.
+    """
+
+    order, run_valid = 54, True  # before History writes the row
+
+    def __init__(self, tta: TTA):
+        self.tta = tta
+
+    def after_epoch(self) -> None:
+        """Measure once, at the end."""
+        learn = self.learn
+        if learn.epoch + 1 < learn.n_epoch or learn.borrowed:
+            return
+        learn.model.eval()
+        with learn.precision.scope(learn.dls.device):
+            measured = accuracy(learn.model, learn.dls.loaders[-1], self.tta)
+        learn.history.also["tta_accuracy"] = measured
+
+
 def accuracy(
-    net: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], views: TTA
+    net: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], tta: TTA
 ) -> float:
-    """Fraction of the images whose likeliest class, over all views, is their label.
+    """Return the fraction of images whose most likely class, averaged over the views, is right.
 
     Args:
         net: in evaluation mode.
         batches: of images (B, C, H, W) and class numbers (B,).
-        views: what to average over.
+        tta: the views to average over.
     """
     right, count = 0, 0
     with torch.inference_mode():
         for x, y in batches:
-            predicted = views(net, x.as_subclass(Tensor)).argmax(dim=1)
+            predicted = tta.predict(net, x.as_subclass(Tensor)).argmax(dim=1)
             right = right + (predicted == y.as_subclass(Tensor)).sum()
             count += len(y)
     return int(right) / count

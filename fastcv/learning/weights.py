@@ -1,14 +1,13 @@
-"""Weights of nets: torchvision's by name, files without pickled objects, and saving.
+"""Save and load weights: torchvision's by name, and files without pickled objects.
 
     save(model, "model.safetensors")
     load(model, "model.safetensors")
     state = named(torchvision.models.resnet50, "IMAGENET1K_V2")
 
-A file is `.safetensors`, or `.pth` / `.pt` read with torch's weights-only reader. Keys never carry
-the "_orig_mod." that torch.compile adds.
+Files are `.safetensors`, or `.pth` / `.pt` read by torch's weights-only reader. The "_orig_mod."
+that torch.compile adds is removed from names.
 """
 
-import os
 import pickle
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
@@ -21,52 +20,47 @@ from safetensors.torch import save as serialized
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
+from fastcv import files
 from fastcv.suggest import did_you_mean
 
 _TORCH_FILES = (".pth", ".pt")
 
 
 def save(model: nn.Module, path: Path | str) -> None:
-    """Write the model's parameters and buffers as safetensors, all of the file or none of it.
+    """Write the model's parameters and buffers as safetensors, whole or not at all.
 
-    Tensors that share memory are written once for each name, so that the file needs no model to
-    be read.
+    Tensors that share memory are written under each of their names, so that the file can be read
+    without the model.
     """
-    path = Path(path)
     state = {
         _clean(key): value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in model.state_dict().items()
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(serialized(state))  # `save_file` would make it its owner's alone
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    files.write_bytes(Path(path), serialized(state))  # `save_file` would make it its owner's alone
 
 
 def load(model: nn.Module, path: Path | str) -> None:
     """Copy the weights of a file into `model`.
 
     Raises:
-        ValueError: the file can't be read, or its names or shapes are not the model's.
+        ValueError: the file cannot be read, or its names or shapes are not the model's.
     """
     copy(read(path), model, source=f"the weights in '{path}'")
 
 
 def copy(state: Mapping[str, Tensor], model: nn.Module, *, source: str) -> None:
-    """Copy a state dict into `model`, whose every name it must have, in the same shape.
+    """Copy a state dict into `model`; names and shapes must match.
 
-    BatchNorm's `num_batches_tracked` may be missing: old files lack it, and with a momentum it is
-    not used.
+    BatchNorm's `num_batches_tracked` may be missing: old files lack it, and layers with a momentum
+    do not use it.
 
     Args:
         state: tensors by name, without "_orig_mod.".
         model: receives the values, in its own types and on its own device.
-        source: words for the beginning of an error: what does not fit.
+        source: where `state` comes from, for the error message.
 
     Raises:
-        ValueError: names the first key that is missing, differs in shape, or is too many.
+        ValueError: a name is missing, has another shape, or is not the model's.
     """
     wanted = {_clean(key): value for key, value in model.state_dict().items()}
     if misfit := _first_misfit(state, wanted):
@@ -78,14 +72,14 @@ def copy(state: Mapping[str, Tensor], model: nn.Module, *, source: str) -> None:
 
 
 def named(arch: Callable[..., nn.Module], name: str) -> dict[str, Tensor]:
-    """Return torchvision's weights of that name, from torch's cache or else fetched and verified.
+    """Return torchvision's weights of that name, from torch's cache or fetched and verified.
 
     Args:
-        arch: a builder of torchvision, such as `torchvision.models.resnet50`.
+        arch: a model builder of torchvision, such as `torchvision.models.resnet50`.
         name: such as "IMAGENET1K_V1" or "DEFAULT".
 
     Raises:
-        ValueError: no such name, no network, a wrong checksum, an unreadable file in the cache.
+        ValueError: no such name, no network, a wrong checksum, or an unreadable file in the cache.
     """
     known = get_model_weights(arch).__members__
     net = getattr(arch, "__name__", repr(arch))
@@ -93,7 +87,7 @@ def named(arch: Callable[..., nn.Module], name: str) -> dict[str, Tensor]:
         raise ValueError(f"{net} has no weights '{name}'.{did_you_mean(name, known, cutoff=0.4)}")
     entry = known[name]
     try:
-        # The file in torch's cache, too, is read without unpickling objects.
+        # Also a file in torch's cache is read without unpickling objects.
         return entry.get_state_dict(
             progress=True, check_hash=True, weights_only=True, map_location="cpu"
         )
@@ -107,14 +101,14 @@ def named(arch: Callable[..., nn.Module], name: str) -> dict[str, Tensor]:
 def read(path: Path | str) -> dict[str, Tensor]:
     """Return the tensors of a weights file by name, on the CPU.
 
-    A checkpoint that holds its weights under "model" or "state_dict" is opened.
+    If a checkpoint holds its weights under "model" or "state_dict", these are returned.
 
     Raises:
-        ValueError: no such file, another kind of file, a damaged one, or one with other objects.
+        ValueError: no such file, another kind of file, a damaged file, or one with other objects.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise ValueError(f"there must be a file of weights at '{path}', got none: check the path")
+        raise ValueError(f"there must be a weights file at '{path}', got none: check the path")
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -122,24 +116,26 @@ def read(path: Path | str) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
         else:
             raise ValueError(
-                f"a file of weights must end in .safetensors, .pth or .pt, got '{path.name}'"
+                f"a weights file must end in .safetensors, .pth or .pt, got '{path.name}'"
             )
     except (SafetensorError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"'{path}' must be a whole file of plain tensors, got '{_first_line(error)}': "
-            "fetch or save it again"
+            "fetch it or save it again"
         ) from error
     for wrapper in ("model", "state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     tensors = isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())
     if not tensors:
-        raise ValueError(f"'{path}' must hold tensors by name: save model.state_dict()")
+        raise ValueError(
+            f"'{path}' must hold tensors by name, got other objects: save model.state_dict()"
+        )
     return {_clean(key): value for key, value in state.items()}
 
 
 def is_path(weights: Path | str) -> bool:
-    """Tell a file of weights from a name of torchvision's."""
+    """Return whether `weights` is the path of a file, and not a name of torchvision's."""
     return Path(weights).suffix in (".safetensors", *_TORCH_FILES) or len(Path(weights).parts) > 1
 
 

@@ -1,4 +1,4 @@
-"""A net from scratch whose first layer is whitened by the training images."""
+"""A net from scratch whose first layer whitens the training images."""
 
 from dataclasses import dataclass
 
@@ -13,19 +13,19 @@ from fastcv.learning.snapshot import snapshot_rng
 
 @dataclass(frozen=True, kw_only=True)
 class Whitened(FromScratch):
-    """A net with random weights that is shown some training images before it is trained.
+    """A net with random weights whose first layer is set from some training images.
 
     Attributes:
-        images: how many; the first ones, neither shuffled nor augmented.
+        images: number of images; the first ones, neither shuffled nor augmented.
     """
 
     images: int = 5000
 
     def __call__(self, dls: DataLoaders, **learner_keywords) -> Learner:
-        """Build the net for the images and classes of `dls`, and call its `whiten`.
+        """Build the net for the images and classes of `dls`, and call its `whiten(images)`.
 
         Args:
-            dls: its vocab and image size decide the net's ends.
+            dls: its vocab and image size set the net's outputs and inputs.
             learner_keywords: passed on to the Learner.
 
         Raises:
@@ -35,16 +35,16 @@ class Whitened(FromScratch):
         if not hasattr(learn.model, "whiten"):
             raise ValueError(
                 f"the net must have a method whiten(images), {self.net.__name__} has none: "
-                f"use FromScratch"
+                "use FromScratch"
             )
         learn.model.whiten(first_images(dls, self.images))
         return learn
 
 
 def first_images(dls: DataLoaders, count: int) -> Tensor:
-    """Return the first training images as the net gets them, without augmentation.
+    """Return the first training images as the net sees them, without augmentation.
 
-    Nothing is drawn from any random generator.
+    No random generator is advanced.
 
     Returns:
         (N, C, H, W), float, on the device of `dls`; N is `count` or all there are.

@@ -1,6 +1,6 @@
-"""Nets: torch and nothing else.
+"""Nets: plain torch modules, built by `Net(classes=..., channels=3, size=32, ...)`.
 
-Every net is called `Net(classes=..., channels=3, size=32, ...)` and returns logits.
+They take images (B, channels, size, size) and return logits (B, classes).
 """
 
 import lazy_loader

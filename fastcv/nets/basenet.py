@@ -1,4 +1,4 @@
-"""The course starter that Reports 000, 001 and 002 set out from."""
+"""The course's starter net, from which Reports 000, 001 and 002 set out."""
 
 from torch import Tensor, nn
 
@@ -12,7 +12,7 @@ class BaseNet(nn.Module):
         classes: number of logits.
         channels: channels of the images.
         size: height and width of the images in pixels, at least 16.
-        norm: batch norm between each convolution and its ReLU (Report 002, step 1).
+        norm: whether batch norm stands between each convolution and its ReLU (Report 002, step 1).
 
     Shape:
         x: (B, channels, size, size), float.

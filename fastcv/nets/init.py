@@ -1,14 +1,14 @@
-"""How weights start, where torch's default is not what a report used."""
+"""Initial weights, if a report did not use torch's defaults."""
 
 from torch import nn
 
 
 def he_normal(net: nn.Module) -> None:
-    """Draw every convolution's weights as He et al. do for ReLU nets; its bias becomes zero.
+    """Draw every convolution's weights as He et al. do for ReLU nets, and set its bias to zero.
 
-    Weights come from N(0, 2 / fan_out), fan_out = output channels x kernel area: the gradient's
-    variance stays the same through the depth. Batch norms need nothing: torch starts them at
-    weight 1 and bias 0. Linear layers keep torch's default.
+    Weights come from N(0, 2 / fan_out), fan_out = output channels x kernel area, which keeps the
+    gradient's variance the same at every depth. Batch norms already start at weight 1 and bias 0,
+    and linear layers keep torch's default.
 
     Source: He et al. 2015, arXiv:1502.01852, section 2.2.
     """

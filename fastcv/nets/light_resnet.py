@@ -12,9 +12,9 @@ from fastcv.nets.sizes import require_size, require_stages
 class LightResNet(nn.Module):
     """Residual network for small images: 5x5 stem, one stage per width, pooled linear head.
 
-    The defaults are the report's best net, 2,799,146 parameters at 10 classes. `depths=(3,) * 4`
-    gives its 4,367,786; widths 32-64-128-128-256, depths 2-2-2-2-3 and strides 1-2-2-2-2 give
-    its 4,587,306. Convolutions start as He et al. draw them (normal, fan-out).
+    The defaults are the report's best net, with 2,799,146 parameters at 10 classes. Its others are
+    `depths=(3,) * 4`, with 4,367,786, and widths 32-64-128-128-256, depths 2-2-2-2-3 and strides
+    1-2-2-2-2, with 4,587,306. Convolutions start as He et al. draw them (normal, fan-out).
 
     Args:
         classes: number of logits.
@@ -70,9 +70,9 @@ class LightResNet(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm beside a shortcut, added, then ReLU.
+    """Two 3x3 convolutions with batch norm, added to a shortcut, then ReLU.
 
-    The shortcut is a 1x1 convolution with batch norm where width or stride changes, else the
+    The shortcut is a 1x1 convolution with batch norm if width or stride changes, otherwise the
     input itself.
 
     Shape:
@@ -103,6 +103,6 @@ class BasicBlock(nn.Module):
 
 
 def _stage(inputs: int, outputs: int, depth: int, stride: int) -> nn.Sequential:
-    """Return `depth` blocks, of which the first changes width and stride."""
+    """Return `depth` blocks; the first changes width and stride."""
     first = BasicBlock(inputs, outputs, stride=stride)
     return nn.Sequential(first, *(BasicBlock(outputs, outputs) for _ in range(depth - 1)))

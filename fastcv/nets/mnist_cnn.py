@@ -8,8 +8,10 @@ from fastcv.nets.sizes import require_size
 class MnistCNN(nn.Module):
     """Two 3x3 convolutions, a max-pool and two linear layers, with dropout after every block.
 
-    1,199,882 parameters at 10 classes, 1 channel and 28 pixels. The report lists no layers: this
-    is the usual first net for MNIST (*reading*), with unpadded convolutions.
+    1,199,882 parameters at 10 classes, 1 channel and 28 pixels.
+
+    Reading: the report lists no layers; this is the usual first net for MNIST, with unpadded
+    convolutions.
 
     Args:
         classes: number of logits.

@@ -11,18 +11,20 @@ from fastcv.nets.sizes import require_size
 class ResidualBaseNet(nn.Module):
     """Three convolutions, a max-pool, three residual blocks, average pool, two linear layers.
 
-    The report's two ablations are settings. Without norm the final `BatchNorm1d` goes too.
+    The report's two ablations are settings. `norm=False` removes the final `BatchNorm1d` too.
 
-    Readings: no activation between the two linear layers (none is listed); the ReLU listed with
-    each block's second convolution comes after the addition; convolutions have biases.
+    Readings:
+        - No activation stands between the two linear layers, as none is listed.
+        - The ReLU listed with each block's second convolution comes after the addition.
+        - Convolutions have biases.
 
     Args:
         classes: number of logits.
         channels: channels of the images.
         size: height and width of the images in pixels, at least 8.
         widths: channels of the three convolutions, then of the three residual blocks.
-        activation: "relu", or None for a net without non-linearities but its max-pool.
-        norm: batch norm after each 3x3 convolution and after the logits.
+        activation: "relu", or None for a net whose only non-linearity is its max-pool.
+        norm: whether batch norm follows each 3x3 convolution and the logits.
 
     Shape:
         x: (B, channels, size, size), float, normalized per channel; B above 1 in training, since
@@ -78,9 +80,9 @@ class ResidualBaseNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, added, then activated.
+    """Two 3x3 convolutions, added to a shortcut, then activated.
 
-    The shortcut is a 1x1 convolution where width or stride changes, else the input itself.
+    The shortcut is a 1x1 convolution if width or stride changes, otherwise the input itself.
 
     Shape:
         x: (B, inputs, H, W).
@@ -118,7 +120,7 @@ def _convolution(
     activation: Literal["relu"] | None,
     norm: bool,
 ) -> list[nn.Module]:
-    """Return a 3x3 convolution, then its norm and its activation where there are any."""
+    """Return a 3x3 convolution, with its norm and its activation if it has them."""
     layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)]
     if norm:
         layers.append(nn.BatchNorm2d(outputs))

@@ -1,4 +1,4 @@
-"""Report 002's net: residual blocks at full resolution, their branch times 0.1."""
+"""Report 002's net: residual blocks at full resolution, whose branches are scaled by 0.1."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,10 @@ class ScaledResNet(nn.Module):
     layers. The steps of its ladder are settings: one convolution a block, no shortcut, a branch
     at full scale, max-pools between stages, batch norm after the first linear layer.
 
-    Readings: the shortcut is a 1x1 convolution without norm where the width changes, else the
-    input itself; convolutions have biases.
+    Readings:
+        - The shortcut is a 1x1 convolution without norm if the width changes, otherwise the input
+          itself.
+        - Convolutions have biases.
 
     Args:
         classes: number of logits.
@@ -23,11 +25,11 @@ class ScaledResNet(nn.Module):
         size: height and width of the images in pixels, at least 2 ** len(max_pools).
         widths: channels of each stage, in order; the stem has the first.
         depths: blocks of each stage; as long as `widths`.
-        convs: how often convolution, batch norm and ReLU repeat in a block.
+        convs: repetitions of convolution, batch norm and ReLU in a block.
         shortcut: whether a block adds its input to its branch.
-        scale: what a block's branch is multiplied by.
+        scale: factor of a block's branch.
         max_pools: stages, counted from 1, that end in a 2x2 max-pool.
-        hidden_norm: batch norm between the first linear layer and its ReLU.
+        hidden_norm: whether batch norm stands between the first linear layer and its ReLU.
 
     Shape:
         x: (B, channels, size, size), float, normalized per channel; B above 1 in training, since
@@ -93,7 +95,7 @@ class ScaledResNet(nn.Module):
 class ScaledBlock(nn.Module):
     """Convolution, batch norm and ReLU, repeated and scaled, plus the input.
 
-    Nothing follows the addition: the branch ends in its own ReLU, as the report's table lists it.
+    Nothing follows the addition: the branch ends in a ReLU, as in the report's table.
 
     Shape:
         x: (B, inputs, H, W).
@@ -115,7 +117,7 @@ class ScaledBlock(nn.Module):
             self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the scaled branch, plus the shortcut where there is one."""
+        """Return the scaled branch, plus the shortcut if there is one."""
         branch = self.scale * self.branch(x)
         return branch if self.shortcut is None else branch + self.shortcut(x)
 

@@ -1,10 +1,10 @@
-"""What a net asks of its image size and of the lists it is described by."""
+"""Checks of a net's image size and of the lists that describe it."""
 
 from collections.abc import Sequence
 
 
 def require_size(net: str, size: int, *, at_least: int) -> None:
-    """Raise a ValueError unless images of `size` pixels reach the end of the net."""
+    """Raise a ValueError if images of `size` pixels are too small for the net."""
     if size < at_least:
         raise ValueError(
             f"size must be at least {at_least} pixels for this {net}, got {size}: "
@@ -13,7 +13,7 @@ def require_size(net: str, size: int, *, at_least: int) -> None:
 
 
 def require_stages(**lists: Sequence[int]) -> None:
-    """Raise a ValueError unless the named lists are equally long and count from 1 upwards."""
+    """Raise a ValueError unless the named lists are equally long and hold numbers of 1 or more."""
     names = " and ".join(lists)
     lengths = [len(values) for values in lists.values()]
     if len(set(lengths)) > 1 or not lengths[0]:
@@ -25,7 +25,7 @@ def require_stages(**lists: Sequence[int]) -> None:
 
 
 def require_pools(max_pools: Sequence[int], *, blocks: int, what: str) -> None:
-    """Raise a ValueError unless `max_pools` names each of its blocks once, counted from 1."""
+    """Raise a ValueError unless `max_pools` names blocks that exist, counted from 1, each once."""
     if len(set(max_pools)) < len(max_pools) or not set(max_pools) <= set(range(1, blocks + 1)):
         raise ValueError(
             f"max_pools must name {what} between 1 and {blocks}, each once, got {tuple(max_pools)}"

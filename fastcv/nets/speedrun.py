@@ -1,4 +1,4 @@
-"""A net that learns CIFAR-10 in few epochs: its first layer is whitened, not trained."""
+"""A net that learns CIFAR-10 in a few epochs: its first layer is whitened, not trained."""
 
 import math
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from fastcv.nets.sizes import require_size, require_stages
 class SpeedrunNet(nn.Module):
     """Plain convolutional net for short trainings: whitened patches, three stages, linear head.
 
-    The first layer's filters are fixed: `whiten` computes them from training images, before that
-    they are a cosine transform. Every other convolution starts as the identity where it has as many
-    inputs, its batch norm shifts but does not scale, and the logits are divided by the width of
-    the features, so that one learning rate of the head serves all widths.
+    The first layer's filters are fixed: a cosine transform, until `whiten` computes them from
+    training images. Every other convolution starts as the identity in as many outputs as it has
+    inputs, its batch norm shifts but does not scale, and the logits are divided by the number of
+    features, so that one learning rate of the head serves all widths.
 
     The defaults have 1,971,352 parameters at 10 classes.
 
@@ -25,18 +25,18 @@ class SpeedrunNet(nn.Module):
         channels: channels of the images.
         size: height and width of the images in pixels; each stage halves it.
         widths: channels of each stage, in order.
-        depth: convolutions of each stage, at least 2; those behind the second stand on a shortcut.
-        patch: height and width in pixels of the patches that are whitened.
-        memory: fraction of the running statistics that a training batch leaves as it was; short
-            trainings must forget faster than torch's 0.9.
+        depth: convolutions of each stage, at least 2; each after the second adds a shortcut.
+        patch: height and width in pixels of the patches to whiten.
+        memory: fraction of the running statistics that survives a training batch; short trainings
+            must forget faster than torch's 0.9.
 
     Shape:
         x: (B, channels, size, size), float, normalized per channel.
         returns: (B, classes) logits, not probabilities.
 
     Raises:
-        ValueError: no widths or one below 1, fewer than two convolutions a stage, or images so
-            small that nothing is left of them.
+        ValueError: there are no widths or one is below 1, a stage has fewer than two convolutions,
+            or the images are too small for the stages.
 
     Source: Jordan 2024, arXiv:2404.00498.
     """
@@ -78,10 +78,10 @@ class SpeedrunNet(nn.Module):
 
 
 class Whitening(nn.Module):
-    """Fixed filters that make the values of small patches uncorrelated, each with its negative.
+    """Fixed filters that decorrelate the values of small patches, each filter with its negative.
 
-    Only the bias is trained. A linear unit that follows sees the positive and the negative part of
-    every whitened value.
+    Only the bias is trained. After the activation, the next layer sees the positive and the
+    negative part of every whitened value.
 
     Args:
         channels: channels of the images.
@@ -98,7 +98,7 @@ class Whitening(nn.Module):
         self.outputs = 2 * self.values
         self.register_buffer("filters", torch.empty(self.outputs, channels, patch, patch))
         self.bias = nn.Parameter(torch.zeros(self.outputs))
-        # Without data: near to what the patches of all natural images share.
+        # Before `fit`: close to what whitening learns from any natural images.
         self._set(torch.kron(_cosines(channels), torch.kron(_cosines(patch), _cosines(patch))))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,17 +107,17 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def fit(self, images: Tensor, epsilon: float = 5e-4) -> None:
-        """Set the filters so that the images' patches become uncorrelated, with a mean square of 1.
+        """Set the filters so that patches of the images are uncorrelated, with mean square 1.
 
         Args:
-            images: (N, channels, H, W), float, normalized as the net gets them, on any device; some
-                thousands are enough.
-            epsilon: added to the mean square along each direction, so that noise is not blown up.
+            images: (N, channels, H, W), float, normalized as in training, on any device; a few
+                thousand are enough.
+            epsilon: added to the mean square along each direction, so as not to amplify noise.
         """
         x = images.to(torch.float32)
         height, width = self.filters.shape[2:]
         rows, columns = x.shape[2] - height + 1, x.shape[3] - width + 1
-        # One row a value of the patch, one column a patch: no copy of the overlapping patches.
+        # A row for each value of a patch, a column for each patch, without copying each patch.
         shifted = torch.stack(
             [
                 x[:, :, top : top + rows, left : left + columns].transpose(0, 1).flatten(1)
@@ -169,25 +169,25 @@ class Shift(nn.BatchNorm2d):
 
     Args:
         width: channels.
-        memory: fraction of the running statistics that a batch leaves as it was.
+        memory: fraction of the running statistics that survives a batch.
     """
 
     def __init__(self, width: int, memory: float) -> None:
         super().__init__(width, momentum=1 - memory)
         del self.weight
-        # Ones, not None: cuDNN's batch norm wants both.
+        # Ones, not None: cuDNN's batch norm needs weight and bias.
         self.register_buffer("weight", torch.ones(width), persistent=False)
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
-    """Return a 3x3 convolution whose first outputs are its inputs, the others torch's default."""
+    """Return a 3x3 convolution that starts by copying its inputs to its first outputs."""
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.dirac_(convolution.weight[:inputs].detach())
     return convolution
 
 
 def _cosines(n: int) -> Tensor:
-    """The orthonormal cosine transform (DCT-II) of n values, a row for each frequency: (n, n)."""
+    """Return the orthonormal cosine transform (DCT-II) (n, n), with a row for each frequency."""
     places, frequencies = torch.arange(n) + 0.5, torch.arange(n).view(-1, 1)
     rows = torch.cos(math.pi / n * frequencies * places) * math.sqrt(2 / n)
     rows[0] /= math.sqrt(2)

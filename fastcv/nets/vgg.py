@@ -1,4 +1,4 @@
-"""VGG with batch norm, and what Report 001's ladder changes in it."""
+"""VGG with batch norm, and the settings that Report 001's ladder changes."""
 
 from collections.abc import Sequence
 
@@ -15,8 +15,8 @@ class VGG(nn.Module):
     """Blocks of 3x3 convolutions with batch norm and ReLU, max-pools between, linear layers.
 
     With the default widths at 224 pixels and 1000 classes this is torchvision's `vgg19_bn` with
-    dropout off: the same keys, the same weights, the same logits. The first linear layer takes what
-    the last block leaves at `size`: 512 features at 32 pixels.
+    dropout off: same keys, same weights, same logits. The first linear layer takes all features
+    that the last block has at `size`: 512 at 32 pixels.
 
     Args:
         classes: number of logits.
@@ -24,10 +24,10 @@ class VGG(nn.Module):
         size: height and width of the images in pixels, at least 2 ** len(max_pools).
         widths: channels of each convolution, one tuple per block.
         max_pools: blocks, counted from 1, that end in a 2x2 max-pool.
-        average_pool: average each channel to one number before the linear layers.
+        average_pool: whether each channel is averaged to one number before the linear layers.
         hidden: features of each linear layer before the last.
         dropout: probability of dropping a feature after each hidden linear layer.
-        he_initialization: draw convolutions as He et al. do, instead of torch's default.
+        he_initialization: whether convolutions start as He et al. draw them, not as torch does.
 
     Shape:
         x: (B, channels, size, size), float, normalized per channel.

@@ -1,13 +1,14 @@
 """The predictions of a set of images, and what they say of the net: one object for all of it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from fastcv import files
 
@@ -27,6 +28,8 @@ class Predictions:
         targets: (N,), indices of the true classes.
         losses: (N,), cross-entropy of each image.
         classes: names, in the order of the columns.
+        image: returns the i-th image as it was before augmentation and normalization; None where
+            the images are not at hand.
 
     Raises:
         ValueError: the lengths do not agree, or there is no image.
@@ -37,6 +40,7 @@ class Predictions:
     targets: np.ndarray
     losses: np.ndarray
     classes: tuple[str, ...]
+    image: Callable[[int], Image.Image] | None = None
 
     def __post_init__(self):
         n = len(self.targets)

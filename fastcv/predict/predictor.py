@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fastcv.augment.crop import CenterCrop
 from fastcv.augment.pixels import Normalize
 from fastcv.data.decoding import Decoding
-from fastcv.data.folders import IMAGE_SUFFIXES
+from fastcv.data.sources.folders import IMAGE_SUFFIXES
 from fastcv.predict.trained import TrainedModel
 
 BATCH_SIZE = 32

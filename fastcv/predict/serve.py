@@ -118,23 +118,19 @@ def app(
                 raise HTTPException(422, str(error)) from error
         return {"predictions": answer(found, top)}
 
-    class Upload(gr.Image):
-        """An image as the file that came: Gradio would open it before its size is checked."""
-
-        def preprocess(self, payload: Any) -> str | None:
-            return None if payload is None else payload.path
-
     fonts = ("system-ui", "sans-serif")  # nothing is fetched from elsewhere
     with gr.Blocks(title=predictor.model.name, analytics_enabled=False) as page:
         gr.Markdown(f"# {predictor.model.name}\n\nDrop an image; the net names its class.")
         with gr.Row():
-            image = Upload(
+            image = gr.Image(
                 type="filepath",
                 sources=["upload", "clipboard"],
                 label="Image",
                 elem_id="image",
             )
             label = gr.Label(num_top_classes=TOP, label="Classes", elem_id="classes")
+        # The file as it came: Gradio would open it before it is checked.
+        image.preprocess = lambda payload: None if payload is None else payload.path
         image.change(shown, image, label, concurrency_limit=AT_ONCE, api_name=False)
     page.queue(max_size=WAITING)
     theme = gr.themes.Default(font=fonts, font_mono=("ui-monospace", "monospace"))

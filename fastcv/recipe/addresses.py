@@ -61,14 +61,15 @@ def current(value: str) -> str:
     Names are unique over all rooms, so that the name alone says what is meant.
     """
     module, _, name = value.removesuffix("()").partition(":")
+    called = "()" if value.endswith("()") else ""
     for short in SHORT:
         if module.startswith(f"{short}."):
-            return f"{short}:{name}"
+            return f"{short}:{name}{called}"
     if module.partition(".")[0] != "fastcv":
         return value
     name = RENAMED.get(name, name)
     room = _rooms().get(name)
-    return f"{room}:{name}{'()' if value.endswith('()') else ''}" if room else value
+    return f"{room}:{name}{called}" if room else value
 
 
 def resolve(value: str, *, trust: bool = False) -> Any:
@@ -122,7 +123,9 @@ def _rooms() -> dict[str, str]:
 def _public(module: str, name: str) -> Any:
     if module in ROOMS:
         exported = importlib.import_module(module)
-        return getattr(exported, name) if name in exported.__all__ else None
+        found = getattr(exported, name) if name in exported.__all__ else None
+        # Its functions build recipes: called by a slot, `unflat(trust=True)` would undo all this.
+        return found if module != "fastcv.recipe" or isinstance(found, type) else None
     if module == "torch.nn" or module.startswith("torch.nn.modules."):
         from torch import nn
 

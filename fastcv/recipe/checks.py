@@ -8,6 +8,8 @@ from fastcv.recipe.metrics import HEADLINES
 from fastcv.recipe.values import Reported
 
 BEATEN, NOT_BEATEN = "beaten", "not beaten"
+# A verdict as the column "within tolerance" of every table shows it; others stand as they are.
+VERDICTS = {"within": "yes", "above": "no, above", "below": "no, below"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +33,13 @@ class Checks(tuple[Check, ...]):
         """One line a number: metric, reported, measured, within tolerance or beaten."""
         if not self:
             return "nothing is reported for this experiment"
-        bar = any(row.verdict in (BEATEN, NOT_BEATEN) for row in self)
-        heads = ("to beat", "measured", "") if bar else ("reported", "measured", "within tolerance")
-        rows = [("", *heads)]
+        to_beat = any(row.verdict in (BEATEN, NOT_BEATEN) for row in self)
+        rows = [("", "reported", "measured", "within tolerance")]
+        if to_beat:
+            rows = [("", "to beat", "measured", "")]
         for row in self:
-            said = {"within": "yes", "above": "no, above", "below": "no, below"}.get(
-                row.verdict, row.verdict
-            )
-            rows.append((row.metric, _shown(row.reported), _shown(row.measured), said))
+            verdict = VERDICTS.get(row.verdict, row.verdict)
+            rows.append((row.metric, _shown(row.reported), _shown(row.measured), verdict))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         return "\n".join(
             f"{metric:<{widths[0]}}  {reported:>{widths[1]}}  {measured:>{widths[2]}}  {within}"

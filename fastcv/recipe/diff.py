@@ -20,7 +20,7 @@ _ASIDE = (
     "data.cache",
     "data.skip_bad",
 )
-_ASIDE_FOLDERS = ("reported", "step")
+_ASIDE_FOLDERS = ("reported", "step", "metrics")
 _NAMED_SOURCES = "fastcv.data:"
 
 
@@ -113,7 +113,10 @@ def planned_epochs(values: Mapping[str, Any]) -> int:
     return sum(
         value
         for key, value in values.items()
-        if key.startswith("schedule.") and key.endswith(".epochs") and isinstance(value, int)
+        if key.startswith("schedule.")
+        and key.endswith(".epochs")
+        and ".callbacks." not in key
+        and isinstance(value, int)
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastcv.recipe.addresses import address, is_address, resolve
 from fastcv.recipe.aliases import current_flat
-from fastcv.recipe.values import Partial, Recipe
+from fastcv.recipe.values import Partial, Recipe, Reported, Step
 
 
 def flat(recipe: Recipe) -> dict[str, Any]:
@@ -112,9 +112,27 @@ def unflat(values: Mapping[str, Any], *, trust: bool = False) -> Recipe:
     for key, value in values.items():
         node = tree
         for part in key.split("."):
+            if not part:
+                raise ValueError(f"the keys of a flat recipe must be words and dots, got {key!r}")
             node = node.setdefault(part, {})
         node[""] = value  # the empty name holds what stands at the key itself
-    return Recipe(**{name: _grow(node, trust) for name, node in tree.items()})
+    return _recipe({name: _grow(node, trust) for name, node in tree.items()})
+
+
+def _recipe(slots: dict[str, Any]) -> Recipe:
+    """Make a recipe of what stands in its slots, which anybody may have written."""
+    try:
+        recipe = Recipe(**slots)
+    except TypeError as error:  # slots of another version, or values of another type
+        raise ValueError(f"a flat recipe must have other settings: {error}") from error
+    stages = recipe.schedule if isinstance(recipe.schedule, tuple) else (recipe.schedule,)
+    for value in (recipe.data, recipe.model, recipe.optimizer, recipe.loss, *stages):
+        if isinstance(value, str | int | float | tuple | dict | None):
+            raise ValueError(f"the parts of a recipe must be classes or functions, got {value!r}")
+    for value, kind in ((recipe.step, Step), (recipe.reported, Reported | None)):
+        if not isinstance(value, kind):
+            raise ValueError(f"step and reported of a recipe must be made of parts, got {value!r}")
+    return recipe
 
 
 def _grow(node: dict[str, Any], trust: bool) -> Any:
@@ -126,15 +144,18 @@ def _grow(node: dict[str, Any], trust: bool) -> Any:
     if not below:
         return _as_tuples(here)
     if all(name.isdigit() for name in below):
-        return tuple(below[str(index)] for index in range(len(below)))
+        indices = [str(index) for index in range(len(below))]
+        if set(indices) != set(below):
+            raise ValueError(f"a flat recipe must count items from 0, got {', '.join(below)}")
+        return tuple(below[index] for index in indices)
     return below
 
 
 def _built(what: Any, address: str, settings: dict[str, Any]) -> Any:
     """Build the value "module:name()" with its settings: a dataclass, or else a `Partial`."""
-    if not is_dataclass(what):
-        return Partial(what, **settings)
     try:
-        return what(**settings)
+        # An exported value of a dataclass is called later, as a function is.
+        made = isinstance(what, type) and is_dataclass(what)
+        return what(**settings) if made else Partial(what, **settings)
     except TypeError as error:  # settings of another version
         raise ValueError(f"{address} must have other settings: {error}") from error

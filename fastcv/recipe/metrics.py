@@ -1,4 +1,7 @@
-"""The names of what a run measures and a report states."""
+"""The names of the metrics that a run measures and a report states.
+
+The metrics of `Recipe.metrics` come on top, as valid_NAME and test_NAME.
+"""
 
 # In the order in which tables show them.
 METRICS = (
@@ -13,7 +16,7 @@ METRICS = (
     "parameters",
 )
 
-# The metric that represents an experiment: the first of these that is reported, else measured.
+# The metric that represents an experiment: the first of these that is reported, or else measured.
 HEADLINES = (
     "test_accuracy",
     "best_test_accuracy",
@@ -22,6 +25,6 @@ HEADLINES = (
     "train_accuracy",
 )
 
-# Test accuracy with test-time augmentation: measured only where a recipe asks for it.
+# Test accuracy with test-time augmentation: measured if a stage has the callback TTA.
 TTA_ACCURACY = "tta_accuracy"
 MEASURES = (*METRICS, TTA_ACCURACY)

@@ -61,9 +61,10 @@ def _children(value: Any) -> dict[str, Any]:
 
 def _read(text: str, old: Any, owner: Any, part: str, key: str) -> Any:
     """Read `text` as the type of `old`, or as one that the annotation of `owner.part` allows."""
-    if is_address(text):
-        return _made(resolve(text, trust=True), text.endswith("()"), {}, key)
     allowed = _allowed_types(owner, part) | {type(old)}
+    if is_address(text):
+        found = _made(resolve(text, trust=True), text.endswith("()"), {}, key)
+        return (found,) if tuple in allowed and not isinstance(found, tuple) else found
     takes_values = callable(old) or Callable in allowed or any(map(is_dataclass, allowed))
     if text.lower() in _WORDS:
         new: Any = _WORDS[text.lower()]

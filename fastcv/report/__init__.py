@@ -1,8 +1,8 @@
-"""The report: what was reported beside what was measured, of every experiment there is.
+"""The report: reported numbers beside measured ones, for every experiment.
 
-experiments = gather(["runs"])    # every experiment of the catalogue, with its results
+experiments = gather(["runs"])    # every experiment with its results
 print(as_text(experiments))
-write(experiments, "report")      # report.md with its figures, and report.html alone
+write(experiments, "report")      # report.md with its figures, and report.html in one file
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 from fastcv.experiment.comparison import Experiment, Result, Unfinished
 from fastcv.report import html, markdown
 from fastcv.report.document import compose
-from fastcv.report.gathering import gather
+from fastcv.report.gather import gather
 from fastcv.report.tables import as_text
 
 __all__ = ["Experiment", "Result", "Unfinished", "as_text", "gather", "write"]
@@ -26,9 +26,9 @@ def write(
     """Write the report as Markdown and as one HTML page, and return both files.
 
     Args:
-        experiments: as `gather` gives them.
-        out: the folder for report.md, report.html and figures/.
-        warnings: lines about what could not be read; the report ends with them.
+        experiments: as `gather` returns them.
+        out: folder for report.md, report.html and figures/.
+        warnings: lines about what could not be read, to end the report with.
         warn: takes a line for every picture that cannot be read.
 
     Raises:
@@ -39,7 +39,7 @@ def write(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f"a report must go into a folder that can be written to, {str(out)!r} cannot be: "
+            f"a report must go into a folder that can be written to, {str(out)!r} cannot: "
             f"{error.strerror}"
         ) from error
     document = compose(experiments, out / "figures", warnings, warn)

@@ -6,10 +6,11 @@ from pathlib import Path
 from fastcv import report as reports
 from fastcv.report import committed, wandb_report
 from fastcv.report import readme as readmes
-from fastcv.report.gathering import arrange, gather
-from fastcv.report.reading import read_summaries
+from fastcv.report.gather import arrange, gather
+from fastcv.report.read import read_summaries
 
-RUNS, RESULTS, README = Path("runs"), Path("recipes/results"), Path("README.md")
+RUNS, RESULTS = Path("runs"), Path("recipes/results")
+README, ALL_RESULTS = Path("README.md"), Path("docs/results.md")
 
 
 def report(
@@ -22,24 +23,25 @@ def report(
     wandb: bool = False,
     write: Callable[[str], None] = print,
 ) -> None:
-    """Print the report of all runs and write it as Markdown and as a page.
+    """Print the report of all runs, and write it as Markdown and as a page.
 
     Args:
         runs: run directories, or folders that hold some; None reads ./runs.
         out: folder of the report.
-        results: folder of saved summaries to report as well; of those for the README's table.
+        results: folder of saved summaries to report as well, or to make the README's table from.
         save_results: save a summary of every run to this folder, and write no report.
-        readme: write README.md's table from saved summaries alone, and write no report.
+        readme: write the tables of README.md and, where it exists, docs/results.md from saved
+            summaries alone, and write no report.
         wandb: make a W&B Report as well, and publish it where there is an account.
-        write: takes each line of what is said.
+        write: takes each line of output.
 
     Raises:
-        ValueError: a folder is not there, or cannot be written to.
+        ValueError: a folder does not exist or cannot be written to.
     """
     if wandb:
         if readme or save_results is not None:
-            raise ValueError("--wandb needs a report: give it without --readme and --save-results")
-        wandb_report.workspaces()  # what is not installed is said before anything is read
+            raise ValueError("--wandb needs a report: leave out --readme and --save-results")
+        wandb_report.workspaces()  # a missing extra shows before anything is read
     warnings: list[str] = []
 
     def warn(line: str) -> None:
@@ -53,8 +55,12 @@ def report(
             write(str(file))
     if readme:
         folder = _there(results) or save_results or RESULTS
-        changed = readmes.write(README, arrange(read_summaries(folder, warn)))
-        write(f"{README}: {'written' if changed else 'is up to date'}")
+        saved = arrange(read_summaries(folder, warn))
+        short = readmes.short_table(saved)
+        if ALL_RESULTS.is_file():
+            short += f" All results: [{ALL_RESULTS}]({ALL_RESULTS})."
+            _between(ALL_RESULTS, readmes.results_table(saved), write)
+        _between(README, short, write)
     if readme or save_results is not None:
         return
     write(reports.as_text(experiments))
@@ -65,10 +71,15 @@ def report(
         wandb_report.write(experiments, out, write)
 
 
+def _between(file: Path, text: str, write: Callable[[str], None]) -> None:
+    changed = readmes.write(file, text)
+    write(f"{file}: {'written' if changed else 'is up to date'}")
+
+
 def _folders(runs: Sequence[Path] | None) -> list[Path]:
     if runs:
         return list(runs)
-    return [RUNS] if RUNS.is_dir() else []  # nothing was run yet: everything is "not run"
+    return [RUNS] if RUNS.is_dir() else []  # without it everything is "not run"
 
 
 def _there(folder: Path | None) -> Path | None:

@@ -1,4 +1,4 @@
-"""Summaries of runs as small files, to be committed where the runs themselves are too large."""
+"""Saved summaries of runs: small files to commit where the runs themselves are too large."""
 
 import dataclasses
 import json
@@ -10,17 +10,20 @@ from typing import Any
 from fastcv import catalogue, files
 from fastcv.experiment.comparison import Experiment, Result
 from fastcv.recipe.flat import flat
-from fastcv.report.figures import slug
-from fastcv.report.gathering import completed
-from fastcv.report.reading import UNREADABLE, read_summary, sentence
+from fastcv.report.charts import slug
+from fastcv.report.gather import completed
+from fastcv.report.read import UNREADABLE, read_summary, sentence
+
+# Options that name places on one machine.
+PLACES = ("--out", "--data")
 
 
 def save(experiments: Sequence[Experiment], folder: Path) -> list[Path]:
     """Write a file for every finished run of the experiments, and return the files.
 
-    A file is called NAME[-VARIANT]-seedN.json; "-changed" stands before ".json" where the run
-    changed something of its experiment. One of the same seed, settings, device and precision is
-    replaced; another one with the same name gets a number.
+    A file is called NAME[-VARIANT]-seedN.json, or ...-changed.json for a run with changed settings.
+    It replaces one of the same seed, settings, device and precision; beside another one with its
+    name it gets a number.
 
     Raises:
         ValueError: the folder is a file, or holds a summary that cannot be read.
@@ -29,7 +32,7 @@ def save(experiments: Sequence[Experiment], folder: Path) -> list[Path]:
         raise ValueError(f"summaries must go into a folder, {str(folder)!r} is a file")
     results: dict[str, Result] = {}
     for experiment in experiments:
-        for result in (*experiment.results, *experiment.altered):
+        for result in (*experiment.results, *experiment.changed):
             if result.path is not None:
                 results.setdefault(str(result.path), result)  # an alias shows the same run
     flats = {
@@ -39,14 +42,10 @@ def save(experiments: Sequence[Experiment], folder: Path) -> list[Path]:
     return [_write(result, folder, flats) for result in results.values()]
 
 
-# Options that say where things lie on one machine: what is committed is for others.
-PLACES = ("--out", "--data")
-
-
 def portable(command: str) -> str:
-    """Leave out of a command what only holds on the machine it was given on.
+    """Remove the places of one machine from a command.
 
-    One that is no line of a shell, as with a lone quote, stays as it is.
+    A command that a shell could not read, as with a lone quote, stays as it is.
     """
     try:
         words = iter(shlex.split(command))
@@ -76,7 +75,7 @@ def _read(file: Path) -> Result:
         return read_summary(file)
     except UNREADABLE as error:
         raise ValueError(
-            f"a folder of summaries must hold such as can be read, {str(file)!r} cannot: "
+            f"saved summaries must be readable to be replaced, {str(file)!r} cannot: "
             f"{sentence(error)}"
         ) from error
 
@@ -89,13 +88,13 @@ def _as_json(result: Result) -> dict[str, Any]:
             value = portable(value)
         made = each.default_factory
         default = each.default if made is dataclasses.MISSING else made()
-        if each.name != "path" and value != default:  # a default is read back by itself
+        if each.name != "path" and value != default:  # reading restores defaults
             kept[each.name] = value
     return kept
 
 
 def _same(there: Result, here: Result) -> bool:
-    """Whether a summary is of the same seed, settings, device, precision and skipped images."""
+    """Whether two results agree in seed, settings, device, precision and skipped images."""
     compared = ("recipe", "seed", "device_name", "precision", "skipped")
     return all(getattr(there, name) == getattr(here, name) for name in compared) and json.dumps(
         dict(there.settings), sort_keys=True

@@ -1,100 +1,99 @@
-"""What a report holds, in order, before it is set as a page or as Markdown."""
+"""What a report holds, in order, before it becomes a page or Markdown."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastcv.experiment.comparison import Experiment, Result, Unfinished
 from fastcv.experiment.words import measured, name, number
-from fastcv.report import charts, figures
-from fastcv.report.figures import Picture
-from fastcv.report.tables import Block, ShortCut, blocks, lead, short_cuts
+from fastcv.report import charts, tables
+from fastcv.report.charts import Picture
+from fastcv.report.tables import Row
 
 READING = (
     (
         "measured",
-        "the mean over the seeds, ± their sample standard deviation where there are two or more. "
-        "Accuracies are of the final weights, but for those called best: these are the best over "
-        "the epochs. Training numbers are the average over an epoch's own batches, of the epoch "
-        "whose weights were kept.",
+        "The mean over the seeds, ± their sample standard deviation where there are two or more. "
+        "Accuracies are those of the final weights, except the ones called best: these are the "
+        "best over the epochs. Training numbers are averages over an epoch's own batches, taken "
+        "in the epoch whose weights were kept.",
     ),
     (
         "within tolerance",
-        "whether the measured number lies near enough to the reported one, by the tolerance that "
-        "stands in the recipe: by default 2 percentage points for an accuracy, a quarter for a "
-        "loss, nothing for a count of parameters.",
+        "Whether the measured number is close enough to the reported one. Each recipe sets its "
+        "tolerance; the default is 2 percentage points for an accuracy and a quarter of a loss. "
+        "Parameter counts must be equal.",
     ),
     (
         "to beat",
-        "a one_cycle variant is fastcv's own way to train the same net on the same data in fewer "
-        "epochs. It does not repeat the report, so that the report's number is a bar: beaten or "
-        "not.",
+        "A one_cycle variant is fastcv's own way to train the same net on the same data in fewer "
+        "epochs. It does not repeat the report's training, so the report's number is one to beat: "
+        "the result is beaten or not beaten.",
     ),
     (
         "changed",
-        "a run that changed a setting of its experiment, most often to be shorter, or that had to "
-        "skip images. It stands in a table of its own and is compared with nothing.",
+        "A run with a setting that differs from its experiment's, usually a shorter schedule, or "
+        "one that skipped unreadable images. Changed runs have their own table and are compared "
+        "with nothing.",
+    ),
+    (
+        "your recipe file",
+        "An experiment from a file of yours instead of the catalogue. It is what the file "
+        "says: the settings of the newest run that changed none of them.",
     ),
     (
         "time",
-        "of all epochs of one run, the mean over the seeds, with validation; warm-up and "
-        "compilation stand apart. Each device and precision has a line of its own; the charts take "
-        "them together.",
+        "All epochs of one run with their validation, averaged over the seeds; warm-up and "
+        "compilation are listed separately. Each device and precision has its own line, while the "
+        "charts combine them.",
     ),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
-    """An experiment's pictures: of its first seed, or of a run that changed something."""
-
-    experiment: Experiment
-    result: Result
-    short_cut: ShortCut | None
-    pictures: tuple[Picture, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chapter:
-    """One recipe with its variants."""
+class Section:
+    """One recipe with its variants: their rows, those of changed runs, and a chart of steps."""
 
     recipe: str
     summary: str
-    experiments: tuple[Experiment, ...]
-    blocks: tuple[Block, ...]
-    ladder: Picture | None
-    shown: tuple[Shown, ...]
+    rows: tuple[Row, ...] = ()
+    changed: tuple[Row, ...] = ()
+    ladder: Picture | None = None
+
+    @property
+    def pictured(self) -> list[Row]:
+        """The rows with pictures."""
+        return [row for row in (*self.rows, *self.changed) if row.pictures]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A whole report."""
+    """A whole report.
 
-    chapters: tuple[Chapter, ...]
+    Args:
+        lead: how many experiments there are, and how many of them were run.
+        sections: the user's own recipes first, then the catalogue's that were run.
+        not_run: the catalogue's experiments that were not run in full, by recipe.
+        missing: their names, those of one experiment together.
+        differences: a chart of measured minus reported.
+        unfinished: runs without a summary.
+        runs: the runs behind the numbers, once each.
+        warnings: lines about what could not be read.
+    """
+
+    lead: str
+    sections: tuple[Section, ...]
+    not_run: tuple[Section, ...]
+    missing: tuple[str, ...]
     differences: Picture | None
-    short_cuts: tuple[ShortCut, ...]
     unfinished: tuple[tuple[Experiment, Unfinished], ...]
+    runs: tuple[Result, ...]
     warnings: tuple[str, ...]
 
     @property
-    def experiments(self) -> list[Experiment]:
-        """All of them, in order."""
-        return [each for chapter in self.chapters for each in chapter.experiments]
-
-    @property
-    def runs(self) -> list[Result]:
-        """The runs behind the numbers, once each."""
-        found = {
-            str(result.path or (result.recipe, result.seed, result.command)): result
-            for each in self.experiments
-            for result in (*each.results, *each.altered)
-        }
-        return list(found.values())
-
-    @property
-    def lead(self) -> str:
-        """How many experiments there are, and how many of them were run."""
-        return lead(self.experiments)
+    def changed(self) -> list[Row]:
+        """The rows of all changed runs."""
+        return [row for section in self.sections for row in section.changed]
 
 
 def compose(
@@ -103,82 +102,81 @@ def compose(
     warnings: Sequence[str] = (),
     warn: Callable[[str], None] = lambda line: None,
 ) -> Document:
-    """Put a report together; its own charts are drawn into a folder.
+    """Put a report together as `fastcv.report.write` does, and draw its charts into a folder."""
+    lines = list(warnings)
 
-    Args:
-        experiments: as `gather` gives them.
-        folder: for the charts.
-        warnings: lines about what could not be read.
-        warn: takes a line for every picture that cannot be read.
-    """
+    def note(line: str) -> None:
+        lines.append(line)
+        warn(line)
+
+    experiments = tables.own_first(experiments)
     grouped: dict[tuple[str, bool], list[Experiment]] = {}
     for each in experiments:
         grouped.setdefault((each.name.partition("/")[0], each.own), []).append(each)
-    said = list(warnings)
-
-    def note(line: str) -> None:
-        said.append(line)
-        warn(line)
-
-    chapters: list[Chapter] = []
-    for (recipe, _), group in grouped.items():
-        before = [each for chapter in chapters for each in chapter.experiments]
-        chapters.append(_chapter(recipe, group, before, folder, note))
-    compared = charts.compared(experiments)
-    differences = None
-    if compared:
-        differences = figures.drawn(
-            charts.differences(compared),
-            "differences",
-            "How far each measured number lies from the reported one, in percentage points",
-            "A dot for each experiment at its measured minus its reported accuracy: "
-            + "; ".join(_difference(each) for each in compared),
-            folder,
-        )
+    sections, not_run, shown = [], [], []
+    for (recipe, own), group in grouped.items():
+        section = Section(recipe=recipe, summary=group[0].summary)
+        rows, changed, rest = [], [], []
+        for each in group:
+            ran, altered = _with_pictures(each, shown, folder, note)
+            (rows if own or each.results else rest).extend(ran)
+            changed += altered
+            shown.append(each)
+        if rows or changed:
+            ladder = _ladder(recipe, group, folder)
+            sections.append(
+                replace(section, rows=tuple(rows), changed=tuple(changed), ladder=ladder)
+            )
+        if rest:
+            not_run.append(replace(section, rows=tuple(rest)))
+    catalogue = [each for each in experiments if not each.own]
     return Document(
-        chapters=tuple(chapters),
-        differences=differences,
-        short_cuts=tuple(cut for each in experiments for cut in short_cuts(each)),
+        lead=tables.lead(experiments),
+        sections=tuple(sections),
+        not_run=tuple(not_run),
+        missing=tuple(tables.names(group) for group in tables.not_run(catalogue)),
+        differences=_differences(charts.compared(experiments), folder),
         unfinished=tuple((each, run) for each in experiments for run in each.unfinished),
-        warnings=tuple(said),
+        runs=_runs(experiments),
+        warnings=tuple(lines),
     )
 
 
-def _difference(each: Experiment) -> str:
-    away = 100 * (each.mean(each.headline) - each.numbers[each.headline])
-    return f"{each.name} {away:+.2f}"
+def _with_pictures(
+    experiment: Experiment, shown: Sequence[Experiment], folder: Path, warn: Callable[[str], None]
+) -> tuple[list[Row], list[Row]]:
+    """Return the experiment's rows and those of its changed runs, with the pictures to show.
+
+    They are those of the first seed; where nothing ran in full, of each changed row's first seed.
+    An experiment whose pictures stand under another name, with the same numbers, shows none.
+    """
+    rows, changed = tables.rows(experiment), tables.changed_rows(experiment)
+    if not experiment.results:
+        return rows, [_pictured(row, row.results[0], folder, warn) for row in changed]
+    kept = next((result for result in experiment.results if result.path is not None), None)
+    again = any(
+        other.name in experiment.aliases and other.numbers == experiment.numbers for other in shown
+    )
+    if kept is not None and not again:
+        rows = [_pictured(row, kept, folder, warn) if kept in row.results else row for row in rows]
+    return rows, changed
 
 
-def _chapter(
-    recipe: str,
-    group: list[Experiment],
-    before: list[Experiment],
-    folder: Path,
-    warn: Callable[[str], None],
-) -> Chapter:
+def _pictured(row: Row, result: Result, folder: Path, warn: Callable[[str], None]) -> Row:
+    return replace(row, pictures=tuple(charts.of_run(row.experiment, result, folder, warn)))
+
+
+def _ladder(recipe: str, group: Sequence[Experiment], folder: Path) -> Picture | None:
     metric = charts.ladder_metric(group)
-    ladder = None
-    if metric is not None:
-        ladder = figures.drawn(
-            charts.ladder(recipe, group, metric),
-            f"{'own-' if group[0].own else ''}{figures.slug(recipe)}-ladder",
-            f"{recipe}, step by step: {name(metric)}, reported and measured",
-            "Bars, two for each step, reported and measured: "
-            + "; ".join(_step(each, metric) for each in charts.steps(group)),
-            folder,
-        )
-    return Chapter(
-        recipe=recipe,
-        summary=group[0].summary,
-        experiments=tuple(group),
-        blocks=tuple(block for each in group for block in blocks(each)),
-        ladder=ladder,
-        shown=tuple(
-            shown
-            for index, each in enumerate(group)
-            if not _is_shown(each, [*before, *group[:index]])
-            for shown in _shown(each, folder, warn)
-        ),
+    if metric is None:
+        return None
+    return charts.drawn(
+        charts.ladder(recipe, group, metric),
+        f"{'own-' if group[0].own else ''}{charts.slug(recipe)}-ladder",
+        f"{recipe}, step by step: {name(metric)}, reported and measured",
+        "Two bars for each step, reported and measured: "
+        + "; ".join(_step(each, metric) for each in charts.steps(group)),
+        folder,
     )
 
 
@@ -188,24 +186,27 @@ def _step(each: Experiment, metric: str) -> str:
     return f"{each.name} {reported}, {measured(each, metric)}"
 
 
-def _is_shown(each: Experiment, before: Sequence[Experiment]) -> bool:
-    """Whether its pictures stand under another name of it already, with the same numbers."""
-    return bool(each.results) and any(
-        other.name in each.aliases and other.numbers == each.numbers for other in before
+def _differences(compared: Sequence[Experiment], folder: Path) -> Picture | None:
+    if not compared:
+        return None
+    away = {
+        each.name: 100 * (each.mean(each.headline) - each.numbers[each.headline])
+        for each in compared
+    }
+    return charts.drawn(
+        charts.differences(compared),
+        "differences",
+        "How far each measured number lies from the reported one, in percentage points",
+        "A dot for each experiment at its measured minus its reported accuracy: "
+        + "; ".join(f"{name} {points:+.2f}" for name, points in away.items()),
+        folder,
     )
 
 
-def _shown(each: Experiment, folder: Path, warn: Callable[[str], None]) -> list[Shown]:
-    """The pictures of the first seed; where no run is whole, of each short cut's first seed."""
-    chosen: list[tuple[Result, ShortCut | None]] = []
-    if each.results:
-        with_figures = [result for result in each.results if result.path is not None]
-        chosen = [(result, None) for result in with_figures[:1]]
-    else:
-        chosen = [(cut.results[0], cut) for cut in short_cuts(each)]
-    found = []
-    for result, cut in chosen:
-        pictures = tuple(figures.of_run(each, result, folder, warn))
-        if pictures:
-            found.append(Shown(experiment=each, result=result, short_cut=cut, pictures=pictures))
-    return found
+def _runs(experiments: Sequence[Experiment]) -> tuple[Result, ...]:
+    found = {
+        str(result.path or (result.recipe, result.seed, result.command)): result
+        for each in experiments
+        for result in (*each.results, *each.changed)
+    }
+    return tuple(found.values())

@@ -6,59 +6,38 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fastcv import files
-from fastcv.experiment.comparison import Result
-from fastcv.report.document import READING, Chapter, Document
-from fastcv.report.figures import Picture
-from fastcv.report.tables import Block, ShortCut
-
-RESULT_COLUMNS = (
-    "experiment",
-    "metric",
-    "reported",
-    "measured",
-    "within tolerance",
-    "epochs",
-    "time",
-    "device",
-    "seeds",
-)
-RUN_COLUMNS = ("run", "seed", "command", "versions", "revision", "directory")
-SHORT_CUT_COLUMNS = ("experiment", "changed", "measured", "epochs", "time", "device", "seeds")
+from fastcv.report import tables
+from fastcv.report.charts import Picture
+from fastcv.report.document import READING, Document, Section
+from fastcv.report.tables import Row
 
 
 def write(document: Document, folder: Path) -> Path:
     """Write report.md and the pictures it shows, into `folder`/figures, and return its path."""
     parts = ["# fastcv report", document.lead, "## Results"]
-    parts.append(result_table(block for each in document.chapters for block in each.blocks))
+    if rows := [row for section in document.sections for row in section.rows]:
+        parts.append(result_table(rows))
+    if document.missing:
+        names = ", ".join(map(escaped, document.missing))
+        parts.append(f"Not run in full ({len(document.missing)}): {names}.")
     if document.differences:
         parts += ["## Measured minus reported", _picture(document.differences, folder)]
-    if document.short_cuts:
-        parts += [
-            "## Runs with changed settings",
-            "Compared with nothing: they are not the experiments whose names they bear.",
-            short_cut_table(document.short_cuts),
-        ]
+    if document.changed:
+        parts += ["## Runs with changed settings", tables.CHANGED_NOTE]
+        parts.append(changed_table(document.changed))
     if document.unfinished:
-        rows = (
-            (
-                code(each.name),
-                str(run.seed),
-                f"{run.epochs} of {run.planned}",
-                code(str(run.path)),
-            )
+        cells = (
+            (code(each.name), str(run.seed), f"{run.epochs} of {run.planned}", code(str(run.path)))
             for each, run in document.unfinished
         )
-        parts += [
-            "## Unfinished runs",
-            "Stopped, or still going on; they count in no table.",
-            table(("experiment", "seed", "epochs done", "directory"), rows),
-        ]
-    for chapter in document.chapters:
-        parts += _chapter(chapter, folder)
-    parts += ["## How to read this", *(f"**{word}**: {says}" for word, says in READING)]
+        parts += ["## Unfinished runs", tables.UNFINISHED_NOTE]
+        parts.append(table(tables.UNFINISHED_COLUMNS, cells))
+    for section in document.sections:
+        parts += _section(section, folder)
+    parts += ["## How to read this", *(f"**{word}**: {text}" for word, text in READING)]
     if document.runs:
-        rows = ([escaped(cell) for cell in run_row(run)] for run in document.runs)
-        parts += ["## The runs", table(RUN_COLUMNS, rows)]
+        cells = ([escaped(cell) for cell in tables.made_by(run)] for run in document.runs)
+        parts += ["## The runs", table(tables.MADE_BY_COLUMNS, cells)]
     if document.warnings:
         parts += ["## Left out", "\n".join(f"- {escaped(line)}" for line in document.warnings)]
     file = folder / "report.md"
@@ -66,71 +45,55 @@ def write(document: Document, folder: Path) -> Path:
     return file
 
 
-def result_table(blocks: Iterable[Block]) -> str:
-    """Set experiments as a table: a row a number, reported and measured."""
-    rows = []
-    for block in blocks:
-        for index, line in enumerate(block.lines):
-            run = block.epochs, block.time, escaped(block.device), block.seeds
-            rows.append(
-                (
-                    code(block.experiment.name) if index == 0 else "",
-                    line.metric,
-                    line.reported,
-                    line.measured,
-                    line.within,
-                    *(run if index == 0 else ("",) * len(run)),
-                )
-            )
-    return table(RESULT_COLUMNS, rows)
+def result_table(rows: Iterable[Row]) -> str:
+    """Set rows as a table: a line for each number, reported and measured."""
+    lines = []
+    for row in rows:
+        name, run = code(row.experiment.name), run_cells(row)
+        for line in row.lines:
+            lines.append((name, *line[:3], line.within, *run))
+            name, run = "", [""] * len(run)
+    return table(tables.RESULT_COLUMNS, lines)
 
 
-def run_row(result: Result) -> tuple[str, ...]:
-    """What made a result: run, seed, command, versions, revision of fastcv, directory."""
-    versions = (f"{name} {version}" for name, version in result.packages.items() if version)
-    return (
-        result.recipe,
-        str(result.seed),
-        result.command,
-        ", ".join(versions),
-        result.git_revision or "",
-        str(result.path or ""),
-    )
-
-
-def short_cut_table(short_cuts: Iterable[ShortCut]) -> str:
-    """Set runs with changed settings as a table: what was changed, and no reported number."""
+def changed_table(rows: Iterable[Row], *, revision: bool = False) -> str:
+    """Set rows of changed runs as a table, with the revision of fastcv where wanted."""
     return table(
-        SHORT_CUT_COLUMNS,
+        tables.CHANGED_COLUMNS + (("revision",) if revision else ()),
         (
             (
-                code(cut.experiment.name),
-                "<br>".join(code(line) for line in cut.changed),
-                cut.measured,
-                cut.epochs,
-                cut.time,
-                escaped(cut.device),
-                cut.seeds,
+                code(row.experiment.name),
+                "<br>".join(code(line) for line in row.changed),
+                row.measured,
+                *run_cells(row),
+                *([tables.revisions(row.results)] if revision else []),
             )
-            for cut in short_cuts
+            for row in rows
         ),
     )
 
 
-def _chapter(chapter: Chapter, folder: Path) -> list[str]:
-    if not chapter.ladder and not chapter.shown:
+def run_cells(row: Row) -> list[str]:
+    """Return the cells of `RUN_COLUMNS`."""
+    return [escaped(getattr(row, column)) for column in tables.RUN_COLUMNS]
+
+
+def _section(section: Section, folder: Path) -> list[str]:
+    if not section.ladder and not section.pictured:
         return []
-    parts = [f"## {escaped(chapter.recipe)}"]
-    if chapter.summary:
-        parts.append(escaped(chapter.summary))
-    if chapter.ladder:
-        parts.append(_picture(chapter.ladder, folder))
-    for shown in chapter.shown:
-        parts.append(f"### {code(shown.experiment.name)}")
-        if shown.short_cut:
-            changed = ", ".join(code(line) for line in shown.short_cut.changed)
-            parts.append(f"Changed: {changed}. Compared with nothing.")
-        parts += [_picture(picture, folder) for picture in shown.pictures]
+    parts = [f"## {escaped(section.recipe)}"]
+    if section.summary:
+        parts.append(escaped(section.summary))
+    if section.ladder:
+        parts.append(_picture(section.ladder, folder))
+    for row in section.pictured:
+        parts.append(f"### {code(row.experiment.name)}")
+        if row.changed:
+            changed = ", ".join(code(line) for line in row.changed)
+            parts.append(f"Changed, so compared with nothing: {changed}")
+        else:
+            parts.append(escaped(row.sentence))
+        parts += [_picture(picture, folder) for picture in row.pictures]
     return parts
 
 
@@ -151,8 +114,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Set a text on one line, so that Markdown and HTML take nothing in it for their own."""
-    # As entities, because a table reads a backslash before a bar otherwise than a paragraph.
+    """Set a text on one line, its Markdown and HTML escaped."""
+    # As entities: a table reads a backslash before a bar otherwise than a paragraph does.
     return " ".join(text.split()).translate(_ENTITIES)
 
 
@@ -166,4 +129,4 @@ def code(text: str) -> str:
 _ENTITIES = {ord("&"): "&amp;", ord("<"): "&lt;"} | {
     ord(each): f"&#{ord(each)};" for each in "|`\\[]*"
 }
-_ENDS_CODE = {*"<|`\\\n\r"}  # the first not in Markdown, but a README's marks are comments of HTML
+_ENDS_CODE = {*"<|`\\\n\r"}  # Markdown allows the first, but a README's marks are HTML comments

@@ -1,115 +1,143 @@
-"""The results table of a README, between two marks that only this module writes between."""
+"""The results tables of README.md and docs/results.md, between two marks in each file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fastcv import files
 from fastcv.experiment.comparison import Experiment
 from fastcv.experiment.words import measured, number, short
-from fastcv.report.markdown import code, escaped, short_cut_table, table
-from fastcv.report.tables import Block, blocks, short_cuts, shown_metrics
+from fastcv.report.markdown import changed_table, code, escaped, run_cells, table
+from fastcv.report.tables import (
+    RUN_COLUMNS,
+    Row,
+    changed_rows,
+    revisions,
+    rows,
+    shown_metrics,
+)
 
 BEGIN = "<!-- results: written by `fastcv report --readme` from recipes/results/*.json -->"
 END = "<!-- end of results -->"
-VERDICTS = {
-    "within": "within tolerance",
-    "above": "above tolerance",
-    "below": "below tolerance",
-}
-COLUMNS = ("experiment", "reported", "measured", "epochs", "time", "device", "seeds")
+COLUMNS = ("experiment", "reported", "measured", "within tolerance", *RUN_COLUMNS, "revision")
+MOST = 15  # rows in a README
+NOTHING = "No experiment was run in full yet."
 
 
 def results_table(experiments: Sequence[Experiment]) -> str:
-    """Set what was run: whole experiments first, then those with changed settings, folded away."""
-    rows, listed = [], set()
-    by_name = {experiment.name: experiment for experiment in experiments}
-    for experiment in experiments:
-        others = [by_name[alias] for alias in experiment.aliases]
-        # Two reports may give two numbers for what is one experiment: then each has its row.
-        names = [experiment.name] + [
-            other.name for other in others if other.numbers == experiment.numbers
-        ]
-        if listed.intersection(names) or not experiment.results:
-            continue
-        listed.add(experiment.name)
-        rows += [_row(names, block) for block in blocks(experiment)]
-    parts = [table(COLUMNS, rows)] if rows else ["No experiment was run yet."]
-    cuts = [cut for experiment in experiments for cut in short_cuts(experiment)]
-    if cuts:
+    """Set everything that was run as Markdown: whole experiments, then changed runs."""
+    found = [(group, row) for group in _run(experiments) for row in rows(group[0])]
+    parts = [_table(found) if found else NOTHING]
+    if changed := [row for each in experiments for row in changed_rows(each)]:
         parts.append(
-            f"<details>\n<summary>{len(cuts)} short cuts and other runs with changed settings, "
-            f"compared with nothing</summary>\n\n{short_cut_table(cuts)}\n\n</details>"
+            "Runs with changed settings, compared with nothing:\n\n"
+            + changed_table(changed, revision=True)
         )
     return "\n\n".join(parts)
 
 
-def _row(names: Sequence[str], block: Block) -> tuple[str, ...]:
+def short_table(experiments: Sequence[Experiment]) -> str:
+    """Set the catalogue's results as Markdown, two rows a recipe and at most `MOST` in all.
+
+    One row is the recipe itself or, where it was not run in full, the last of its variants that
+    was; the other is its one_cycle. The first kind goes before the second where not all fit. Of
+    several devices the one with the most seeds is shown.
+    """
+    ran = [group for group in _run(experiments) if not group[0].own]
+    recipes: dict[str, list[list[Experiment]]] = {}
+    for group in ran:
+        recipes.setdefault(group[0].name.partition("/")[0], []).append(group)
+    firsts, seconds = [], []
+    for recipe, groups in recipes.items():
+        theirs = [group for group in groups if not group[0].to_beat]
+        itself = [group for group in theirs if group[0].name == recipe]
+        firsts += (itself or theirs)[-1:]
+        seconds += [group for group in groups if group[0].to_beat][:1]
+    kept = sorted((firsts + seconds)[:MOST], key=ran.index)
+    found = [(group, max(rows(group[0]), key=lambda row: len(row.results))) for group in kept]
+    if not found:
+        return NOTHING
     return (
-        ", ".join(code(name) for name in names),
-        escaped(_reported(block.experiment)),
-        _measured(block.group),
-        block.epochs,
-        block.time,
-        escaped(block.device),
-        block.seeds,
+        f"{_table(found)}\n\n{len(ran)} experiments of the catalogue were run in full. This table "
+        "shows each recipe itself, or the last of its variants that was run, and its one_cycle."
+    )
+
+
+def _run(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
+    """Group the names of each experiment that was run; two reported numbers make two groups."""
+    by_name = {each.name: each for each in experiments}
+    groups, listed = [], set()
+    for each in experiments:
+        if not each.results or each.name in listed:
+            continue
+        others = [by_name[alias] for alias in each.aliases]
+        group = [each, *(other for other in others if other.numbers == each.numbers)]
+        listed.update(one.name for one in group)
+        groups.append(group)
+    return groups
+
+
+def _table(found: Iterable[tuple[Sequence[Experiment], Row]]) -> str:
+    return table(COLUMNS, (_cells(group, row) for group, row in found))
+
+
+def _cells(group: Sequence[Experiment], row: Row) -> tuple[str, ...]:
+    headline = row.group.headline
+    return (
+        ", ".join(code(each.name) for each in group),
+        escaped(_reported(row.experiment)),
+        ", ".join(
+            f"{measured(row.group, metric)} {short(metric)}"
+            for metric in shown_metrics(row.group)
+            if metric in (headline, "test_accuracy")
+        ),
+        row.lines[0].within,
+        *run_cells(row),
+        revisions(row.results),
     )
 
 
 def _reported(experiment: Experiment) -> str:
-    """Say "91.47 % best test (Report 003, table 1, model 5)", of a bar with the recipe's epochs."""
-    metric = experiment.headline
-    if experiment.reported is None:
+    """Write "91.47 % best test (Report 003, table 1)"; of a number to beat with its epochs."""
+    metric, reported = experiment.headline, experiment.reported
+    if reported is None:
         return "none"
     if metric not in experiment.numbers:
-        return f"no number (Report {experiment.reported.source})"
-    said = f"{number(metric, experiment.numbers[metric])} {short(metric)}"
-    said = f"{said} (Report {experiment.reported.source})"
-    if experiment.is_bar:
-        said = f"to beat: {said}"
-    return said if experiment.bar is None else f"{said}; its recipe: {experiment.bar.epochs} epochs"
+        return f"no number (Report {reported.source})"
+    stated = f"{number(metric, experiment.numbers[metric])} {short(metric)}"
+    stated = f"{stated} (Report {reported.source})"
+    if experiment.original is not None:
+        stated += f" in {experiment.original.epochs} epochs"
+    return f"to beat: {stated}" if experiment.to_beat else stated
 
 
-def _measured(experiment: Experiment) -> str:
-    """Say "91.64 % best test, beaten", the other test accuracy behind it where there is one."""
-    said = [
-        f"{measured(experiment, metric)} {short(metric)}"
-        for metric in shown_metrics(experiment)
-        if metric in (experiment.headline, "test_accuracy")
-    ]
-    verdict = experiment.verdict(experiment.headline) if experiment.headline else ""
-    return ", ".join(said) + (f" ({VERDICTS.get(verdict, verdict)})" if verdict else "")
-
-
-def write(readme: Path, experiments: Sequence[Experiment]) -> bool:
-    """Write the table between the marks of a README; say whether that changed it.
+def write(file: Path, text: str) -> bool:
+    """Write a text between the marks of a file; return whether that changed it.
 
     Raises:
         ValueError: there is no such file, or the marks are not in it, once each and in order.
     """
-    if not readme.is_file():
-        raise ValueError(
-            f"a results table needs a README to stand in, {str(readme)!r} is not there"
-        )
-    text = readme.read_text(encoding="utf-8")
-    before, after = _around(text, readme)
-    written = f"{before}{BEGIN}\n\n{results_table(experiments)}\n\n{END}{after}"
-    if written == text:
+    if not file.is_file():
+        raise ValueError(f"the results table needs a file to stand in, {str(file)!r} is not there")
+    old = file.read_text(encoding="utf-8")
+    before, after = _around(old, file)
+    new = f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+    if new == old:
         return False
-    files.write_text(readme, written)
+    files.write_text(file, new)
     return True
 
 
 def between(text: str) -> str:
-    """The table that stands between the marks of a README's text."""
+    """Return what stands between the marks of a file's text."""
     before, after = _around(text, Path("README.md"))
     return text[len(before) + len(BEGIN) : len(text) - len(after) - len(END)].strip()
 
 
-def _around(text: str, readme: Path) -> tuple[str, str]:
+def _around(text: str, file: Path) -> tuple[str, str]:
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ValueError(
-            f"{str(readme)!r} must hold the line {BEGIN!r} and, behind it, the line {END!r}, "
-            "once each: put them where the table is to stand"
+            f"{str(file)!r} must hold the line {BEGIN!r} and, below it, the line {END!r}, "
+            "once each: put them where the table should stand"
         )
     before, _, rest = text.partition(BEGIN)
     return before, rest.partition(END)[2]

@@ -1,13 +1,14 @@
-"""The rows of the report's tables, in words: every form of the report sets the same ones."""
+"""The rows of the report's tables in words, the same in every form of the report."""
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from fastcv.experiment.comparison import HEADLINES, MEASURED_FIRST, SKIPPED, Experiment, Result
+from fastcv.experiment.comparison import SKIPPED, Experiment, Result
 from fastcv.experiment.words import (
     NOT_RUN,
-    WITHIN,
     duration,
     epochs_in_words,
     measured,
@@ -16,175 +17,206 @@ from fastcv.experiment.words import (
     seeds,
     short,
 )
+from fastcv.recipe.checks import VERDICTS
 from fastcv.recipe.diff import describe
+from fastcv.recipe.metrics import HEADLINES, MEASURES, TTA_ACCURACY
+from fastcv.report.charts import Picture
 from fastcv.terminal import aligned
 
+RUN_COLUMNS = ("epochs", "time", "device", "seeds")  # attributes of a `Row`
+RESULT_COLUMNS = (
+    *("experiment", "metric", "reported", "measured", "within tolerance"),
+    *RUN_COLUMNS,
+)
+CHANGED_COLUMNS = ("experiment", "changed", "measured", *RUN_COLUMNS)
+UNFINISHED_COLUMNS = ("experiment", "seed", "epochs done", "directory")
+MADE_BY_COLUMNS = ("run", "seed", "command", "versions", "revision", "directory")
+CHANGED_NOTE = "These runs changed settings of their experiments and are compared with nothing."
+UNFINISHED_NOTE = "These runs were stopped or are still going on. They count in no table."
 
-@dataclass(frozen=True, kw_only=True)
-class Line:
+
+class Line(NamedTuple):
     """One number of an experiment: reported, measured, and how they compare."""
 
     metric: str
     reported: str
     measured: str
-    within: str
+    verdict: str
+
+    @property
+    def within(self) -> str:
+        """The verdict in words, for the column "within tolerance"."""
+        return VERDICTS.get(self.verdict, self.verdict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
-    """An experiment on one device: a line a number, the headline first.
+class Row:
+    """An experiment's runs on one device, in words.
 
-    `group` is the experiment with the results of that device alone.
+    Args:
+        experiment: with all its results.
+        results: the runs of this row; empty where the experiment was not run.
+        changed: the settings that all of them changed, a line each; such a row is not compared.
+        pictures: figures of its first run.
     """
 
     experiment: Experiment
-    group: Experiment
-    lines: tuple[Line, ...]
-    epochs: str
-    time: str
-    device: str
-    seeds: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShortCut:
-    """Runs that changed the same settings of an experiment, on one device; never compared."""
-
-    experiment: Experiment
-    changed: tuple[str, ...]
-    measured: str
-    epochs: str
-    time: str
-    device: str
-    seeds: str
     results: tuple[Result, ...]
+    changed: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
 
+    @property
+    def group(self) -> Experiment:
+        """The experiment with this row's results alone."""
+        reported = None if self.changed else self.experiment.reported
+        return replace(self.experiment, results=self.results, reported=reported)
 
-def blocks(experiment: Experiment) -> list[Block]:
-    """Give the experiment's rows, once for each device that ran it."""
-    return [
-        Block(
-            experiment=experiment,
-            group=group,
-            lines=tuple(_lines(group)),
-            epochs=epochs(group),
-            time=times(group.results),
-            device=devices(group.results),
-            seeds=seeds(group.results),
+    @property
+    def lines(self) -> list[Line]:
+        """A line for each number, the headline first."""
+        group = self.group
+        if not (metrics := shown_metrics(group)):
+            run = "not measured" if self.results else NOT_RUN
+            return [Line("", "no number" if group.reported else "none", run, "")]
+        return [_line(group, metric) for metric in metrics]
+
+    @property
+    def measured(self) -> str:
+        """All measured numbers in one line: "94.23 % test with TTA; 93.37 % test"."""
+        group = self.group
+        return "; ".join(
+            f"{measured(group, metric)} {short(metric)}"
+            for metric in shown_metrics(group)
+            if group.values(metric)
         )
-        for group in experiment.by_device()
-    ]
+
+    @property
+    def epochs(self) -> str:
+        """Epochs run, "7 of 15" where another number was planned, or "15 planned"."""
+        planned = self.experiment.epochs
+        if not self.results:
+            return f"{planned} planned" if planned else ""
+        counts = sorted({result.epochs for result in self.results})
+        ran = "-".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+        return ran if self.changed or ran == str(planned) else f"{ran} of {planned}"
+
+    @property
+    def time(self) -> str:
+        """Time of one run, the mean; the warm-up apart where it took a second or more."""
+        if not self.results:
+            return ""
+        seconds = sum(result.seconds for result in self.results) / len(self.results)
+        warm = sum(result.warmup_seconds or 0 for result in self.results) / len(self.results)
+        return duration(seconds) + (f" + {duration(warm)} warm-up" if warm >= 1 else "")
+
+    @property
+    def device(self) -> str:
+        """The device without trademark signs, and the precision."""
+        if not self.results:
+            return ""
+        first = self.results[0]
+        plain = re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b", "", first.device_name)
+        return f"{' '.join(plain.split())}, {first.precision}"
+
+    @property
+    def seeds(self) -> str:
+        """The seeds, or their number."""
+        return seeds(self.results)
+
+    @property
+    def sentence(self) -> str:
+        """The headline in one sentence: what was measured, reported, and at what cost."""
+        line = self.lines[0]
+        parts = [f"{line.measured} {line.metric}".strip()]
+        if line.reported.startswith("to beat"):
+            parts.append(f"{line.reported} ({line.within})" if line.within else line.reported)
+        elif line.reported != "none":
+            within = f" (within tolerance: {line.within})" if line.within else ""
+            parts.append(f"reported: {line.reported}{within}")
+        parts.append(f"{epochs_in_words(self.epochs)} in {self.time} on {self.device}")
+        return "; ".join(parts)
 
 
-def short_cuts(experiment: Experiment) -> list[ShortCut]:
-    """Give the runs that changed something of the experiment, those of the same change together."""
+def rows(experiment: Experiment) -> list[Row]:
+    """Return the experiment's rows, one for each device and precision that ran it."""
+    return [Row(experiment=experiment, results=group.results) for group in experiment.by_device()]
+
+
+def changed_rows(experiment: Experiment) -> list[Row]:
+    """Return the rows of changed runs, one for each set of changes on a device."""
     groups: dict[str, list[Result]] = {}
-    for result in experiment.altered:
+    for result in experiment.changed:
         key = repr((sorted(result.changed.items()), result.device_name, result.precision))
         groups.setdefault(key, []).append(result)
-    found = []
-    for group in groups.values():
-        ran = replace(experiment, results=tuple(group), reported=None)
-        metrics = [metric for metric in shown_metrics(ran) if ran.values(metric)]
-        found.append(
-            ShortCut(
-                experiment=experiment,
-                changed=tuple(_change(key, *pair) for key, pair in group[0].changed.items()),
-                measured="; ".join(f"{measured(ran, name)} {short(name)}" for name in metrics),
-                epochs=_span(result.epochs for result in group),
-                time=times(group),
-                device=devices(group),
-                seeds=seeds(group),
-                results=ran.results,
-            )
+    return [
+        Row(
+            experiment=experiment,
+            results=tuple(group),
+            changed=tuple(_change(key, *pair) for key, pair in group[0].changed.items()),
         )
-    return found
+        for group in groups.values()
+    ]
 
 
 def _change(key: str, ours: object, theirs: object) -> str:
     return f"{key}: {theirs}" if key == SKIPPED else describe(key, ours, theirs)
 
 
-def _lines(experiment: Experiment) -> Iterable[Line]:
-    metrics = shown_metrics(experiment)
-    if not metrics:
-        run = "not measured" if experiment.results else NOT_RUN
-        yield Line(metric="", reported=_no_number(experiment), measured=run, within="")
-    for metric in metrics:
-        reported = "none"
-        if metric in experiment.numbers:
-            reported = number(metric, experiment.numbers[metric])
-            if experiment.is_bar and metric != "parameters":
-                reported = f"to beat: {reported}"
-        verdict = experiment.verdict(metric)
-        yield Line(
-            metric=name(metric),
-            reported=reported,
-            measured=measured(experiment, metric),
-            within="" if verdict in (NOT_RUN, "not measured") else WITHIN.get(verdict, verdict),
-        )
-
-
-def _no_number(experiment: Experiment) -> str:
-    return "no number" if experiment.reported else "none"
+def _line(group: Experiment, metric: str) -> Line:
+    reported = "none"
+    if metric in group.numbers:
+        reported = number(metric, group.numbers[metric])
+        if group.to_beat and metric != "parameters":
+            reported = f"to beat: {reported}"
+    verdict = group.verdict(metric)
+    verdict = "" if verdict in (NOT_RUN, "not measured") else verdict
+    return Line(name(metric), reported, measured(group, metric), verdict)
 
 
 def shown_metrics(experiment: Experiment) -> list[str]:
-    """Say which numbers stand in a table: all reported ones, else those that matter.
+    """List the numbers to show: all reported ones or the headline, then the recipe's own.
 
-    A bar's losses and training accuracies are another way's, and not shown beside it. The count
-    of parameters is left out of what was not run.
+    Where a number is to be beaten, the headline and the parameters alone are comparable. Parameters
+    are left out of what was not run.
     """
-    reported = list(experiment.numbers)
+    reported, headline = list(experiment.numbers), experiment.headline
     if not experiment.results and len(reported) > 1:
-        reported = [each for each in reported if each != "parameters"]
-    if experiment.is_bar:
-        reported = [each for each in reported if each in (experiment.headline, "parameters")]
-    if reported or experiment.headline is None:
-        return reported
-    plain = next((each for each in HEADLINES if experiment.values(each)), None)
-    both = experiment.headline == MEASURED_FIRST and plain
-    return [experiment.headline, plain] if both else [experiment.headline]
+        reported = [metric for metric in reported if metric != "parameters"]
+    if experiment.to_beat:
+        reported = [metric for metric in reported if metric in (headline, "parameters")]
+    if not reported and headline is not None:
+        plain = next((metric for metric in HEADLINES if experiment.values(metric)), None)
+        reported = [headline, plain] if headline == TTA_ACCURACY and plain else [headline]
+    own = (metric for result in experiment.results for metric in result.measured)
+    return reported + [metric for metric in dict.fromkeys(own) if metric not in MEASURES]
 
 
-def epochs(experiment: Experiment) -> str:
-    """Say how many epochs were run, and of how many planned where that is another number."""
-    if not experiment.results:
-        return f"{experiment.epochs} planned" if experiment.epochs else ""
-    ran = _span(result.epochs for result in experiment.results)
-    return ran if ran == str(experiment.epochs) else f"{ran} of {experiment.epochs}"
+def revisions(results: Iterable[Result]) -> str:
+    """Name the revisions of fastcv that made results: "0123abc", "no revision"."""
+    found = (result.git_revision for result in results)
+    return ", ".join(dict.fromkeys(_revision(each) if each else "no revision" for each in found))
 
 
-def _span(values: Iterable[int]) -> str:
-    found = sorted(set(values))
-    return str(found[0]) if len(found) == 1 else f"{found[0]}-{found[-1]}"
+def _revision(revision: str) -> str:
+    commit, _, changed = revision.partition("-")
+    return commit[:7] + (" with local changes" if changed else "")
 
 
-def times(results: Sequence[Result]) -> str:
-    """Say how long one run took, the mean over them; the warm-up apart where it took a second."""
-    if not results:
-        return ""
-    seconds = sum(result.seconds for result in results) / len(results)
-    warm = sum(result.warmup_seconds or 0 for result in results) / len(results)
-    return duration(seconds) + (f" + {duration(warm)} warm-up" if warm >= 1 else "")
-
-
-def devices(results: Sequence[Result]) -> str:
-    """Name the device, without its maker's marks, and its precision."""
-    said = (f"{_plain(result.device_name)}, {result.precision}" for result in results)
-    return "; ".join(dict.fromkeys(said))
-
-
-def _plain(device: str) -> str:
-    return " ".join(re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b", "", device).split())
-
-
-def _seeded(listed: str) -> str:
-    return listed if listed.endswith("seeds") else f"seed {listed}"
+def made_by(result: Result) -> tuple[str, ...]:
+    """Return what made a result, a cell for each of `MADE_BY_COLUMNS`."""
+    versions = (f"{name} {version}" for name, version in result.packages.items() if version)
+    return (
+        result.recipe,
+        str(result.seed),
+        result.command,
+        ", ".join(versions),
+        result.git_revision or "no revision",
+        str(result.path or ""),
+    )
 
 
 def distinct(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
-    """Put those together that are one experiment under two names, in order."""
+    """Group the names of one experiment, in order."""
     groups: dict[tuple[bool, frozenset[str]], list[Experiment]] = {}
     for each in experiments:
         groups.setdefault((each.own, frozenset((each.name, *each.aliases))), []).append(each)
@@ -192,60 +224,53 @@ def distinct(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
 
 
 def not_run(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
-    """Keep of the `distinct` experiments those without a finished run."""
+    """Return the groups of `distinct` without a finished run of exactly that experiment."""
     return [group for group in distinct(experiments) if not any(each.results for each in group)]
 
 
 def lead(experiments: Sequence[Experiment]) -> str:
-    """Say how many experiments there are, and how many of them were run; two names are one."""
-    groups = distinct(experiments)
-    missing = not_run(experiments)
-    cut = sum(any(each.altered for each in group) for group in missing)
-    changed = f", {cut} of these only with changed settings" if cut else ""
+    """Count the experiments and how many of them were run; two names of one count once."""
+    groups, missing = distinct(experiments), not_run(experiments)
+    changed = sum(any(each.changed for each in group) for group in missing)
+    only = f", {changed} of these only with changed settings" if changed else ""
     run = len(groups) - len(missing)
-    return f"{len(groups)} experiments: {run} run, {len(missing)} not run{changed}."
+    return f"{len(groups)} experiments: {run} run, {len(missing)} not run{only}."
+
+
+def own_first(experiments: Sequence[Experiment]) -> list[Experiment]:
+    """Put the user's experiments before the catalogue's."""
+    return sorted(experiments, key=lambda each: not each.own)
 
 
 def as_text(experiments: Sequence[Experiment]) -> str:
-    """Set the results as a table of plain text; what was not run is listed below it."""
-    rows = [("experiment", "", "reported", "measured", "within tolerance", "epochs", "time")]
-    for experiment in experiments:
-        if not experiment.results:
-            continue
-        for block in blocks(experiment):
-            for index, line in enumerate(block.lines):
-                first = index == 0
-                rows.append(
-                    (
-                        experiment.name if first else "",
-                        line.metric,
-                        line.reported,
-                        line.measured,
-                        line.within,
-                        block.epochs if first else "",
-                        f"{block.time} on {block.device}, {_seeded(block.seeds)}" if first else "",
-                    )
-                )
-    parts = ["\n".join(aligned(rows)) if len(rows) > 1 else "no experiment was run in full"]
-    cuts = [cut for experiment in experiments for cut in short_cuts(experiment)]
-    if cuts:
-        parts.append(
-            "changed, so not compared:\n"
-            + "\n".join(
-                f"  {cut.experiment.name}: {cut.measured}; {epochs_in_words(cut.epochs)}; "
-                f"{cut.time}; {', '.join(cut.changed)}"
-                for cut in cuts
-            )
+    """Set the results as a table of plain text; below it what was changed, stopped, or not run."""
+    experiments = own_first(experiments)
+    table = [("experiment", "", "reported", "measured", "within tolerance", "epochs", "time")]
+    for row in (row for each in experiments if each.results for row in rows(each)):
+        listed = row.seeds if row.seeds.endswith("seeds") else f"seed {row.seeds}"
+        first = row.experiment.name, row.epochs, f"{row.time} on {row.device}, {listed}"
+        for line in row.lines:
+            experiment, epochs, time = first
+            table.append((experiment, *line[:3], line.within, epochs, time))
+            first = "", "", ""
+    parts = ["\n".join(aligned(table)) if len(table) > 1 else "no experiment was run in full"]
+    if changed := [row for each in experiments for row in changed_rows(each)]:
+        lines = (
+            f"  {row.experiment.name}: {row.measured}; {epochs_in_words(row.epochs)}; "
+            f"{row.time}; {', '.join(row.changed)}"
+            for row in changed
         )
-    unfinished = [run for experiment in experiments for run in experiment.unfinished]
-    if unfinished:
-        parts.append(
-            "unfinished, left out:\n"
-            + "\n".join(f"  {run.path}: {run.epochs} of {run.planned} epochs" for run in unfinished)
-        )
-    missing = not_run(experiments)
-    if missing:
-        names = "\n".join(f"  {', '.join(each.name for each in group)}" for group in missing)
-        parts.append(f"not run ({len(missing)}):\n{names}")
-    parts.append(lead(experiments))
-    return "\n\n".join(parts)
+        parts.append("\n".join(["changed settings, so not compared:", *lines]))
+    if unfinished := [run for each in experiments for run in each.unfinished]:
+        lines = (f"  {run.path}: {run.epochs} of {run.planned} epochs" for run in unfinished)
+        parts.append("\n".join(["unfinished, so not counted:", *lines]))
+    if missing := not_run(experiments):
+        line = f"not run ({len(missing)}): {', '.join(map(names, missing))}"
+        parts.append(textwrap.fill(line, 100, subsequent_indent="  ", break_on_hyphens=False))
+    return "\n\n".join([*parts, lead(experiments)])
+
+
+def names(group: Sequence[Experiment]) -> str:
+    """Name an experiment with its other names: "a (also a/b)"."""
+    first, *others = (each.name for each in group)
+    return f"{first} (also {', '.join(others)})" if others else first

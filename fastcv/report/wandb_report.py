@@ -1,7 +1,7 @@
 """The report as a W&B Report: its tables, and charts that W&B draws from the runs themselves.
 
-`specification` makes it without asking anybody; `write` puts it into a file, and publishes it
-where an account is configured. It needs the extra "wandb-report", the package wandb-workspaces.
+`specification` makes it offline; `write` saves it to a file, and publishes it where an account is
+configured. It needs the extra "wandb-report", the package wandb-workspaces.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from fastcv import files, tracking
 from fastcv.experiment import directory
 from fastcv.experiment.comparison import Experiment, Result
 from fastcv.experiment.words import name
+from fastcv.report.charts import SHOWN
 from fastcv.report.document import READING
-from fastcv.report.figures import SHOWN
-from fastcv.report.markdown import result_table, short_cut_table
-from fastcv.report.tables import blocks, short_cuts
+from fastcv.report.markdown import changed_table, result_table
+from fastcv.report.tables import changed_rows, own_first, rows
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import BarPlot, LinePlot, MediaBrowser, PanelGrid, Report
 
-TITLE = "fastcv report"  # it becomes part of the report's address
+TITLE = "fastcv report"  # becomes part of the report's address
 FILE = "report_wandb.json"
 
 # Title, axis and metrics of each line plot, by the names that `fastcv.tracking` logs.
@@ -33,29 +33,24 @@ LINES = (
     ("accuracy", "epoch", ("train/accuracy", "valid/accuracy")),
     ("learning rate", "step", ("step/lr",)),
 )
-FIGURES = tuple(f"figures/{stem}" for stem in SHOWN if stem != "curves")  # these W&B draws itself
-MOST_LINES = 100  # runs in one plot; left alone W&B draws ten
+FIGURES = tuple(f"figures/{stem}" for stem in SHOWN if stem != "curves")  # W&B draws these itself
+MOST_LINES = 100  # runs in one plot; the default is ten
 
-DESCRIPTION = (
-    "Image-classification experiments: what their reports claim, beside what was measured."
-)
+DESCRIPTION = "Image-classification experiments: what their reports claim beside what was measured."
 CHARTS = (
-    "The tables are as they were when this was written. The charts are drawn from the runs in "
-    "this project: a run that was logged offline is there after wandb sync."
+    "The tables show the state when this report was written. The charts are drawn from the runs in "
+    "this project; a run that was logged offline appears after wandb sync."
 )
 
 
 def write(experiments: Sequence[Experiment], folder: Path, say: Callable[[str], None]) -> None:
-    """Write report_wandb.json, and publish the report where there is an account.
+    """Write report_wandb.json into a folder, and publish the report where there is an account.
 
-    Args:
-        experiments: as `gather` gives them.
-        folder: for the file; it exists.
-        say: takes the file, and then the report's address or why it has none.
+    `say` takes the file, and then the report's address or why it has none.
 
     Raises:
-        ValueError: the extra is not installed, or the server did not take the report; the file is
-            written before the server is asked.
+        ValueError: the extra is not installed, or the server refused the report after the file was
+            written.
     """
     report = specification(experiments)
     file = folder / FILE
@@ -81,8 +76,8 @@ def write(experiments: Sequence[Experiment], folder: Path, say: Callable[[str], 
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Give what W&B's server is sent of a report, but for whose it is and its random name."""
-    model = report._to_model()  # what its own `save` calls; there is no public way
+    """Return what W&B's server receives of a report, except its owner and its random name."""
+    model = report._to_model()  # as its own `save` does; there is no public way
     return {
         "displayName": model.display_name,
         "description": model.description,
@@ -91,16 +86,16 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 def specification(experiments: Sequence[Experiment]) -> Report:
-    """Make the report: a section for each recipe with its variants.
+    """Make the report: a section for each recipe with its variants, the user's own first.
 
-    It belongs to nobody yet, and its run sets name no project: they are of the report's own.
+    It has no owner yet, and its run sets name no project: they belong to the report's own.
 
     Raises:
         ValueError: the extra is not installed.
     """
     wr = workspaces()
     recipes: dict[tuple[str, bool], list[Experiment]] = {}
-    for each in experiments:
+    for each in own_first(experiments):
         recipes.setdefault((each.name.partition("/")[0], each.own), []).append(each)
     parts = [wr.P(CHARTS), wr.TableOfContents()]
     for (recipe, _), variants in recipes.items():
@@ -117,7 +112,7 @@ def specification(experiments: Sequence[Experiment]) -> Report:
         parts += [wr.H2("Not run"), wr.UnorderedList(items=missing)]
     reading = "\n\n".join(f"**{word}**: {says}" for word, says in READING)
     parts += [wr.H2("How to read this"), wr.MarkdownBlock(reading)]
-    # An entity that is given is not asked for; the real one is filled in when it is saved.
+    # With an entity the server is not asked for one; `write` fills in the real one.
     return wr.Report(
         entity="",
         project="",
@@ -145,26 +140,26 @@ def workspaces() -> ModuleType:
 
 
 def _section(wr: ModuleType, recipe: str, variants: list[Experiment]) -> list[Any]:
-    """A recipe with its variants: what it is, the numbers, the charts of its runs."""
+    """Make the section of a recipe: its summary, its numbers, the charts of its runs."""
     parts = [wr.H2(recipe)]
     if variants[0].summary:
         parts.append(wr.P(variants[0].summary))
-    parts.append(wr.MarkdownBlock(result_table(row for each in variants for row in blocks(each))))
+    parts.append(wr.MarkdownBlock(result_table(row for each in variants for row in rows(each))))
     ids = _ids(result for each in variants for result in each.results)
     if ids:
         charts = [*_bars(wr, variants), *_lines(wr, len(ids)), *_media(wr)]
         parts.append(_grid(wr, recipe, ids, charts))
-    cuts = [cut for each in variants for cut in short_cuts(each)]
-    if cuts:
-        parts += [wr.H3("Runs with changed settings"), wr.MarkdownBlock(short_cut_table(cuts))]
-        ids = _ids(result for cut in cuts for result in cut.results)
+    changed = [row for each in variants for row in changed_rows(each)]
+    if changed:
+        parts += [wr.H3("Runs with changed settings"), wr.MarkdownBlock(changed_table(changed))]
+        ids = _ids(result for row in changed for result in row.results)
         if ids:
             parts.append(_grid(wr, f"{recipe}, changed", ids, _lines(wr, len(ids))))
     return parts
 
 
 def _ids(results: Iterable[Result]) -> list[str]:
-    """W&B's ids of the runs that were logged; a committed summary's run is not known."""
+    """Return W&B's ids of the logged runs; a saved summary's is not known."""
     found = [
         directory.Run(result.path).environment.get("wandb_id")
         for result in results
@@ -174,7 +169,7 @@ def _ids(results: Iterable[Result]) -> list[str]:
 
 
 def _grid(wr: ModuleType, title: str, ids: list[str], panels: list[Any]) -> PanelGrid:
-    # By id, because a run with changed settings bears the same name.
+    # By id, because a run with changed settings has the same name.
     runset = wr.Runset(name=title, filters=f"Metric('ID') in {ids!r}")
     return wr.PanelGrid(runsets=[runset], panels=panels)
 
@@ -204,7 +199,7 @@ def _bars(wr: ModuleType, experiments: Iterable[Experiment]) -> list[BarPlot]:
 
 
 def _keys(experiment: Experiment) -> list[str]:
-    """Name the headline's reported and measured number as a run's summary in W&B does."""
+    """Name the headline's reported and measured number as in a run's W&B summary."""
     metric = experiment.headline
     if metric not in experiment.numbers:
         return [metric]

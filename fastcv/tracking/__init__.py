@@ -1,16 +1,15 @@
-"""Weights & Biases: what a run tells it, and the one place that imports it.
+"""Weights & Biases: what a run sends, and the one place that imports wandb.
 
-`start` gives a `Tracker`, which takes plain numbers, images and files and never gives anything
-back but its id. Whatever W&B does (not installed, no key, no network, a server that refuses or
-does not answer, a full disk, a crashed service), training goes on: the first failure is said
-once on stderr and the tracker is silent from then on. wandb is imported by `start`, not with
-this module.
+`start` returns a `Tracker`, which takes plain numbers, images and files, and returns nothing but
+its id. Whatever goes wrong in W&B (not installed, no key, no network, a server that refuses or
+does not answer, a full disk, a crashed service), training continues: the first failure is printed
+once on stderr, and the tracker is silent from then on. `start` imports wandb, not this module.
 
-What is sent: the flat recipe, metrics by epoch and by step, figures, a table of predictions, the
-model files, and the load of processor, memory and GPU. What is switched off, because nobody who
-types `--wandb online` expects it: the source code and its git state, the list of installed
-packages, the command line, program path and hardware description, the console's text, and
-W&B's own error reports. All files lie in the run directory under `wandb/`.
+It sends the flat recipe, metrics by epoch and by step, figures, a table of predictions, the model
+files, and the load of processor, memory and GPU. It switches off what nobody expects of
+`--wandb online`: source code and git state, the list of installed packages, the command line,
+program path and hardware description, the console's text, and W&B's own error reports. All files
+are in the run directory under `wandb/`.
 """
 
 from fastcv.tracking.publishing import NoAccount, publish

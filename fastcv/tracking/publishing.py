@@ -1,4 +1,4 @@
-"""Storing something on W&B's server, apart from any run."""
+"""Store something on W&B's server, apart from any run."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from fastcv.tracking.service import (
 
 
 class NoAccount(Exception):
-    """Nobody was asked, because W&B is switched off or has no API key; says which."""
+    """W&B is switched off or has no API key, and no server was asked; the message says which."""
 
 
 def publish(save: Callable[[str, str], str]) -> str:
-    """Let `save(entity, project)` store something on W&B's server, and return what it returns.
+    """Call `save(entity, project)` with W&B set up, and return what it returns.
 
-    Entity and project are those that runs go to. Nothing is left behind: no file, no process.
+    Entity and project are those of runs. No file and no process is left behind.
 
     Raises:
-        NoAccount: W&B is switched off, kept offline, or no API key is configured.
-        ValueError: the server cannot be reached, refuses, or does not answer.
+        NoAccount: W&B is switched off or offline, or no API key is configured.
+        ValueError: the server cannot be reached, refuses, or does not answer in time.
     """
     if switched_off():
         raise NoAccount("W&B is switched off")
@@ -44,25 +44,25 @@ def publish(save: Callable[[str, str], str]) -> str:
     def ask() -> None:
         entity = session.entity or wandb.Api().default_entity
         if not entity:
-            raise ValueError("WANDB_ENTITY must say whose it is, the API key does not")
+            raise ValueError("WANDB_ENTITY must name an entity, the API key has no default one")
         returned.append(save(entity, session.project or PROJECT))
 
     with tempfile.TemporaryDirectory() as folder, environment(Path(folder)):
         try:
             try:
                 session = process.session()
-            except Exception as error:  # whatever it is, it came before anybody was asked
-                said = " ".join(str(error).split())
-                raise ValueError(f"W&B's settings must let it start, it says: {said}") from error
+            except Exception as error:  # of any kind; no server was asked yet
+                message = " ".join(str(error).split())
+                raise ValueError(f"W&B's settings must let it start, got: {message}") from error
             if login(session) is None:
                 raise NoAccount("no API key is configured (`wandb login`)")
             if session_mode(session) != "online":
                 raise NoAccount(f"W&B is kept {session.mode}")
             try:
                 within(service.PUBLISH_TIMEOUT, ask, give_up=process.kill)
-            except (Exception, SystemExit) as error:  # wandb raises what it likes
+            except (Exception, SystemExit) as error:  # wandb's errors have no common class
                 raise ValueError(
-                    f"W&B's server must take what is published, {session.base_url} did not: "
+                    f"W&B's server must accept the upload, {session.base_url} did not: "
                     f"{reason(error)}"
                 ) from error
         finally:

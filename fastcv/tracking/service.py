@@ -1,4 +1,10 @@
-"""wandb's own process: begun quietly, given a time to answer, and ended."""
+"""wandb's service process: started quietly, limited in time, and ended.
+
+wandb waits without limit for its service, in every call and again when Python exits. A silent
+server must not stop a training, so `within` limits each call, and `Service.kill` ends a service
+that hangs. Only the process itself is private to wandb, and only `_child` reaches for it; all else
+here is what `wandb.setup` and `wandb.teardown` offer.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +24,14 @@ Mode = Literal["auto", "online", "offline", "off"]
 
 MODES = get_args(Mode)
 PROJECT = "fastcv"  # where neither WANDB_PROJECT nor W&B's settings name one
-INIT_TIMEOUT = 20.0  # seconds until a server that does not answer is given up at the start
-FINISH_TIMEOUT = 180.0  # seconds for what is still to be uploaded at the end
-TEARDOWN_TIMEOUT = 5.0  # seconds for wandb's service to stop
-PUBLISH_TIMEOUT = 120.0  # seconds for all that `publish` asks of the server
-GRACE = 60.0  # seconds beyond these, or for anything else, until wandb itself counts as hung
+# seconds
+INIT_TIMEOUT = 20.0  # for the server's first answer
+FINISH_TIMEOUT = 180.0  # for the last uploads
+TEARDOWN_TIMEOUT = 5.0  # for the service to stop
+PUBLISH_TIMEOUT = 120.0  # for all requests of `publish`
+GRACE = 60.0  # beyond these limits, and for any other call, until wandb counts as hung
 
-# Names starting with x_ are wandb's to change: `settings` drops those that it no longer has.
+# wandb may rename settings that start with x_: `settings` drops those it no longer knows.
 QUIET = {
     "silent": True,
     "console": "off",
@@ -39,58 +46,64 @@ QUIET = {
 
 
 class Service:
-    """wandb's own process, and its session in this one."""
+    """wandb's service process, and this process's session with it."""
 
     def __init__(self) -> None:
-        self.ours = False  # else it is not ours to end
+        self.ours = False  # whether it is ours to end
+        self._session: Any = None
         self._process: Popen[bytes] | None = None
 
     def claim(self) -> None:
-        """Take it for ours, unless somebody else's session in this process is there already."""
+        """Take the service for ours, unless another session in this process has started it."""
         self.ours = "WANDB_SERVICE" not in os.environ
 
     def session(self) -> wandb.Settings:
-        """Begin a session, quietly; somebody else's stays as it is, and alive when we end."""
+        """Start a session and return its settings; one that is not ours is used as it is."""
         import wandb
 
-        if not self.ours:
-            return wandb.setup().settings
-        session = wandb.setup(settings())
-        self._process = _child(session)
-        return session.settings
+        self._session = wandb.setup(settings() if self.ours else None)
+        self._process = _child(self._session) if self.ours else None
+        return self._session.settings
 
     def end(self, run: wandb.Run | None = None) -> None:
-        """Stop wandb's process and thread, unless another run in this process uses them."""
-        setup = sys.modules.get("wandb.sdk.wandb_setup")
-        if setup is None or not self.ours:  # None: the import failed
+        """Stop the service, unless another run in this process uses it."""
+        wandb = sys.modules.get("wandb")
+        if wandb is None or not self.ours:  # None: the import failed
             return
-        session = setup.singleton()
-        if run is not None:
-            session.remove_active_run(run)  # after a crash of the service it still counts
-        if session.most_recent_active_run is not None:
-            return
+        if self._session is not None:
+            if run is not None:
+                self._session.remove_active_run(run)  # after a crash it still counts as active
+            if self._session.most_recent_active_run is not None:
+                return
         try:
-            within(TEARDOWN_TIMEOUT, setup.teardown, give_up=self.kill)
+            within(TEARDOWN_TIMEOUT, wandb.teardown, give_up=self.kill)
         except (Exception, SystemExit):
             self.kill()
             raise
 
     def kill(self) -> None:
-        """End a service that hangs or has crashed; wandb would wait for it when Python exits."""
+        """Kill a service that hangs or has crashed; wandb would wait for it when Python exits."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
 
+def _child(session: Any) -> Popen[bytes] | None:
+    """Find the process that a session has started: wandb has no public name for it."""
+    for name in ("_connection", "_proc", "_process"):
+        session = getattr(session, name, None)
+    return session
+
+
 def switched_off() -> bool:
-    """Whether the environment says that nothing is to be tracked, before wandb is imported."""
+    """Whether the environment switches W&B off; asked before wandb is imported."""
     disabled = os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on")
     return disabled or os.environ.get("WANDB_MODE") == "disabled"
 
 
 def session_mode(session: wandb.Settings) -> Mode:
-    """Read what "auto" means from the environment, W&B's settings files and stored keys."""
+    """Decide what "auto" means, from the environment, W&B's settings files and stored keys."""
     if session.mode == "disabled":
         return "off"
     if session.mode in ("offline", "dryrun") or login(session) is None:
@@ -99,7 +112,7 @@ def session_mode(session: wandb.Settings) -> Mode:
 
 
 def login(session: wandb.Settings) -> dict[str, str] | None:
-    """Find the settings to log in with, where wandb would look before it asks the user."""
+    """Return the settings to log in with, from the places that wandb searches; None: no key."""
     from wandb.sdk.lib import wbauth
 
     if session.identity_token_file:
@@ -109,7 +122,7 @@ def login(session: wandb.Settings) -> dict[str, str] | None:
 
 
 def settings(**more: Any) -> wandb.Settings:
-    """Give wandb's settings: quiet, bounded in time, and `more`; those that it has no more go."""
+    """Return wandb's settings: quiet, limited in time, and `more`; unknown ones are dropped."""
     import wandb
 
     bounds = {
@@ -124,9 +137,10 @@ def settings(**more: Any) -> wandb.Settings:
 
 @contextlib.contextmanager
 def environment(directory: Path) -> Iterator[None]:
-    """Keep W&B's caches in the run directory and its error reports unsent, unless told otherwise.
+    """Keep W&B's caches in the run directory and switch its error reports off.
 
-    These are read from the environment only, at the start and whenever a file is staged.
+    Variables that the user has set stay. wandb reads these from the environment only, at the start
+    and whenever it stages a file.
     """
     wanted = {
         "WANDB_DATA_DIR": str(directory / "wandb"),
@@ -143,21 +157,20 @@ def environment(directory: Path) -> Iterator[None]:
 
 
 def within(seconds: float, action: Callable[[], None], give_up: Callable[[], None]) -> None:
-    """Run an action that must end in so many seconds: wandb waits for its service without limit.
+    """Run an action with a time limit.
 
     Raises:
-        TimeoutError: it did not end. Its thread is a daemon, and most often ends as well when
-            `give_up` has killed what it waits for.
+        TimeoutError: it did not end in time, and `give_up` was called. Its thread is a daemon, and
+            usually ends when the process that it waits for is killed.
     """
     outcome: list[BaseException | None] = []
 
     def work() -> None:
         try:
             action()
+            outcome.append(None)
         except BaseException as error:  # raised again below, in the thread that waits
             outcome.append(error)
-        else:
-            outcome.append(None)
 
     thread = Thread(target=work, name="fastcv-wandb", daemon=True)
     thread.start()
@@ -169,14 +182,7 @@ def within(seconds: float, action: Callable[[], None], give_up: Callable[[], Non
         raise outcome[0]
 
 
-def _child(session: Any) -> Popen[bytes] | None:
-    """Find the process that a session of wandb's has started; it has no public name."""
-    for name in ("_connection", "_proc", "_process"):
-        session = getattr(session, name, None)
-    return session
-
-
 def reason(error: BaseException) -> str:
-    """Say an error in one line: wandb's run over several and repeat themselves."""
+    """Shorten an error to one line: wandb's have several, which repeat each other."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

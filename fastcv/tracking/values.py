@@ -1,4 +1,4 @@
-"""What a run gives, in the forms that W&B takes."""
+"""Convert a run's values to the forms that W&B takes."""
 
 from __future__ import annotations
 
@@ -13,30 +13,36 @@ PREDICTION_COLUMNS = ("image", "true", "predicted", "correct", "confidence", "lo
 
 
 def plain(value: Any) -> Any:
-    """Turn a value of a metric or a recipe into one that JSON has."""
+    """Convert a value of a metric or a recipe to one of JSON's."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
-    if getattr(value, "shape", None) == ():  # a number of numpy's or torch's
+    if getattr(value, "shape", None) == ():  # a scalar of numpy or torch
         return value.item()
     return str(value)
 
 
+def series(column: str) -> str:
+    """Name the series of a metrics.csv column: valid_loss is valid/loss, in the group valid."""
+    split, _, metric = column.partition("_")
+    return f"{split}/{metric}" if split in ("train", "valid") else column
+
+
 def side_by_side(summary: dict[str, Any], reported: dict[str, Any]) -> dict[str, Any]:
-    """Put reported, measured and their difference beside the final numbers."""
+    """Add reported, measured and their difference to the final numbers."""
     rows = {k: plain(v) for k, v in summary.items() if v is not None}
     for key, value in reported.items():
-        said, found = plain(value), rows.get(key)
-        if said is None:
+        claimed, measured = plain(value), rows.get(key)
+        if claimed is None:
             continue
-        rows[f"reported/{key}"] = said
-        if found is not None:
-            rows[f"measured/{key}"] = found
-            if _is_number(said) and _is_number(found):
-                rows[f"difference/{key}"] = found - said
+        rows[f"reported/{key}"] = claimed
+        if measured is not None:
+            rows[f"measured/{key}"] = measured
+            if _is_number(claimed) and _is_number(measured):
+                rows[f"difference/{key}"] = measured - claimed
     return rows
 
 
@@ -46,7 +52,7 @@ def _is_number(value: Any) -> bool:
 
 
 def table(predictions: list[dict[str, Any]]) -> wandb.Table:
-    """Make a table of predictions, each with its image."""
+    """Build a table of predictions, each with its image."""
     import wandb
 
     made = wandb.Table(columns=list(PREDICTION_COLUMNS))
@@ -63,5 +69,5 @@ def table(predictions: list[dict[str, Any]]) -> wandb.Table:
 
 
 def slug(name: str, smoke: bool) -> str:
-    """Name the artifact within W&B's alphabet; a smoke run's never becomes a recipe's latest."""
+    """Return an artifact's name in W&B's alphabet; a smoke run's differs from its recipe's."""
     return (re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII) + ("-smoke" if smoke else ""))[-128:]

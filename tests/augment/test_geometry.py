@@ -222,11 +222,14 @@ def test_random_erasing_fills_with_its_value():
     ("value", "message"),
     [
         (lambda: Rotation(degrees=-3), "degrees must be a number >= 0 or"),
-        (lambda: Rotation(degrees=(60, 30)), "degrees must rise"),
+        (
+            lambda: Rotation(degrees=(60, 30)),
+            "degrees must be .* with low <= high, got",
+        ),
         (lambda: Rotation(degrees=3, interpolation="cubic"), "'bilinear' or 'nearest'"),
         (lambda: Affine(translate=(0.1, 2.0)), "translate must be two fractions"),
-        (lambda: Affine(scale=(0.0, 1.0)), "scale must rise"),
-        (lambda: RandomResizedCrop(size=8, scale=(0.5, 1.5)), "scale must rise"),
+        (lambda: Affine(scale=(0.0, 1.0)), r"scale must be \(low, high\) with 0 < low"),
+        (lambda: RandomResizedCrop(size=8, scale=(0.5, 1.5)), "low <= high <= 1, got"),
         (lambda: RandomErasing(value="noise"), "value must be numbers"),
     ],
 )

@@ -89,7 +89,7 @@ def test_cutmix_after_mixup_keeps_probabilities():
 
 def test_class_numbers_need_the_count_of_classes():
     x, y = batch()
-    with pytest.raises(ValueError, match="classes must be given"):
+    with pytest.raises(ValueError, match="classes must be an integer"):
         MixUp()(x, y)
 
 

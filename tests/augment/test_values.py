@@ -69,7 +69,7 @@ def test_value_keeps_range_and_format_and_its_input(value, channels, dtype, layo
     assert torch.equal(x, before)
     assert y.shape[:2] == x.shape[:2]
     assert y.is_contiguous(memory_format=layout)
-    stays = value.moves_pixels or isinstance(value, augment.TrivialAugment)
+    stays = getattr(value, "moves_pixels", False) or isinstance(value, augment.TrivialAugment)
     assert y.dtype == (dtype if stays else torch.float32)
     if y.is_floating_point() and not isinstance(value, augment.Normalize):
         assert -1e-6 <= y.min() <= y.max() <= 1 + 1e-6

@@ -25,12 +25,10 @@ from fastcv.bench.parts import PARTS, FastTraining, without
 from fastcv.bench.plain_pytorch import Pictures, PlainLoader, PlainTraining
 from fastcv.bench.rounds import Clock
 from fastcv.bench.stock_fastai import StockTraining, stock_loaders
+from fastcv.data import CIFAR10_STATS, Toy, digits
 from fastcv.data.images import Images
-from fastcv.data.sources import digits
-from fastcv.data.statistics import CIFAR10_STATS
-from fastcv.data.toy import Toy
-from fastcv.experiment import train
-from fastcv.experiment.train import learner
+from fastcv.experiment import building
+from fastcv.experiment.building import learner
 from fastcv.learning.cuda_graph import stepper
 from fastcv.learning.losses import CrossEntropy
 from fastcv.learning.models import FromScratch
@@ -360,7 +358,7 @@ def test_without_a_part_is_without_that_part_alone(monkeypatch):
     """Also on a machine with a GPU, and with a compiler: both are stand-ins here."""
     monkeypatch.setattr(stepper, "compiled", lambda net: net.__call__)
     graphs = partial(stepper.Stepper, backend=NeverCaptures())
-    monkeypatch.setattr(train, "Stepper", graphs)
+    monkeypatch.setattr(building, "Stepper", graphs)
     recipe = replace(RECIPE, precision="bf16", step=stepper.Step(compile=True))
     learn = learner(recipe, device="cpu")
     lesser = without(recipe, learn, CPU)
@@ -461,7 +459,7 @@ def test_a_process_that_fails_says_why(monkeypatch):
         [], 1, stdout="", stderr="Traceback\nValueError: too bad\n"
     )
     monkeypatch.setattr(memory.subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(ValueError, match="it said: ValueError: too bad"):
+    with pytest.raises(ValueError, match="exit with 0, got: ValueError: too bad"):
         memory.peaks(RECIPE, CPU, (3, SIZE, SIZE), 4)
 
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fastcv.data import ImageFolders, Sample, cifar10, mnist
 from fastcv.data.check import check_images, readable, without
-from fastcv.data.decoding import Decoding
-from fastcv.data.formats import read_image
-from fastcv.data.sources import ImageFolders, Sample, cifar10, mnist
+from fastcv.data.decoding import Decoding, read_image
 
 NOISE = np.random.default_rng(0).integers(0, 256, (16, 12, 3), dtype=np.uint8)
 
@@ -161,32 +160,32 @@ def test_unreadable_image_is_found_among_good_ones(bad):
     assert str(bad) in found[0][1]
 
 
-def test_skip_bad_drops_and_counts(bad):
+def test_readable_drops_and_counts(bad):
     root = folders(bad.parent.parent, "cat", "dog")
     held = ImageFolders(path=root, valid=0)
     assert bad in {sample.image for sample in held().train}
-    samples = held(skip_bad=True)
+    samples = readable(held())
     assert samples.skipped == 1
     assert len(samples.train) == 6
     assert bad not in {sample.image for sample in samples.train}
 
 
-def test_skip_bad_counts_in_every_split_of_a_named_set(tmp_path):
+def test_readable_counts_in_every_split_of_a_named_set(tmp_path):
     for part in ("train", "test"):
         folders(tmp_path / part, "cat", "dog")
         truncated(tmp_path / part / "cat" / "x.png")
-    samples = cifar10(tmp_path, skip_bad=True)
+    samples = readable(cifar10(tmp_path))
     assert (samples.skipped, len(samples.train), len(samples.test)) == (2, 6, 6)
     assert cifar10(tmp_path).skipped == 0
 
 
 @pytest.mark.parametrize("target", ["nowhere.png", "x.png"])
-def test_skip_bad_drops_links_that_lead_nowhere(tmp_path, target):
+def test_readable_drops_links_that_lead_nowhere(tmp_path, target):
     folders(tmp_path, "cat", "dog")
     link = tmp_path / "cat" / "x.png"
     link.symlink_to(target)
     held = ImageFolders(path=tmp_path, valid=0)
-    assert held(skip_bad=True).skipped == 1
+    assert readable(held()).skipped == 1
     assert f"image '{link}' cannot be read: " in sentence(read_image, link)
     assert link in {sample.image for sample in held().train}
 
@@ -202,10 +201,10 @@ def test_image_that_would_become_huge_is_bad(tmp_path, monkeypatch):
     assert readable(samples, side=2).skipped == 1
 
 
-def test_skip_bad_refuses_to_lose_a_class(tmp_path):
+def test_readable_refuses_to_lose_a_class(tmp_path):
     folders(tmp_path, "cat", "dog")
     truncated(tmp_path / "owl" / "x.png")
-    assert "class 'owl'" in sentence(ImageFolders(), tmp_path, skip_bad=True)
+    assert "class 'owl'" in sentence(readable, ImageFolders(valid=0)(tmp_path))
 
 
 def test_without_leaves_good_data_alone(tmp_path):
@@ -318,7 +317,7 @@ def test_read_image_palette_with_and_without_transparency(tmp_path, transparency
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_read_image_honours_a_transparent_color(tmp_path, mode):
+def test_read_image_honors_a_transparent_color(tmp_path, mode):
     image = Image.new(mode, (4, 4), 0)
     path = tmp_path / "t.png"
     image.save(path, transparency=0 if mode == "L" else (0, 0, 0))

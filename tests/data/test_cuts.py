@@ -12,10 +12,9 @@ from itertools import combinations
 import pytest
 
 from fastcv import catalogue
+from fastcv.data import Toy, digits
 from fastcv.data.images import Images
 from fastcv.data.samples import Sample, Samples
-from fastcv.data.sources import digits
-from fastcv.data.toy import Toy
 
 # Images of each class as the data sets have them.
 TRAIN = {

@@ -9,6 +9,7 @@ import struct
 import tarfile
 import threading
 import warnings
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,8 +19,12 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from fastcv.data import fetch
-from fastcv.data.sources import birds, cifar10, cifar100, mnist
+from fastcv.data import birds, cifar10, cifar100, mnist
+from fastcv.data.sources import birds as birds_module
+from fastcv.data.sources import cifar, named
+from fastcv.data.sources.birds import BIRDS, Archive
+from fastcv.data.sources.cifar import CIFAR10, CIFAR100
+from fastcv.data.sources.mnist import MNIST
 
 
 @pytest.fixture(autouse=True)
@@ -135,10 +140,10 @@ def serve_birds(server: Server, monkeypatch) -> None:
     }
     server.files |= {f"/{file}": content for file, content in contents.items()}
     archives = tuple(
-        fetch.Archive(file, f"{server.url}/{file}?confirm=t", hashlib.sha256(content).hexdigest())
+        Archive(file, f"{server.url}/{file}?confirm=t", hashlib.sha256(content).hexdigest())
         for file, content in contents.items()
     )
-    monkeypatch.setattr(fetch, "BIRDS", archives)
+    monkeypatch.setattr(birds_module, "ARCHIVES", archives)
 
 
 SERVED = [(cifar10, serve_cifar10), (mnist, serve_mnist), (birds, serve_birds)]
@@ -231,13 +236,13 @@ def test_fetch_of_a_file_that_is_gone_leaves_nothing(data, server, monkeypatch, 
 def test_fetch_without_a_network_says_so(data, monkeypatch):
     # A name that can never be resolved (RFC 6761).
     monkeypatch.setattr(datasets.CIFAR100, "url", "http://data.invalid/cifar-100-python.tar.gz")
-    assert "gave no whole answer" in failure(cifar100)
+    assert "did not answer in full" in failure(cifar100)
     assert os.listdir(data) == []
 
 
 def test_fetch_gives_a_silent_server_up(data, server, monkeypatch):
     serve_cifar10(server, monkeypatch)
-    monkeypatch.setattr(fetch, "SILENCE", 0.2)
+    monkeypatch.setattr(named, "SILENCE", 0.2)
     waiting = []
     monkeypatch.setattr(server.http, "process_request", lambda *asked: waiting.append(asked))
     assert "timed out" in failure(cifar10)
@@ -270,7 +275,7 @@ def test_fetch_interrupted_leaves_nothing(data, monkeypatch):
         (folder / "half.bin").touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(fetch.DOWNLOADS, "cifar10", stopped)
+    monkeypatch.setattr(cifar, "CIFAR10", replace(CIFAR10, download=stopped))
     with pytest.raises(KeyboardInterrupt):
         cifar10()
     assert os.listdir(data) == []
@@ -285,7 +290,7 @@ def test_fetch_into_a_folder_that_cannot_be_written_is_one_sentence(data, monkey
 
 def test_two_fetches_at_once_share_the_first_to_finish(data, monkeypatch):
     # fastai makes its configuration at the first question, and not for two threads at once.
-    assert fetch.found("cifar10") is None
+    assert CIFAR10.find() is None
     both_began = threading.Barrier(2)
     downloads = []
 
@@ -297,9 +302,9 @@ def test_two_fetches_at_once_share_the_first_to_finish(data, monkeypatch):
                 (folder / part / label).mkdir(parents=True)
                 (folder / part / label / "0.png").write_bytes(png())
 
-    monkeypatch.setitem(fetch.DOWNLOADS, "cifar10", download)
+    found = replace(CIFAR10, download=download)
     got = []
-    threads = [threading.Thread(target=lambda: got.append(fetch.fetched("cifar10"))) for _ in "12"]
+    threads = [threading.Thread(target=lambda: got.append(found.fetch())) for _ in "12"]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -321,32 +326,34 @@ def folders(root: Path, *classes: str) -> Path:
     return root
 
 
-def test_found_prefers_the_path_then_the_variable_then_fastais_folder(data, tmp_path, monkeypatch):
+def test_find_prefers_the_path_then_the_variable_then_fastais_folder(data, tmp_path, monkeypatch):
     fastais = folders(data / "cifar10", "a", "b")
-    assert fetch.found("cifar10") == fastais
+    assert CIFAR10.find() == fastais
     mine = folders(tmp_path / "sets" / "cifar10", "a", "b")
     monkeypatch.setenv("FASTCV_DATA", str(tmp_path / "sets"))
-    assert fetch.found("cifar10") == mine
-    assert fetch.found("cifar10", tmp_path) == tmp_path
+    assert CIFAR10.find() == mine
+    assert CIFAR10.find(tmp_path) == tmp_path
     assert cifar10().root == mine
 
 
 @pytest.mark.parametrize(
-    ("name", "folder"), [(name, folder) for name in fetch.FOLDERS for folder in fetch.FOLDERS[name]]
+    ("known", "folder"),
+    [(known, folder) for known in (MNIST, CIFAR10, CIFAR100, BIRDS) for folder in known.folders],
+    ids=lambda each: getattr(each, "name", each),
 )
-def test_found_knows_every_name_of_a_set(tmp_path, monkeypatch, name, folder):
+def test_find_knows_every_name_of_a_set(tmp_path, monkeypatch, known, folder):
     monkeypatch.setenv("FASTCV_DATA", str(tmp_path))
     (tmp_path / folder).mkdir()
-    assert fetch.found(name) is None
+    assert known.find() is None
     (tmp_path / folder / "something").touch()
-    assert fetch.found(name) == tmp_path / folder
+    assert known.find() == tmp_path / folder
 
 
-def test_found_does_not_take_the_birds_of_2011_from_fastais_folder(data, tmp_path, monkeypatch):
+def test_find_does_not_take_the_birds_of_2011_from_fastais_folder(data, tmp_path, monkeypatch):
     (data / "CUB_200_2011" / "images").mkdir(parents=True)
-    assert fetch.found("birds") is None
+    assert BIRDS.find() is None
     monkeypatch.setenv("FASTCV_DATA", str(data))
-    assert fetch.found("birds") == data / "CUB_200_2011"
+    assert BIRDS.find() == data / "CUB_200_2011"
 
 
 def test_variable_that_names_no_folder_is_refused(tmp_path, monkeypatch):

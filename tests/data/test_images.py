@@ -9,20 +9,18 @@ from PIL import Image
 from torchvision import transforms
 
 from fastcv.augment import HorizontalFlip, RandomCrop, RandomResizedCrop
+from fastcv.data import CIFAR10_STATS, MNIST_STATS, ImageFolders, Toy, digits
 from fastcv.data.images import Images
-from fastcv.data.sources import ImageFolders, digits
-from fastcv.data.statistics import CIFAR10_STATS, MNIST_STATS
-from fastcv.data.toy import Toy
 
 TOY = Toy(classes=3, size=10, train=8, test=4)
 IMAGES = Images(source=TOY, size=10, batch_size=6)
 
 
-def train_only(path=None, *, skip_bad=False):
+def train_only(path=None):
     return TOY()._replace(test=[])
 
 
-def with_validation(path=None, *, skip_bad=False):
+def with_validation(path=None):
     return Toy(classes=3, size=10, train=8, valid=2, test=4)()
 
 
@@ -238,7 +236,7 @@ def test_left_out_image_does_not_shift_the_others(folder):
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"channels": 4}, r"channels must be 3 \(RGB\) or 1 \(gray\), got 4"),
         ({"resize": 8}, "resize must be at least size, got 8 and 10"),
-        ({"normalize": MNIST_STATS}, "a mean and a std for each of 3 channels, got 1 and 1"),
+        ({"normalize": MNIST_STATS}, "a mean and a std for each of 3 channels, got 1 of each"),
         ({"cache": "gpu"}, "cache must be one of auto, cpu, cuda, off, got 'gpu'"),
         ({"cache": "cuda"}, "cache='cuda' needs a CUDA device, got cpu"),
         ({"holdout": 8}, "hold fewer out"),
@@ -249,8 +247,14 @@ def test_left_out_image_does_not_shift_the_others(folder):
         ),
         ({"source": train_only}, "hold some out"),
         ({"source": train_only, "test_validates": False}, "hold some out"),
-        ({"train_per_class": 9}, "9 images of each class must be there .* 'toy0' has 8"),
-        ({"test_per_class": 5}, "5 images of each class must be there .* 'toy0' has 4"),
+        (
+            {"train_per_class": 9},
+            "each class must have the 9 images .* 'toy0' has 8",
+        ),
+        (
+            {"test_per_class": 5},
+            "each class must have the 5 images .* 'toy0' has 4",
+        ),
         ({"test_per_class": 0}, "test_per_class must be at least 1, got 0"),
         ({"holdout": 7, "source": Toy(classes=1, size=10, train=8)}, "at least 2 images, got 1"),
     ],

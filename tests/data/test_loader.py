@@ -27,13 +27,11 @@ from fastcv.augment import (
     RandomResizedCrop,
     Rotation,
 )
-from fastcv.data.formats import read_image
+from fastcv.data import CIFAR10_STATS, ImageFolders, Toy
+from fastcv.data.decoding import read_image
 from fastcv.data.images import Images
 from fastcv.data.loader import ReadImage
 from fastcv.data.samples import Sample
-from fastcv.data.sources import ImageFolders
-from fastcv.data.statistics import CIFAR10_STATS
-from fastcv.data.toy import Toy
 
 mpl.use("Agg")
 assert vision_learner  # it registers how images are shown

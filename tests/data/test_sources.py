@@ -5,6 +5,7 @@ import hashlib
 import os
 import pickle
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
-from fastcv.data import sources
-from fastcv.data.formats import read_image
-from fastcv.data.sources import ImageFolders, birds, cifar10, cifar100, digits, mnist
+from fastcv.data import ImageFolders, birds, cifar10, cifar100, digits, mnist
+from fastcv.data.decoding import read_image
+from fastcv.data.sources import cifar
 
 RANDOM = np.random.default_rng(0)
 
@@ -119,11 +120,11 @@ def test_hidden_and_foreign_files_are_left_out(tmp_path, capsys):
     assert names(ImageFolders(path=tmp_path, valid=0)().train) == [
         f"{label}/{number}.png" for label in ("cat", "dog") for number in range(3)
     ]
-    assert "images that can be read: 1 .csv\n" in capsys.readouterr().err
+    assert "images fastcv reads: 1 .csv\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("split", ["", "train"])
-def test_photographs_in_a_format_that_is_not_read_are_told(tmp_path, capsys, split):
+def test_photographs_in_a_format_that_is_not_read_are_reported(tmp_path, capsys, split):
     folders(tmp_path / split, "cat", "dog")
     ImageFolders(path=tmp_path)()
     assert capsys.readouterr().err == ""
@@ -131,7 +132,7 @@ def test_photographs_in_a_format_that_is_not_read_are_told(tmp_path, capsys, spl
         (tmp_path / split / name).touch()
     assert len(ImageFolders(path=tmp_path, valid=0)().train) == 6
     assert capsys.readouterr().err == (
-        f"'{tmp_path}': left out, as no images that can be read: 3 .heic, 1 without suffix\n"
+        f"'{tmp_path}': skipped files that are not images fastcv reads: 3 .heic, 1 without suffix\n"
     )
 
 
@@ -258,9 +259,9 @@ def test_part_of_a_named_set_is_said_to_be_one(tmp_path, capsys, monkeypatch):
     folders(tmp_path / "train", "cat", "dog", images=3)
     folders(tmp_path / "test", "cat", "dog", images=1)
     cifar10(tmp_path)
-    said = "is not as published: 6 training and 2 test images, not 50,000 and 10,000"
+    said = "is not as published: it has 6 training and 2 test images, not 50,000 and 10,000"
     assert said in capsys.readouterr().err
-    monkeypatch.setitem(sources.PUBLISHED, "cifar10", (6, 2))
+    monkeypatch.setattr(cifar, "CIFAR10", replace(cifar.CIFAR10, published=(6, 2)))
     cifar10(tmp_path)
     assert capsys.readouterr().err == ""
 
@@ -400,7 +401,7 @@ def test_birds_without_lists_say_which(tmp_path):
 def test_birds_listed_but_missing_are_named(tmp_path):
     list_2010(birds_folder(tmp_path))
     (tmp_path / "images" / "002.Auklet" / "3.png").unlink()
-    with pytest.raises(ValueError, match=r"002.Auklet/3.png', but there is no such file"):
+    with pytest.raises(ValueError, match=r"002.Auklet/3.png', and there is no such file"):
         birds(tmp_path)
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from fastcv.data.toy import Toy
+from fastcv.data import Toy
 
 
 def _pixels(samples):

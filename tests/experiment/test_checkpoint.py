@@ -8,11 +8,13 @@ from fastai.optimizer import Adam
 from fastcore.foundation import L
 
 from fastcv import catalogue, files, tracking
-from fastcv.data.sources import ImageFolders
+from fastcv.data import ImageFolders
 from fastcv.experiment import directory
+from fastcv.experiment.building import learner
 from fastcv.experiment.directory import Run
+from fastcv.experiment.origin import defining_file
 from fastcv.experiment.results import Results
-from fastcv.experiment.train import defining_file, learner, train
+from fastcv.experiment.train import train
 from fastcv.learning.callbacks import checkpoint
 from fastcv.learning.callbacks.checkpoint import Checkpoint
 from fastcv.recipe import flat, override
@@ -86,7 +88,7 @@ def test_a_full_disk_does_not_hide_how_to_go_on(tmp_path, monkeypatch, capsys):
     with pytest.raises(KeyboardInterrupt):
         train(recipe, out=tmp_path, wandb="off", device="cpu")
     (run,) = (tmp_path / "digits").iterdir()
-    assert capsys.readouterr().out.endswith(f"stopped; go on with: fastcv resume {run}\n")
+    assert capsys.readouterr().out.endswith(f"stopped; resume it with: fastcv resume {run}\n")
 
 
 def test_a_stop_while_tracking_begins_leaves_nothing(tmp_path, monkeypatch):
@@ -100,12 +102,15 @@ def test_a_stop_while_tracking_begins_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_plain_state_is_read_without_unpickling_objects(tmp_path):
-    state = {"lr": np.float64(0.5), "hypers": L({"eps": np.float32(1)}), "left": (torch.ones(1),)}
+    rest = dict.fromkeys(checkpoint.KEPT)
+    state = rest | {
+        "lr": np.float64(0.5), "hypers": L({"eps": np.float32(1)}), "left": (torch.ones(1),)
+    }  # fmt: skip
     torch.save(state, tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match="cannot be read"):
         checkpoint.read(tmp_path / "last.ckpt")
     torch.save(checkpoint._plain(state), tmp_path / "last.ckpt")
-    assert checkpoint.read(tmp_path / "last.ckpt") == {
+    assert checkpoint.read(tmp_path / "last.ckpt") == rest | {
         "lr": 0.5, "hypers": [{"eps": 1.0}], "left": (torch.ones(1),)
     }  # fmt: skip
 
@@ -115,8 +120,15 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path, keep):
     file = tmp_path / "last.ckpt"
     torch.save({"weights": torch.zeros(4000)}, file)
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=r"'.*last.ckpt' cannot be read \(\w+\): begin the run"):
+    with pytest.raises(ValueError, match=r"'.*last.ckpt' cannot be read \(\w+\): start a new run"):
         checkpoint.read(file)
+
+
+@pytest.mark.parametrize("state", [[1, 2], {"model": {}}])
+def test_a_checkpoint_that_lacks_something_is_one_sentence(tmp_path, state):
+    torch.save(state, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"must hold stage, epochs, .*last.ckpt' does not: start"):
+        checkpoint.read(tmp_path / "last.ckpt")
 
 
 def test_random_states_of_gpus_that_are_not_here_are_left_out(monkeypatch):
@@ -176,7 +188,7 @@ def test_a_relative_data_folder_is_the_one_where_the_run_began(tmp_path, monkeyp
 
 def test_removing_a_run_leaves_folders_that_were_there_before(tmp_path):
     def removed(out):
-        directory.create("digits", {"seed": 0}, out, smoke=False, settings={}).remove()
+        directory.remove(directory.create("digits", {"seed": 0}, out, smoke=False, settings={}))
         return out.exists()
 
     (tmp_path / "mine").mkdir()

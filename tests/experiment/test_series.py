@@ -1,7 +1,6 @@
 import os
 import signal
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -10,7 +9,18 @@ import pytest
 
 from fastcv import catalogue, files
 from fastcv.experiment import directory
-from fastcv.experiment.series import Job, Stopped, listing, plan, processes, run, running, table
+from fastcv.experiment.series import (
+    Job,
+    Stopped,
+    child,
+    listing,
+    plan,
+    processes,
+    record,
+    run,
+    running,
+    table,
+)
 from fastcv.experiment.series.processes import Task, run_tasks
 from fastcv.recipe import flat, override
 
@@ -72,16 +82,16 @@ def test_a_series_is_the_recipe_and_its_variants_each_experiment_once(mine, tmp_
                            ("mine/one_cycle", 0)]  # fmt: skip
     assert [job.reference for job in jobs][:2] == [mine, f"{mine}/raises"]
     assert jobs[0].aliases == ("mine/again",)
-    assert not any(job.altered for job in jobs)
+    assert not any(job.changed for job in jobs)
     assert "mine (also mine/again)" in listing(jobs)
 
 
 def test_settings_that_make_two_variants_one_experiment_run_it_once(mine, tmp_path):
     jobs = plan(mine, every=True, settings=["schedule.0.epochs=1"], out=tmp_path / "runs")
     assert jobs[0].aliases == ("mine/again", "mine/one_cycle")
-    assert not jobs[0].altered
+    assert not jobs[0].changed
     (longer, *_) = plan(mine, every=True, settings=["schedule.0.epochs=3"], out=tmp_path / "runs")
-    assert longer.altered
+    assert longer.changed
 
 
 @pytest.mark.parametrize(
@@ -130,8 +140,8 @@ def test_only_a_finished_run_of_the_same_experiment_and_seed_is_done(tmp_path):
     put_run(tmp_path, replace(digits, name="another_name"))
     assert done() == [True, True]
 
-    (altered, _) = plan("digits", settings=["schedule.0.epochs=3"], seeds=2, out=tmp_path)
-    assert altered.before
+    (changed, _) = plan("digits", settings=["schedule.0.epochs=3"], seeds=2, out=tmp_path)
+    assert changed.before
     assert not any(job.before for job in plan("digits", seeds=2, out=tmp_path, again=True))
     assert not any(job.before for job in plan("digits", seeds=2, out=tmp_path, smoke=True))
 
@@ -174,7 +184,7 @@ def test_what_cannot_be_planned_is_one_sentence(tmp_path, reference, asked, mess
         plan(reference, out=tmp_path, **asked)
 
 
-def test_one_that_fails_is_said_and_the_others_go_on(mine, tmp_path, capsys):
+def test_a_failed_run_is_reported_and_the_rest_continue(mine, tmp_path, capsys):
     out, said = tmp_path / "runs", []
     jobs = plan(mine, every=True, out=out)
     done = run(jobs, out=out, wandb="off", device="cpu", write=said.append)
@@ -260,15 +270,15 @@ def test_table_shows_views_and_plain_where_nothing_is_reported(tmp_path):
     rows = [{"tta_accuracy": 0.94, "test_accuracy": 0.93}] * 2
     jobs = measured_jobs(tmp_path, replace(catalogue.get_recipe("digits"), name="speed"), rows)
     shown = table(jobs)
-    assert "test through views 94.00 ± 0.00 %, test 93.00 ± 0.00 % (n = 2)" in shown
+    assert "test with TTA 94.00 ± 0.00 %, test 93.00 ± 0.00 % (n = 2)" in shown
     assert shown.splitlines()[1].split()[-3:] == ["-", "2", "run"]  # no warm-up was taken
 
 
-def test_table_says_what_is_altered_and_what_only_smoke(mine, tmp_path):
+def test_table_says_what_is_changed_and_what_only_smoke(mine, tmp_path):
     recipe = catalogue.get_recipe(mine)
-    altered = table(measured_jobs(tmp_path, recipe, [{}], altered=True))
-    assert "altered" in altered.splitlines()[1]
-    assert "another experiment" in altered
+    changed = table(measured_jobs(tmp_path, recipe, [{}], changed=True))
+    assert "changed" in changed.splitlines()[1]
+    assert "another experiment" in changed
     smoke = table(measured_jobs(tmp_path, recipe, [{}], smoke=True))
     assert "80.00 %" not in smoke
     assert "SMOKE RUN" in smoke
@@ -384,24 +394,86 @@ def test_children_hear_though_the_series_began_in_the_background(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"),
+    ("found", "status", "reason"),
     [
-        ("import sys; print('epoch 1/2'); sys.exit('fastcv: the loss was bad\\n')",
-         "the loss was bad"),
-        ("raise RuntimeError('no\\n memory')", "RuntimeError: no"),
-        ("import atexit; atexit.register(print, 'bye'); 1 / 0",
-         "ZeroDivisionError: division by zero"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
-         "SIGKILL ended its process: is there memory enough for --jobs?"),
-        ("import sys; print('well'); sys.exit(3)",
-         "its process ended with status 3, its last line: well"),
+        ({"failed": "the loss was bad"}, 2, "the loss was bad"),
+        ({"epoch": 1, "epochs": 2, "run": "here"}, -signal.SIGKILL,
+         "SIGKILL ended its process: is there enough memory for --jobs?"),
+        ({}, -signal.SIGSEGV, "SIGSEGV ended its process"),
+        ({"stopped": "here", "resume": "fastcv resume here"}, 130,
+         "interrupted; resume it with: fastcv resume here"),
+        ({"stopped": None, "resume": None}, 130, "interrupted; nothing was kept"),
+        ({"epoch": 1, "epochs": 2, "run": "here"}, 3, "its process ended with status 3"),
     ],
 )  # fmt: skip
-def test_the_reason_of_a_failed_process_is_found_in_what_it_said(tmp_path, code, reason):
-    done = subprocess.run(
-        [sys.executable, "-c", code], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    assert running._reason(done.stdout, done.returncode) == reason
+def test_the_reason_of_a_failed_process_is_what_it_recorded_or_its_end(found, status, reason):
+    assert record.failure(found, status) == reason
+
+
+def worked(tmp_path, monkeypatch, trained):
+    """Do a job as its process would, with another `train`; give its status and its record."""
+    monkeypatch.setattr(sys, "argv", ["child"])
+    monkeypatch.setattr(child, "train", trained)
+    options = {"out": str(tmp_path), "wandb": "off", "device": "cpu", "smoke": False}
+    job = {
+        "command": ["fastcv", "recipe", "digits"], "record": str(tmp_path / "digits.json"),
+        "reference": "digits", "settings": ["seed=3"], "options": options,
+    }  # fmt: skip
+    status = child.work(job)
+    assert sys.argv == job["command"]
+    return status, record.read(tmp_path / "digits.json")
+
+
+def test_a_process_records_how_far_it_is_and_what_it_finished(tmp_path, monkeypatch):
+    seen = []
+
+    def trained(recipe, on_epoch, **options):
+        put = put_run(tmp_path, recipe)
+        for epoch in (1, 2):
+            files.write_csv(put.path / "metrics.csv", [{"epoch": n + 1} for n in range(epoch)])
+            on_epoch(put)
+            seen.append(record.read(tmp_path / "digits.json"))
+        return put
+
+    status, found = worked(tmp_path, monkeypatch, trained)
+    run = str(next((tmp_path / "digits").iterdir()))
+    assert run.endswith("seed3")
+    assert (status, found) == (0, {"finished": run})
+    assert seen == [{"epoch": n, "epochs": 10, "run": run} for n in (1, 2)]
+    assert [record.progress(each) for each in ({}, *seen)] == [
+        "starting", "epoch 1/10", "epoch 2/10"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_process_that_is_interrupted_records_how_to_go_on(tmp_path, monkeypatch, kept):
+    def trained(recipe, on_epoch, **options):
+        put = put_run(tmp_path, recipe, summary={})
+        if kept:
+            on_epoch(put)
+            (put.path / "last.ckpt").touch()
+        raise KeyboardInterrupt
+
+    status, found = worked(tmp_path, monkeypatch, trained)
+    run = str(next((tmp_path / "digits").iterdir()))
+    stopped = {"stopped": run, "resume": f"fastcv resume {run}"}
+    assert (status, found) == (130, stopped if kept else {"stopped": None, "resume": None})
+
+
+def test_a_process_that_fails_records_why_and_logs_it(tmp_path, monkeypatch, capsys):
+    def mistaken(recipe, **options):
+        raise ValueError("the sentence\n for a user")
+
+    def faulty(recipe, **options):
+        raise ZeroDivisionError("division by zero")
+
+    assert worked(tmp_path, monkeypatch, mistaken) == (2, {"failed": "the sentence for a user"})
+    assert capsys.readouterr().err == "fastcv: the sentence for a user\n"
+    with pytest.raises(ZeroDivisionError):  # its traceback goes to the log
+        worked(tmp_path, monkeypatch, faulty)
+    assert record.read(tmp_path / "digits.json") == {
+        "failed": "ZeroDivisionError: division by zero"
+    }
 
 
 def test_jobs_run_in_processes_of_their_own(mine, tmp_path):
@@ -420,7 +492,10 @@ def test_jobs_run_in_processes_of_their_own(mine, tmp_path):
     assert good.run.summary["seed"] == 4
     assert good.run.environment["command"].startswith(f"fastcv recipe {mine} --seed 4 ")
     assert "epoch 1/1" in (stamp / "mine-seed4.log").read_text()
-    assert bad.failure == f"RuntimeError: a net that (log {stamp / 'mine-raises-seed4.log'})"
+    log = stamp / "mine-raises-seed4.log"
+    assert bad.failure == f"RuntimeError: a net that cannot be built (log {log})"
+    assert "Traceback" in log.read_text()
+    assert record.read(stamp / "mine-seed4.json") == {"finished": str(good.run.path)}
     assert f"[1/2] mine seed 4: running, log {stamp / 'mine-seed4.log'}" in said
     assert any(line.startswith("[1/2] mine seed 4: done: validation ") for line in said)
     assert "shared this machine" in table(done, at_once=2)

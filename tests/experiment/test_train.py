@@ -6,10 +6,12 @@ import torch
 from safetensors.torch import load_file
 
 from fastcv import catalogue
+from fastcv.data import Toy
 from fastcv.data.images import Images
-from fastcv.data.toy import Toy
+from fastcv.experiment.building import learner
 from fastcv.experiment.directory import Run
-from fastcv.experiment.train import changed, learner, train
+from fastcv.experiment.origin import changed
+from fastcv.experiment.train import train
 from fastcv.files import lock
 from fastcv.recipe import check
 from fastcv.recipes.digits import recipe as digits
@@ -166,7 +168,7 @@ def test_a_run_where_nothing_can_be_locked_is_trained(tmp_path, monkeypatch):
 
 
 def test_early_stop_keeps_its_last_epoch_and_says_so(tmp_path, capsys):
-    from fastcv.learning.stages.schedules import Constant, EarlyStop
+    from fastcv.learning import Constant, EarlyStop
 
     stage = Constant(epochs=30, lr=1e-12, early_stop=EarlyStop(patience=2, monitor="train_loss"))
     run = run_quick(tmp_path, replace(QUICK, schedule=(stage,)))
@@ -184,8 +186,8 @@ def test_early_stop_keeps_its_last_epoch_and_says_so(tmp_path, capsys):
 
 
 def test_epoch_lines_are_printed_once_beside_a_test_set(tmp_path, capsys):
+    from fastcv.data import Toy
     from fastcv.data.images import Images
-    from fastcv.data.toy import Toy
 
     toy = Images(source=Toy(size=8, channels=1, valid=4), size=8, channels=1, batch_size=16)
     run = run_quick(tmp_path, replace(QUICK, data=toy))
@@ -200,8 +202,8 @@ def test_epoch_lines_are_printed_once_beside_a_test_set(tmp_path, capsys):
 @pytest.fixture
 def untouched_test_set():
     """A recipe of two stages for which nothing validates."""
+    from fastcv.data import Toy
     from fastcv.data.images import Images
-    from fastcv.data.toy import Toy
 
     toy = Images(
         source=Toy(size=8, channels=1), size=8, channels=1, batch_size=16, test_validates=False
@@ -249,7 +251,7 @@ def test_test_set_that_must_not_validate_is_read_once_at_the_end(
 def test_monitor_without_validation_images_is_refused_before_training(
     untouched_test_set, tmp_path, monitor
 ):
-    from fastcv.learning.stages.schedules import Constant, EarlyStop, Plateau
+    from fastcv.learning import Constant, EarlyStop, Plateau
 
     for stage in (
         Constant(epochs=2, lr=1e-3, early_stop=EarlyStop(monitor=monitor)),
@@ -304,7 +306,7 @@ def test_check_compares_a_run_with_its_report(tmp_path, capsys):
     ]
     assert run.summary["reported"] == {"valid_accuracy": 0.99, "parameters": 53_002}
     assert run.summary["verdicts"] == {"valid_accuracy": "within", "parameters": "within"}
-    said = "another experiment than the reported one: schedule.0.epochs: 10 → 2"
+    said = "not the reported experiment; changed: schedule.0.epochs: 10 → 2"
     assert capsys.readouterr().out.splitlines()[-2:] == [said, str(run.path)]
 
 

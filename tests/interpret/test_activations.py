@@ -139,7 +139,7 @@ def test_activations_say_that_a_run_was_a_smoke_run(resnet, image):
 def test_activations_of_a_net_without_maps_are_refused(image):
     net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     assert interpret.feature_maps(net, image) == []
-    with pytest.raises(ValueError, match=r"layers that give maps .* Sequential has none"):
+    with pytest.raises(ValueError, match=r"layers whose output is a map .* Sequential has none"):
         interpret.activations(net, image)
 
 

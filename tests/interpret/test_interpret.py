@@ -42,10 +42,11 @@ def made_up(n, classes, size=(8, 8), mode="RGB", vocab=None, seed=0):
     shape = (*size[::-1], 3) if mode == "RGB" else size[::-1]
     pictures = random.integers(0, 256, (n, *shape), dtype=np.uint8)
     return Predictions(
+        paths=tuple(f"{i}.png" for i in range(n)),
         probabilities=probabilities,
         targets=targets,
         losses=random.random(n),
-        vocab=vocab or tuple(f"class {i}" for i in range(classes)),
+        classes=vocab or tuple(f"class {i}" for i in range(classes)),
         image=lambda i: Image.fromarray(pictures[i]),
     )
 
@@ -271,7 +272,7 @@ def test_prediction_grid_captions_say_predicted_and_true():
         marks.add(mark)
     assert marks == {"✓", "✗"}
     right = sum(caption.startswith("✓") for caption in captions(figure))
-    assert f"{right} of 24 right" in figure.get_suptitle()
+    assert f"{right} of 24 correct" in figure.get_suptitle()
 
 
 def test_prediction_grid_wrong_ones_differ_in_color_and_frame():

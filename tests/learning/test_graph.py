@@ -26,11 +26,11 @@ from fastcv.augment import (
     Rotation,
     compose,
 )
+from fastcv.data import CIFAR10_STATS, Toy
 from fastcv.data.images import Images
-from fastcv.data.statistics import CIFAR10_STATS
-from fastcv.data.toy import Toy
 from fastcv.experiment.train import learner
 from fastcv.learning.callbacks.checkpoint import Checkpoint, prepare, read
+from fastcv.learning.callbacks.freeze_first import FreezeFirst
 from fastcv.learning.cuda_graph import capture
 from fastcv.learning.cuda_graph.feed import Feed, follows_epoch
 from fastcv.learning.cuda_graph.stepper import Stepper
@@ -38,13 +38,13 @@ from fastcv.learning.losses import CrossEntropy
 from fastcv.learning.models import FromScratch
 from fastcv.learning.muon import Muon
 from fastcv.learning.optimizers import SGD, Adam, AdamW
-from fastcv.learning.stages.linear import Linear
-from fastcv.learning.stages.schedules import Constant, Cosine, EarlyStop, OneCycle, Plateau
+from fastcv.learning.stages.schedules import Constant, Cosine, Linear, OneCycle, Plateau
+from fastcv.learning.stages.stage import EarlyStop
 from fastcv.recipe import Recipe
 from fastcv.recipe.values import Step
 
 CPU = torch.device("cpu")
-CLIPS = "GradientClip acts within it, at before_step"
+CLIPS = "GradientClip acts within the training step, at before_step"
 
 
 class Small(nn.Sequential):
@@ -257,7 +257,7 @@ def test_frozen_and_unfrozen_stages_are_captured_anew():
 
 
 def test_layer_that_rests_from_an_epoch_on_is_captured_anew():
-    stage = Linear(epochs=3, lr=0.02, first_epochs=2)
+    stage = Linear(epochs=3, lr=0.02, callbacks=(FreezeFirst(after=2),))
     _, tape = both(replace(RECIPE, optimizer=AdamW(), schedule=(stage,)))
     assert (tape.captures, tape.replays) == (2, 15)
 
@@ -312,8 +312,8 @@ class Steps(Callback):
             None,
             CLIPS,
         ),
-        (Constant(epochs=1, lr=0.02), Steps, "Steps acts within it, at after_step"),
-        (Constant(epochs=1, lr=0.02), Sees, "Sees may change its batch, at before_batch"),
+        (Constant(epochs=1, lr=0.02), Steps, "Steps acts within the training step, at after_step"),
+        (Constant(epochs=1, lr=0.02), Sees, "Sees may change the batch, at before_batch"),
     ],
 )
 def test_callbacks_within_the_step_make_it_ordinary(stage, callback, reason):
@@ -347,24 +347,28 @@ def test_callback_that_comes_in_between_ends_the_replays():
 
 def test_insisting_makes_an_obstacle_an_error():
     clipped = replace(RECIPE, schedule=(Constant(epochs=1, lr=0.02, clip=1.0),))
-    with pytest.raises(ValueError, match=r"graph='on' .* but GradientClip acts within it"):
+    with pytest.raises(
+        ValueError, match=r"graph='on' .* but GradientClip acts within the training step"
+    ):
         trained(clipped, Tape(), graph="on")
     with pytest.raises(ValueError, match="graph='on' needs a CUDA device, got 'cpu'"):
         Stepper(Step(graph="on"), CPU)
-    with pytest.raises(ValueError, match="but capturing it failed: no memory"):
+    with pytest.raises(ValueError, match="but capturing the training step failed: no memory"):
         trained(RECIPE, Tape(fails=RuntimeError("no memory")), graph="on")
 
 
 def test_capture_that_fails_leaves_an_ordinary_training(capsys):
     def say(learn):
-        learn.epoch_lines.stream = __import__("sys").stdout
+        learn.epoch_lines.bar.stream = __import__("sys").stdout
 
     tape = Tape(fails=RuntimeError("no\n memory"))
     learn = trained(RECIPE, tape, prepare=say)
     assert_equal(learn, trained(RECIPE, None))
     assert (tape.captures, tape.replays) == (1, 0)
-    assert learn.stepper.used(learn)["graph_notes"] == ["capturing it failed: no memory"]
-    assert "no CUDA graph, as capturing it failed: no memory" in capsys.readouterr().out
+    assert learn.stepper.used(learn)["graph_notes"] == [
+        "capturing the training step failed: no memory"
+    ]
+    assert "no CUDA graph: capturing the training step failed: no memory" in capsys.readouterr().out
 
 
 class Reads(Small):
@@ -380,8 +384,8 @@ class Draws(Small):
 @pytest.mark.parametrize(
     ("net", "reason"),
     [
-        (Reads, "capturing it failed: the program waits for the device"),
-        (Draws, "it draws random numbers that are not the device's"),
+        (Reads, "capturing the training step failed: the program waits for the device"),
+        (Draws, "the training step draws random numbers that are not the device's"),
     ],
 )
 def test_nets_that_need_python_are_not_captured(net, reason):
@@ -423,7 +427,7 @@ class Stops(Callback):
 
 @pytest.mark.parametrize("optimizer", [SGD(), AdamW()], ids=["sgd", "adamw"])
 def test_stopped_training_goes_on_with_replays_of_what_it_had(optimizer, tmp_path):
-    stage = Linear(epochs=4, lr=0.02, first_epochs=2)
+    stage = Linear(epochs=4, lr=0.02, callbacks=(FreezeFirst(after=2),))
     recipe = replace(RECIPE, optimizer=optimizer, schedule=(stage,))
     whole = trained(recipe, None)
     file = tmp_path / "last.ckpt"
@@ -470,7 +474,7 @@ def test_capturing_anew_within_an_epoch_is_warm_up_and_no_training(monkeypatch):
             super().warm_up(program)
             late[0] += 1000.0
 
-    stage = Linear(epochs=3, lr=0.02, first_epochs=2)
+    stage = Linear(epochs=3, lr=0.02, callbacks=(FreezeFirst(after=2),))
     learn = trained(replace(RECIPE, schedule=(stage,)), Slow())
     assert learn.stepper.graph.backend.captures == 2
     assert 2000 < learn.stepper.warmup_seconds < 2500
@@ -491,7 +495,7 @@ def test_capture_that_fails_holds_on_to_nothing():
     gc.disable()
     try:
         learn = trained(RECIPE, Failing())
-        assert learn.stepper.graph.notes == ["capturing it failed: it waits"]
+        assert learn.stepper.graph.notes == ["capturing the training step failed: it waits"]
         assert [each() for each in made] == [None]
     finally:
         gc.enable()
@@ -597,7 +601,7 @@ AUGMENT = (RandomCrop(padding=1), HorizontalFlip(), ColorJitter(brightness=0.2),
         (SGD(weight_decay=5e-4, nesterov=True), Cosine(epochs=3, lr=0.02, per="batch")),
         (AdamW(), OneCycle(epochs=3, lr=0.003, momenta=None)),
         (AdamW(), OneCycle(epochs=3, lr=0.003)),
-        (Muon(), Linear(epochs=3, lr=0.02, first_epochs=2)),
+        (Muon(), Linear(epochs=3, lr=0.02, callbacks=(FreezeFirst(after=2),))),
     ],
     ids=["sgd", "adamw", "adamw_outside", "muon"],
 )
@@ -650,7 +654,7 @@ def test_failed_capture_on_a_gpu_leaves_an_ordinary_training(net):
     ordinary, drawn = on_gpu(recipe, "off")
     tried, also = on_gpu(recipe, "auto")
     assert tried.stepper.graph.replayed == 0
-    assert tried.stepper.graph.notes[0].startswith("capturing it failed")
+    assert tried.stepper.graph.notes[0].startswith("capturing the training step failed")
     assert also == drawn
     losses = [[each["loss"] for each in learn.history.steps] for learn in (ordinary, tried)]
     assert losses[1] == pytest.approx(losses[0], abs=2e-3)

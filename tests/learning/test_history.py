@@ -112,18 +112,20 @@ def test_progress_is_one_line_an_epoch_where_there_is_no_terminal():
     make_learner(Progress(out, total_epochs=2)).fit(2)
     lines = out.getvalue().splitlines()
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
-    for word in ("train loss", "valid loss", "accuracy", " s  ", "images/s"):
+    for word in ("  train ", "  valid ", " %  ", " s  ", " img/s"):
         assert all(word in line for line in lines)
 
 
 def test_progress_moves_a_bar_on_a_terminal(monkeypatch):
-    monkeypatch.setattr("fastcv.learning.callbacks.progress.REDRAW_SECONDS", 0)
+    monkeypatch.setattr("fastcv.terminal.REDRAW_SECONDS", 0)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
     out = Terminal()
     make_learner(Progress(out, total_epochs=1)).fit(1)
     text = out.getvalue()
-    assert "epoch 1/1  train ████████░░░░░░░░░░░░░░░░  33%" in text
-    assert "valid ████████████████████████ 100%" in text
-    assert text.splitlines()[-1].rpartition("\x1b[2K")[2].startswith("epoch 1/1  train loss")
+    assert f"epoch 1/1  train  33% {'━' * 8}\r" in text
+    assert f"valid 100% {'━' * 24}\r" in text
+    assert text.splitlines()[-1].rpartition("\x1b[2K")[2].startswith("epoch 1/1  train 0.")
 
 
 def test_predictions_are_not_shown_as_training():
@@ -144,4 +146,38 @@ def test_epoch_line_without_validation():
         "seconds": 1.5,
         "images_per_second": 1234.4,
     }
-    assert epoch_line(row) == "epoch 3  train loss 0.5000 accuracy  25.00%  1.5 s  1,234 images/s"
+    assert epoch_line(row) == "epoch 3  train 0.5000 25.00 %  1.5 s  1,234 img/s"
+
+
+FULL = {
+    "epoch": 9,
+    "train_loss": 0.4127,
+    "train_accuracy": 0.0856,
+    "valid_loss": 12345.678,
+    "valid_accuracy": 1.0,
+    "valid_macro_f1": 0.85317,
+    "valid_recall": None,
+    "seconds": 123.4,
+    "images_per_second": 12345.6,
+    "tta_accuracy": 0.9,
+}
+
+
+def test_epoch_line_shows_every_metric_there_is():
+    assert epoch_line(FULL, 100) == (
+        "epoch   9/100  train 0.4127  8.56 %  valid 12346 100.0 %  tta 90.00 %  macro f1 0.8532  "
+        "123.4 s  12,346 img/s"
+    )
+
+
+@pytest.mark.parametrize("width", [12, 40, 80, 92, 200])
+def test_epoch_line_keeps_what_fits_and_drops_the_speed_first(width):
+    line, whole = epoch_line(FULL, 100, width), epoch_line(FULL, 100)
+    assert whole.startswith(line)
+    assert len(line) <= max(width, len("epoch   9/100"))
+    assert ("img/s" in line) == (len(whole) <= width)
+
+
+def test_ordinary_epoch_line_fits_80_columns():
+    row = {key: FULL[key] for key in FULL if key not in ("tta_accuracy", "valid_macro_f1")}
+    assert epoch_line(row, 100, 80) == epoch_line(row, 100)

@@ -9,12 +9,13 @@ from fastai.torch_core import set_seed
 from torch import nn
 from torch.optim.lr_scheduler import LinearLR
 
+from fastcv.learning.callbacks.freeze_first import FreezeFirst
 from fastcv.learning.callbacks.history import History
 from fastcv.learning.curves import triangle
 from fastcv.learning.learner import Learner
 from fastcv.learning.losses import CrossEntropyLoss
 from fastcv.learning.optimizers import SGD
-from fastcv.learning.stages.linear import Linear
+from fastcv.learning.stages.schedules import Linear
 
 
 def make_learner(batches=5):
@@ -82,7 +83,7 @@ def test_first_child_rests_from_its_epoch_on_and_is_free_afterwards():
     learn.history.on_epoch = lambda row, steps: weights.append(
         [p.detach().clone() for p in learn.model.parameters()]
     )
-    Linear(epochs=4, lr=0.1, first_epochs=2)(learn)
+    Linear(epochs=4, lr=0.1, callbacks=(FreezeFirst(after=2),))(learn)
 
     def moved(index):
         return [not torch.equal(a[index], b[index]) for a, b in pairwise(weights)]
@@ -96,6 +97,6 @@ def test_rest_leaves_frozen_what_was_frozen():
     learn = make_learner()
     learn.create_opt()
     learn.model[0].bias.requires_grad_(False)
-    learn.fit(1, cbs=Linear(epochs=1, lr=0.1, first_epochs=1).callbacks())
+    learn.fit(1, cbs=FreezeFirst(after=1)())
     assert not learn.model[0].bias.requires_grad
     assert learn.model[0].weight.requires_grad

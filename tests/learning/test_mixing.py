@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fastcv.augment import CutMix, HorizontalFlip, MixUp
+from fastcv.data import Toy
 from fastcv.data.images import Images
-from fastcv.data.toy import Toy
 from fastcv.experiment.train import learner
 from fastcv.learning.losses import CrossEntropy
 from fastcv.recipes.digits import recipe as digits

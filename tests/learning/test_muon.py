@@ -158,7 +158,7 @@ def test_groups_are_filters_biases_and_the_head():
 
 def test_given_groups_or_no_filters_are_refused():
     net = small_net()
-    with pytest.raises(ValueError, match="must be given none, got 2"):
+    with pytest.raises(ValueError, match="must make the parameter groups itself, got 2"):
         Muon()([list(net[0].parameters()), list(net[1].parameters())], lr=0.1)
     with pytest.raises(ValueError, match="must have filters to train"):
         Muon()(net[4].parameters(), lr=0.1)

@@ -17,7 +17,8 @@ from fastcv.learning.learner import Learner
 from fastcv.learning.losses import CrossEntropyLoss
 from fastcv.learning.models import parameter_groups
 from fastcv.learning.optimizers import SGD, Adam, AdamW
-from fastcv.learning.stages.schedules import Constant, Cosine, EarlyStop, OneCycle, Plateau
+from fastcv.learning.stages.schedules import Constant, Cosine, OneCycle, Plateau
+from fastcv.learning.stages.stage import EarlyStop
 
 
 def make_learner(optimizer=None, batches=5, groups=False):
@@ -167,7 +168,7 @@ def test_named_rate_is_found_with_the_groups_spread_as_in_training():
 @pytest.mark.parametrize("lr", ["best", (1e-5, 1e-3), slice(1e-5, 1e-3), None])
 def test_rate_that_is_no_number_nor_a_name_is_refused(lr):
     names = "one of valley, steep, slide, minimum, largest"
-    with pytest.raises(ValueError, match=re.escape(f"{names}, got {lr!r}: rates that grow")):
+    with pytest.raises(ValueError, match=re.escape(f"{names}, got {lr!r}: for rates that grow")):
         Constant(epochs=1, lr=lr)
 
 
@@ -252,7 +253,9 @@ def test_stages_start_with_a_fresh_optimizer():
     "make", [EarlyStop, lambda monitor: Plateau(epochs=1, lr=1, monitor=monitor)]
 )
 def test_unknown_monitor_is_refused_before_anything_runs(make):
-    with pytest.raises(ValueError, match=r"one of valid_loss, .*, got 'val_loss'"):
+    with pytest.raises(
+        ValueError, match=r"train_ or valid_ and .* such as valid_loss, got 'val_loss'"
+    ):
         make(monitor="val_loss")
 
 

@@ -11,9 +11,8 @@ from typer.testing import CliRunner
 
 from fastcv.augment import ColorJitter, HorizontalFlip
 from fastcv.cli import app
+from fastcv.data import CIFAR10_STATS, Toy
 from fastcv.data.images import Images
-from fastcv.data.statistics import CIFAR10_STATS
-from fastcv.data.toy import Toy
 from fastcv.experiment.train import learner, train
 from fastcv.learning.cuda_graph import stepper as module
 from fastcv.learning.losses import CrossEntropy

@@ -35,7 +35,7 @@ def test_views_are_the_mean_of_the_logits_of_hand_made_views():
     with torch.inference_mode():
         expected = torch.stack([net(view) for view in hand_made_views(x)]).mean(0)
         net.seen = 0
-        torch.testing.assert_close(TTA()(net, x), expected)
+        torch.testing.assert_close(TTA().predict(net, x), expected)
         assert net.seen == 6
         assert not torch.allclose(net(x), expected, atol=1e-2)
 
@@ -43,18 +43,18 @@ def test_views_are_the_mean_of_the_logits_of_hand_made_views():
 def test_parts_of_the_views_can_be_left_out():
     net, x = Net(), images()
     with torch.inference_mode():
-        assert torch.equal(TTA(mirror=False, shift=0)(net, x), net(x))
+        assert torch.equal(TTA(mirror=False, shift=0).predict(net, x), net(x))
         both = (net(x) + net(x.flip(-1))) / 2
-        torch.testing.assert_close(TTA(shift=0)(net, x), both)
+        torch.testing.assert_close(TTA(shift=0).predict(net, x), both)
         views = hand_made_views(x)[:4]
         expected = torch.stack([net(view) for view in views]).mean(0)
-        torch.testing.assert_close(TTA(mirror=False)(net, x), expected)
+        torch.testing.assert_close(TTA(mirror=False).predict(net, x), expected)
 
 
 def test_accuracy_counts_images_not_batches():
     net, x = Net(), images()
     with torch.inference_mode():
-        classes = TTA()(net, x).argmax(1)
+        classes = TTA().predict(net, x).argmax(1)
     wrong = (classes + 1) % 5
     batches = [(x[:4], classes[:4]), (x[4:], wrong[4:])]
     assert accuracy(net, batches, TTA()) == pytest.approx(4 / 6)

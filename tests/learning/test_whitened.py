@@ -8,6 +8,7 @@ import torch
 from fastcv.augment.alternating import AlternatingFlip
 from fastcv.experiment.train import learner, smoked, train
 from fastcv.learning.callbacks.checkpoint import Checkpoint
+from fastcv.learning.callbacks.freeze_first import FreezeFirst
 from fastcv.learning.models import FromScratch
 from fastcv.learning.tta import TTA
 from fastcv.learning.whitened import Whitened, first_images
@@ -83,7 +84,7 @@ def test_every_image_is_seen_in_both_orientations_in_two_epochs():
 
 
 def test_accuracy_through_views_is_measured_after_the_last_epoch():
-    learn = learner(short(views=TTA()), device="cpu")
+    learn = learner(short(callbacks=(TTA(),)), device="cpu")
     rows = []
     learn.history.on_epoch = lambda row, steps: rows.append(
         row | getattr(learn.history, "also", {})
@@ -92,7 +93,7 @@ def test_accuracy_through_views_is_measured_after_the_last_epoch():
     assert ["tta_accuracy" in row for row in rows] == [False, True]
     net = learn.model.eval()
     right = [
-        (TTA()(net, x.as_subclass(torch.Tensor)).argmax(1) == y.as_subclass(torch.Tensor))
+        (TTA().predict(net, x.as_subclass(torch.Tensor)).argmax(1) == y.as_subclass(torch.Tensor))
         for x, y in learn.dls.valid
     ]
     expected = torch.cat(right).float().mean().item()
@@ -100,7 +101,7 @@ def test_accuracy_through_views_is_measured_after_the_last_epoch():
 
 
 def test_resumed_speedrun_equals_one_never_stopped(tmp_path, monkeypatch):
-    recipe = short(epochs=3, first_epochs=1, views=None)
+    recipe = short(epochs=3, callbacks=(FreezeFirst(after=1),))
     whole = train(recipe, out=tmp_path, wandb="off", device="cpu")
     after_epoch = Checkpoint.after_epoch
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from fastcv import interpret
 from fastcv.augment import AlternatingFlip, Gamma, HorizontalFlip, MixUp, Rotation
+from fastcv.data import Toy
 from fastcv.data.images import Images
 from fastcv.data.loader import AugmentBatch
-from fastcv.data.toy import Toy
 from fastcv.experiment.directory import Run
 from fastcv.experiment.train import learner, smoked, train
 from fastcv.learning.callbacks.checkpoint import Checkpoint

@@ -38,7 +38,10 @@ def test_every_export_is_found_at_its_public_path(room):
     exported = {name: each for name, each in public_names().items() if each.startswith(f"{room}:")}
     assert exported
     for name, path in exported.items():
-        assert resolve(path) is getattr(__import__(room, fromlist=[name]), name)
+        thing = getattr(__import__(room, fromlist=[name]), name)
+        verb = room == "fastcv.recipe" and not isinstance(thing, type)
+        assert is_public(path) != verb  # a run names values; what works on recipes is none
+        assert resolve(path, trust=True) is thing
 
 
 @pytest.mark.parametrize(

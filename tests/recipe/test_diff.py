@@ -18,7 +18,7 @@ def test_essence_is_the_same_under_another_name_seed_and_speed():
 
 
 def test_of_folders_of_ones_own_the_place_is_of_the_essence():
-    from fastcv.data.sources import ImageFolders
+    from fastcv.data import ImageFolders
 
     folders = replace(RECIPE, data=replace(RECIPE.data, source=ImageFolders()))
     own = override(folders, "data.path=/a")
@@ -49,7 +49,7 @@ def test_differences_of_unlike_lengths_have_none_where_a_value_is_missing():
 def test_every_value_that_decides_a_result_is_of_the_essence():
     kept = decisive(flat(RECIPE))
     roots = {key.partition(".")[0] for key in kept}
-    assert roots == {"data", "model", "schedule", "optimizer", "loss"}
+    assert roots == {"data", "model", "schedule", "optimizer", "loss", "callbacks"}
     assert "data.split_seed" in kept
 
 

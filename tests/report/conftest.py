@@ -30,6 +30,7 @@ def write_run():
         figures=None,
         without=(),
         own_name=None,
+        changed=None,
         **measured,
     ):
         recipe = replace(override(catalogue.get_recipe(name), *changes), seed=seed)
@@ -37,7 +38,9 @@ def write_run():
             recipe = replace(recipe, name=own_name)
         values = {key: value for key, value in flat(recipe).items() if key not in without}
         settings = {"device": None, "wandb": "off", "file": file}
-        run = directory.create(recipe.name, values, out, smoke=smoke, settings=settings)
+        run = directory.create(
+            recipe.name, values, out, smoke=smoke, settings=settings, changed=changed
+        )
         planned = sum(stage.epochs for stage in recipe.schedule)
         rows = [
             {"stage": 0, "epoch": epoch, "train_loss": 1 / epoch, "valid_accuracy": 0.5}

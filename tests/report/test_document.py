@@ -10,7 +10,7 @@ from PIL import Image
 
 from fastcv.experiment.comparison import Experiment, Result
 from fastcv.recipe.values import Reported
-from fastcv.report import charts, figures, gather
+from fastcv.report import as_text, charts, gather
 from fastcv.report.document import compose
 from fastcv.report.markdown import code, escaped, table
 from fastcv.report.markdown import write as write_markdown
@@ -36,7 +36,7 @@ def drawn(monkeypatch):
         calls.append((title, reported))
         return Figure((1, 1))
 
-    monkeypatch.setattr(figures, "curves", curves)
+    monkeypatch.setattr(charts, "curves", curves)
     return calls
 
 
@@ -60,7 +60,7 @@ def test_pictures_under_another_name_bear_that_name_and_its_report(
     write_run(tmp_path / "runs", names[1], figures=with_curves, valid_accuracy=0.2)
     both = named(gather([tmp_path / "runs"]), *names)
     document = compose(both, tmp_path / "out")
-    shown = [each.experiment.name for chapter in document.chapters for each in chapter.shown]
+    shown = [row.experiment.name for section in document.sections for row in section.pictured]
     assert sorted(shown) == sorted(names)
     other = next(each for each in both if each.name == names[0])
     (call,) = drawn  # the run's own curves bear its own name
@@ -76,9 +76,32 @@ def test_pictures_stand_once_where_two_names_report_the_same(
     names = ("light_resnet_cifar10", "light_resnet_cifar10/model5")
     write_run(tmp_path / "runs", names[1], figures=with_curves)
     document = compose(named(gather([tmp_path / "runs"]), *names), tmp_path / "out")
-    shown = [each.experiment.name for chapter in document.chapters for each in chapter.shown]
+    shown = [row.experiment.name for section in document.sections for row in section.pictured]
     assert shown == [names[0]]
     assert [title for title, _ in drawn] == [names[0]]
+
+
+def test_ones_own_come_first_and_what_was_not_run_is_folded(tmp_path, write_run):
+    runs = tmp_path / "runs"
+    write_run(runs, "vgg_cifar100/starter", valid_accuracy=0.25)
+    write_run(runs, "digits", "schedule.0.epochs=3", valid_accuracy=0.9)
+    write_run(
+        runs, "digits", "schedule.0.epochs=4", own_name="zebra", file="/z.py", valid_accuracy=0.9
+    )
+    document = compose(gather([runs]), tmp_path / "out")
+    assert [section.recipe for section in document.sections] == [
+        "zebra", "digits", "resnet_cifar100", "vgg_cifar100",
+    ]  # fmt: skip
+    assert [row.experiment.name for section in document.sections for row in section.rows] == [
+        "zebra", "resnet_cifar100/starter", "vgg_cifar100/starter",
+    ]  # fmt: skip
+    folded = [row.experiment.name for section in document.not_run for row in section.rows]
+    assert {"digits", "mnist_cnn", "vgg_cifar100/step01"} < set(folded)
+    assert "vgg_cifar100 (also vgg_cifar100/step15)" in document.missing
+    assert document.sections[1].ladder is None
+    assert document.sections[3].ladder is not None
+    text = as_text(gather([runs]))
+    assert text.index("\nzebra ") < text.index("\nresnet_cifar100/starter ")
 
 
 def test_the_first_line_counts_an_experiment_once_under_all_its_names():
@@ -88,18 +111,19 @@ def test_the_first_line_counts_an_experiment_once_under_all_its_names():
         Experiment(name="a", aliases=("a/1",), results=(result,)),
         Experiment(name="a/1", aliases=("a",), results=(result,)),
         Experiment(name="b", aliases=("b/1",)),
-        Experiment(name="b/1", aliases=("b",), altered=(short,)),
+        Experiment(name="b/1", aliases=("b",), changed=(short,)),
         Experiment(name="a", own=True),
     ]
     said = compose(experiments, None).lead
     assert said == "3 experiments: 1 run, 2 not run, 1 of these only with changed settings."
 
 
-def test_a_ladder_draws_of_a_bar_what_is_to_be_beaten():
+def test_a_ladder_draws_the_number_that_is_to_be_beaten():
     reported = Reported(source="1", valid_accuracy=0.65, test_accuracy=0.626)
-    bar = Experiment(name="a/one_cycle", reported=replace(reported, to_beat=True))
-    assert charts.step_metric(bar, "valid_accuracy") == "test_accuracy"
-    assert charts.step_metric(replace(bar, reported=reported), "valid_accuracy") == "valid_accuracy"
+    experiment = Experiment(name="a/one_cycle", reported=replace(reported, to_beat=True))
+    assert charts.step_metric(experiment, "valid_accuracy") == "test_accuracy"
+    other = replace(experiment, reported=reported)
+    assert charts.step_metric(other, "valid_accuracy") == "valid_accuracy"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +142,7 @@ def test_a_picture_that_cannot_be_decoded_is_left_out_and_said(tmp_path, write_r
     (run / "figures" / "curves.png").write_bytes(picture)
     (digits,) = named(gather([tmp_path / "runs"]), "digits")
     lines = []
-    assert figures.of_run(digits, digits.results[0], tmp_path, lines.append) == []
+    assert charts.of_run(digits, digits.results[0], tmp_path, lines.append) == []
     assert f"{run / 'figures' / 'curves.png'}: left out" in lines[0]
 
 
@@ -132,7 +156,7 @@ def test_curves_of_rows_that_cannot_be_read_are_left_out_and_said(
     (run / "metrics.csv").write_bytes(rows)
     (digits,) = named(gather([tmp_path / "runs"]), "digits")
     lines = []
-    assert figures.of_run(digits, digits.altered[0], tmp_path, lines.append) == []
+    assert charts.of_run(digits, digits.changed[0], tmp_path, lines.append) == []
     assert f"{run / 'metrics.csv'}: left out" in lines[0]
 
 
@@ -152,11 +176,11 @@ def test_names_settings_and_commands_are_text_in_markdown(
         valid_accuracy=0.5,
     )  # fmt: skip
     recipe = {"data.evil": "<script>`|", "seed": 0}
-    edit_json(run / "recipe.json", name=name, flat=recipe)
+    edit_json(run / "recipe.json", flat=recipe)
     edit_json(run / "environment.json", command="fastcv <b>x</b> | `", device_name="<i>d</i>|")
-    (own,) = gather([tmp_path / "runs"])[-1:]
+    (own,) = (replace(each, name=name) for each in gather([tmp_path / "runs"]) if each.own)
     changed = replace(own.results[0], changed={"data.evil": (None, "<script>`|")})
-    experiments = [own, replace(own, results=(), altered=(changed,))]
+    experiments = [own, replace(own, results=(), changed=(changed,))]
     text = write_markdown(compose(experiments, tmp_path / "figures"), tmp_path).read_text("utf-8")
     for tag in ("<img", "<b>", "<i>", "<script"):
         assert tag not in text

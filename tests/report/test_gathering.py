@@ -4,11 +4,13 @@ import shutil
 import pytest
 
 from fastcv import catalogue
+from fastcv.experiment.train import train
 from fastcv.experiment.words import measured
+from fastcv.recipe import override
 from fastcv.report import gather
-from fastcv.report.gathering import arrange
-from fastcv.report.reading import read_summaries
-from fastcv.report.tables import blocks, short_cuts
+from fastcv.report.gather import arrange
+from fastcv.report.read import read_summaries
+from fastcv.report.tables import changed_rows, rows
 
 
 def of(experiments, name):
@@ -19,9 +21,9 @@ def of(experiments, name):
 def test_every_experiment_of_the_catalogue_is_there_in_its_order_and_not_run():
     experiments = gather([])
     assert [each.name for each in experiments] == [each.name for each in catalogue.entries()]
-    assert not any(each.results or each.altered for each in experiments)
+    assert not any(each.results or each.changed for each in experiments)
     assert of(experiments, "mnist_cnn/regularized").verdict("test_accuracy") == "not run"
-    assert {line.measured for each in experiments for line in blocks(each)[0].lines} == {"not run"}
+    assert {line.measured for each in experiments for line in rows(each)[0].lines} == {"not run"}
 
 
 def test_seeds_give_mean_and_sample_deviation_and_a_verdict(tmp_path, write_run):
@@ -61,21 +63,27 @@ def test_a_name_and_its_alias_share_results(tmp_path, write_run):
     assert of(experiments, "light_resnet_cifar10/model8").results == ()
 
 
-def test_changed_settings_make_a_short_cut_that_is_not_compared(tmp_path, write_run):
+def test_changed_settings_are_not_compared(tmp_path, write_run):
     short = ("schedule.0.epochs=2", "data.train_per_class=20")
     for seed, accuracy in ((0, 0.4), (1, 0.6)):
         write_run(tmp_path, "mnist_cnn/regularized", *short, seed=seed, test_accuracy=accuracy)
     found = of(gather([tmp_path]), "mnist_cnn/regularized")
     assert found.results == ()
     assert found.verdict("test_accuracy") == "not run"
-    assert found.altered[0].changed == {
+    assert found.changed[0].changed == {
         "data.train_per_class": (None, 20),
         "schedule.0.epochs": (15, 2),
     }
-    (cut,) = short_cuts(found)
-    assert cut.changed == ("data.train_per_class: None → 20", "schedule.0.epochs: 15 → 2")
-    assert (cut.epochs, cut.seeds) == ("2", "0, 1")
-    assert cut.measured == "50.00 ± 14.14 % test"
+    (row,) = changed_rows(found)
+    assert row.changed == ("data.train_per_class: None → 20", "schedule.0.epochs: 15 → 2")
+    assert (row.epochs, row.seeds) == ("2", "0, 1")
+    assert row.measured == "50.00 ± 14.14 % test"
+
+
+def test_training_writes_down_what_it_changed_of_the_recipe(tmp_path):
+    short = override(catalogue.get_recipe("digits"), "schedule.0.epochs=1")
+    run = train(short, out=tmp_path, wandb="off", device="cpu", smoke=True)
+    assert run.started["changed"] == {"schedule.0.epochs": [10, 1]}
 
 
 def test_where_data_lies_and_how_it_is_computed_changes_nothing(tmp_path, write_run):
@@ -88,10 +96,10 @@ def test_a_run_of_before_a_setting_was_there_counts_at_its_default(tmp_path, wri
         tmp_path, "digits", without=("data.test_validates", "data.channels"), valid_accuracy=0.9
     )
     # channels are 3 by default, and digits has 1; what validates is by default as digits has it
-    assert of(gather([tmp_path]), "digits").altered[0].changed == {"data.channels": (1, 3)}
+    assert of(gather([tmp_path]), "digits").changed[0].changed == {"data.channels": (1, 3)}
 
 
-def test_a_bar_is_beaten_or_not_and_its_final_weights_stand_for_a_best_epoch(tmp_path, write_run):
+def test_final_weights_may_beat_the_best_epoch_of_a_report(tmp_path, write_run):
     name = "light_resnet_cifar10/one_cycle"
     write_run(tmp_path / "a", name, test_accuracy=0.9148, train_accuracy=0.5)
     write_run(tmp_path / "b", name, best_test_accuracy=0.9147)
@@ -101,15 +109,15 @@ def test_a_bar_is_beaten_or_not_and_its_final_weights_stand_for_a_best_epoch(tmp
     assert not_beaten.verdict("best_test_accuracy") == "not beaten"
     assert measured(beaten, "best_test_accuracy") == "91.48 % (final weights)"
     assert measured(not_beaten, "best_test_accuracy") == "91.47 %"
-    assert beaten.bar.name == "light_resnet_cifar10"
-    assert beaten.bar.epochs == 70
+    assert beaten.original.name == "light_resnet_cifar10"
+    assert beaten.original.epochs == 70
 
 
 def test_smoke_runs_are_left_out_and_unfinished_ones_count_in_no_number(tmp_path, write_run):
     write_run(tmp_path, "digits", smoke=True, valid_accuracy=0.1)
     stopped = write_run(tmp_path, "digits", finished=False, epochs=4, seed=3)
     found = of(gather([tmp_path]), "digits")
-    assert found.results == found.altered == ()
+    assert found.results == found.changed == ()
     (run,) = found.unfinished
     assert (run.seed, run.epochs, run.path) == (3, 4, stopped)
 
@@ -134,21 +142,21 @@ def test_a_run_that_skipped_images_is_compared_with_nothing(tmp_path, write_run,
     edit_json(some / "summary.json", skipped_images=7)
     found = of(gather([tmp_path]), "mnist_cnn/regularized")
     assert found.values("test_accuracy") == [0.98]
-    (cut,) = short_cuts(found)
-    assert (cut.changed, cut.measured) == (("skipped images: 7",), "50.00 % test")
+    (row,) = changed_rows(found)
+    assert (row.changed, row.measured) == (("skipped images: 7",), "50.00 % test")
 
 
 @pytest.mark.parametrize(
     ("wrong", "why"),
-    [(float("nan"), "is no finite number: nan"), (98.0, "is not between 0 and 1: 98.0")],
+    [(float("nan"), "a finite number, got nan"), (98.0, "between 0 and 1, got 98.0")],
 )
-def test_a_number_that_cannot_be_is_said_and_left_out(tmp_path, write_run, edit_json, wrong, why):
+def test_an_impossible_number_is_left_out_and_said(tmp_path, write_run, edit_json, wrong, why):
     for seed, accuracy in enumerate((0.98, wrong, 0.96)):
         run = write_run(tmp_path, "digits", seed=seed, valid_accuracy=accuracy, parameters=1)
     (first, *_) = (tmp_path / "digits").glob("*-seed1")
     lines = []
     found = of(gather([tmp_path], None, lines.append), "digits")
-    assert lines == [f"{first}: its valid_accuracy is left out, it {why}"]
+    assert lines == [f"{first}: valid_accuracy is left out: it must be {why}"]
     assert measured(found, "valid_accuracy") == "97.00 ± 1.41 % (2 of 3 seeds)"
     assert measured(found, "parameters") == "1"
     edit_json(run / "summary.json", seconds=float("inf"))
@@ -159,7 +167,7 @@ def test_devices_and_precisions_stand_in_lines_of_their_own(tmp_path, write_run)
     write_run(tmp_path, "digits", device_name="One(R) CPU @ 2GHz", seconds=7, valid_accuracy=0.8)
     write_run(tmp_path, "digits", device_name="Two", precision="bf16", valid_accuracy=0.9)
     found = of(gather([tmp_path]), "digits")
-    assert {(block.device, block.lines[0].measured) for block in blocks(found)} == {
+    assert {(row.device, row.lines[0].measured) for row in rows(found)} == {
         ("One @ 2GHz, fp32", "80.00 %"),
         ("Two, bf16", "90.00 %"),
     }
@@ -202,6 +210,81 @@ def test_a_recipe_of_ones_own_is_listed_last_with_what_it_says_is_reported(tmp_p
     assert found.reported.source == "004, 1b"
 
 
+def write_own(write_run, out, day, epochs, filed=3, stated=True, **measured):
+    """A run of one's own file, which has `filed` epochs; without what it changed, an older one."""
+    changed = {"schedule.0.epochs": (filed, epochs)} if stated and epochs != filed else None
+    path = write_run(
+        out, "digits", f"schedule.0.epochs={epochs}", file="/home/mine.py", own_name="mine",
+        changed=changed, **measured,
+    )  # fmt: skip
+    if not stated:
+        started = json.loads((path / "recipe.json").read_text())
+        del started["changed"]
+        (path / "recipe.json").write_text(json.dumps(started))
+    return path.rename(path.with_name(f"202001{day:02}-000000-seed0"))
+
+
+def test_an_experiment_of_ones_own_is_what_its_file_says(tmp_path, write_run):
+    write_own(write_run, tmp_path, 1, epochs=3, valid_accuracy=0.9)
+    write_own(write_run, tmp_path, 2, epochs=7, valid_accuracy=0.8)
+    mine = of(gather([tmp_path]), "mine")
+    assert mine.epochs == 3
+    assert mine.values("valid_accuracy") == [0.9]
+    (row,) = changed_rows(mine)
+    assert row.changed == ("schedule.0.epochs: 3 → 7",)
+
+
+def test_an_edited_file_is_a_new_experiment_of_ones_own(tmp_path, write_run):
+    write_own(write_run, tmp_path, 1, epochs=3, valid_accuracy=0.9)
+    write_own(write_run, tmp_path, 2, epochs=7, filed=7, valid_accuracy=0.8)
+    mine = of(gather([tmp_path]), "mine")
+    assert (mine.epochs, mine.values("valid_accuracy")) == (7, [0.8])
+    assert [row.changed for row in changed_rows(mine)] == [("schedule.0.epochs: 7 → 3",)]
+
+
+def test_runs_that_all_changed_something_are_not_the_experiment_of_ones_own(tmp_path, write_run):
+    write_own(write_run, tmp_path, 1, epochs=5, valid_accuracy=0.9)
+    write_own(write_run, tmp_path, 2, epochs=7, valid_accuracy=0.8)
+    mine = of(gather([tmp_path]), "mine")
+    assert (mine.epochs, mine.results) == (3, ())
+    assert {row.changed for row in changed_rows(mine)} == {
+        ("schedule.0.epochs: 3 → 5",),
+        ("schedule.0.epochs: 3 → 7",),
+    }
+
+
+def test_older_runs_of_ones_own_do_not_say_what_they_changed_and_the_newest_counts(
+    tmp_path, write_run
+):
+    write_own(write_run, tmp_path, 1, epochs=3, stated=False, valid_accuracy=0.9)
+    write_own(write_run, tmp_path, 2, epochs=7, stated=False, valid_accuracy=0.8)
+    mine = of(gather([tmp_path]), "mine")
+    assert (mine.epochs, mine.values("valid_accuracy")) == (7, [0.8])
+
+
+def test_a_changed_run_that_is_another_variant_counts_as_that_one(tmp_path, write_run):
+    recipe = catalogue.get_recipe("digits")
+    stated = {"schedule.0.epochs": (3, recipe.schedule[0].epochs)}
+    write_run(tmp_path, "digits", changed=stated, valid_accuracy=0.9)
+    (result,) = of(gather([tmp_path]), "digits").results
+    assert not result.changed
+
+
+def test_other_metrics_are_lines_with_nothing_reported(tmp_path, write_run):
+    write_run(
+        tmp_path, "mnist_cnn/regularized", test_accuracy=0.98, test_f1_score=0.97531,
+        valid_top5_accuracy=0.999, valid_note="good", test_broken=float("nan"), other=3,
+    )  # fmt: skip
+    lines = []
+    (row,) = rows(of(gather([tmp_path], None, lines.append), "mnist_cnn/regularized"))
+    assert [tuple(line) for line in row.lines if line.reported == "none"] == [
+        ("test f1 score", "none", "0.9753", ""),
+        ("validation top5 accuracy", "none", "99.90 %", ""),
+    ]
+    assert len(lines) == 1
+    assert "test_broken is left out: it must be a finite number" in lines[0]
+
+
 def test_a_broken_run_is_a_line_of_warning_and_the_others_are_read(tmp_path, write_run):
     write_run(tmp_path, "digits", seed=0, valid_accuracy=0.98)
     torn = write_run(tmp_path, "digits", seed=1, valid_accuracy=0.98)
@@ -234,6 +317,8 @@ BAD_FILES = [
     ("environment.json", {"device_name": None}),
     ("environment.json", {"command": None}),
     ("recipe.json", {"name": 5}),
+    ("recipe.json", {"changed": {"schedule": [1]}}),
+    ("recipe.json", {"changed": []}),
     ("recipe.json", {"flat": {"seed": "0"}}),
     ("recipe.json", {"flat": {"seed": 0, "reported.nonsense": 1}}),
 ]
@@ -246,7 +331,7 @@ def test_a_run_with_a_value_of_another_kind_is_left_out_and_said(tmp_path, write
     lines = []
     experiments = gather([tmp_path], None, lines.append)
     assert [result.seed for result in of(experiments, "digits").results] == [99]
-    assert not any(each.own or each.altered for each in experiments)
+    assert not any(each.own or each.changed for each in experiments)
     assert len(lines) == len(BAD_FILES)
     assert all("left out, it cannot be read: " in line and "\n" not in line for line in lines)
 
@@ -255,7 +340,7 @@ def test_an_unfinished_run_without_a_name_is_left_out(tmp_path, write_run, edit_
     edit_json(write_run(tmp_path, "digits", finished=False) / "recipe.json", name=5)
     lines = []
     assert not any(each.unfinished for each in gather([tmp_path], None, lines.append))
-    assert "recipe must be a text, got 5" in lines[0]
+    assert "must hold an entry 'name' of type str" in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +376,7 @@ def test_what_a_run_names_is_never_imported(tmp_path, write_run, edit_json, monk
     (tmp_path / "surprise.py").write_text("raise RuntimeError('imported')\n")
     values = json.loads((path / "recipe.json").read_text())["flat"]
     edit_json(path / "recipe.json", flat=values | {"model": "surprise:Net()"})
-    (result,) = of(gather([tmp_path]), "digits").altered
+    (result,) = of(gather([tmp_path]), "digits").changed
     assert result.changed["model"][1] == "surprise:Net()"
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -105,6 +106,11 @@ def test_tables_and_figures_are_there_and_nothing_is_fetched(browser, page):
             assert any(alt.startswith(shown) and name in alt for alt in alts), (shown, name)
     assert any("vgg" not in alt and "light_resnet_cifar10/model0 91.28 %" in alt for alt in alts)
     assert any("mnist_cnn/regularized +0.77" in alt for alt in alts)
+    folded = browser.execute_script(
+        "const folds = [...document.querySelectorAll('details')];"
+        "const names = folds.map(f => [f.open, f.querySelector('summary').innerText]);"
+        "folds.forEach(f => f.open = true); return names"
+    )
     rows = browser.execute_script(
         "return [...document.querySelectorAll('table.results tbody tr.first')]"
         ".map(row => [...row.cells].map(cell => cell.innerText.trim()))"
@@ -113,6 +119,8 @@ def test_tables_and_figures_are_there_and_nothing_is_fetched(browser, page):
     assert set(named) == {
         entry.name for entry in catalogue.entries() if entry.name.partition("/")[0] in RECIPES
     }
+    count = len(named) - 3  # two were run, and one has two names
+    assert folded == [[False, f"{count} experiments of the catalogue were not run in full"]]
     assert named["mnist_cnn/regularized"][1:] == [
         "test accuracy", "98.23 %", "99.00 ± 0.71 %", "✓ yes", "15", "60 s", "A, fp32", "0, 1",
     ]  # fmt: skip
@@ -206,10 +214,9 @@ def test_a_broken_picture_is_left_out_and_said(tmp_path, write_run):
     assert "curves.png: left out" in file.read_text(encoding="utf-8")
 
 
-def test_names_and_lines_are_escaped(tmp_path, write_run, edit_json):
-    run = write_run(tmp_path, "digits", "schedule.0.epochs=3", file="/x.py", valid_accuracy=0.5)
-    edit_json(run / "recipe.json", name="<b>&")
-    own = gather([tmp_path])[-1:]
+def test_names_and_lines_are_escaped(tmp_path, write_run):
+    write_run(tmp_path, "digits", "schedule.0.epochs=3", file="/x.py", valid_accuracy=0.5)
+    own = [replace(each, name="<b>&") for each in gather([tmp_path]) if each.own]
     _, file = write(own, tmp_path / "out", ["<script>alert()</script>"])
     text = file.read_text(encoding="utf-8")
     assert "<code>&lt;b&gt;&amp;</code>" in text

@@ -71,7 +71,7 @@ def ladder(folder):
                 result(folder, "net_data", 0, "aaaa", test_accuracy=0.91, best_test_accuracy=0.92),
                 result(folder, "net_data", 1, "bbbb", test_accuracy=0.93, best_test_accuracy=0.94),
             ),
-            altered=(
+            changed=(
                 result(folder, "net_data", 0, "cccc", {"data.size": (32, 16)}, test_accuracy=0.5),
             ),
         ),
@@ -367,7 +367,7 @@ def test_environment_says_whose_report_it_is(published):
 
 
 def test_account_without_an_entity_is_one_sentence(published):
-    with Server(entity=None) as server, pytest.raises(ValueError, match="WANDB_ENTITY must say"):
+    with Server(entity=None) as server, pytest.raises(ValueError, match="WANDB_ENTITY must name"):
         published(server)
     assert not server.operations("mutation")
 

@@ -56,6 +56,7 @@ def epoch(tracker, number, steps=STEPS):
         "train_accuracy": 0.5,
         "valid_loss": 2 / number,
         "valid_accuracy": 0.25 * number,
+        "valid_macro_f1": 0.2 * number,
         "lr": 0.1,
         "momentum": None,
         "seconds": 1.5,
@@ -202,6 +203,7 @@ def test_offline_run_holds_every_epoch_on_its_last_step(offline):
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 3), (2, 6)]
     assert [row["train/loss"] for row in rows] == [1.0, 0.5]
     assert [row["valid/accuracy"] for row in rows] == [0.25, 0.5]
+    assert [row["valid/macro_f1"] for row in rows] == [0.2, 0.4]
     assert rows[1]["images_per_second"] == 100.0
     assert "momentum" not in rows[0]  # None
 
@@ -343,7 +345,7 @@ def only_message(capfd):
 def test_missing_wandb_is_said_once(monkeypatch, tmp_path, capfd):
     monkeypatch.setitem(sys.modules, "wandb", None)
     tracker = whole_run("offline", tmp_path)
-    assert "training goes on without it" in only_message(capfd)
+    assert "training continues without it" in only_message(capfd)
     assert tracker.id is None
 
 
@@ -378,7 +380,7 @@ def test_crashed_service_is_said_once_and_the_next_run_works(tmp_path, capfd):
     epoch(tracker, 1)
     epoch(tracker, 2)
     finish(tracker, tmp_path)
-    assert "training goes on without it" in only_message(capfd)
+    assert "training continues without it" in only_message(capfd)
     assert service.returncode == -signal.SIGKILL  # waited for: no zombie
     again = whole_run("offline", tmp_path)
     assert read_back(tmp_path, again.id).exit_code == 0

@@ -1,6 +1,6 @@
 """A series of runs: a recipe with all its variants, over several seeds, one or more at a time.
 
-`plan` lists its jobs and finds those that are done, `run` runs the others, `table` says what all of
+`plan` lists the jobs and finds those that are done, `run` runs the rest, `table` shows what all of
 them measured:
 
     jobs = run(plan("light_resnet_cifar10", every=True, seeds=3))

@@ -1,4 +1,4 @@
-"""What a series will run: one job for each experiment and seed, and what is done already."""
+"""The jobs of a series: one for each experiment and seed, and which of them are done."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +7,7 @@ from typing import Any
 
 from fastcv import catalogue
 from fastcv.experiment import directory
+from fastcv.experiment.series.record import sentence
 from fastcv.recipe import flat, override
 from fastcv.recipe.diff import diff, has_settings, same_experiment
 from fastcv.recipe.values import Recipe
@@ -17,22 +18,22 @@ class Job:
     """One experiment with one seed, and how it went.
 
     Args:
-        reference: as the command line takes it, "NAME/VARIANT" or "FILE.py/VARIANT".
-        name: of the recipe, with its variant.
-        recipe: with its settings and this seed; None where it could not be made.
-        aliases: other names for the same experiment, which are not run again.
-        altered: whether the settings made another experiment of it than the recipe's own.
+        reference: as on the command line, "NAME/VARIANT" or "FILE.py/VARIANT".
+        name: the recipe's, with its variant.
+        recipe: with the series' settings and this seed; None if it could not be built.
+        aliases: other names of the same experiment, which is run once.
+        changed: whether the settings make it another experiment than the recipe's own.
         smoke: whether it is a smoke run.
-        run: the finished run.
-        before: whether that run was there before the series.
-        failure: why it failed, in one sentence; empty while it has not.
+        run: the finished run; None before.
+        before: whether that run was finished before the series began.
+        failure: why the job failed, in one sentence; empty if it did not.
     """
 
     reference: str
     name: str
     recipe: Recipe | None = None
     aliases: tuple[str, ...] = ()
-    altered: bool = False
+    changed: bool = False
     smoke: bool = False
     run: directory.Run | None = None
     before: bool = False
@@ -40,30 +41,30 @@ class Job:
 
     @property
     def label(self) -> str:
-        """Its name and seed."""
+        """The name and the seed."""
         return self.name if self.recipe is None else f"{self.name} seed {self.recipe.seed}"
 
     @property
     def waits(self) -> bool:
-        """Whether it is still to be run."""
+        """Whether it has not been run yet."""
         return self.run is None and not self.failure
 
 
-def recorded(out: Path, *, smoke: bool = False) -> dict[directory.Run, dict[str, Any]]:
-    """The finished runs in the folder of all runs, the newest last, each with its flat recipe."""
-    return {run: run.started["flat"] for run in directory.finished(out, smoke=smoke)}
+def recorded(out: Path) -> dict[directory.Run, dict[str, Any]]:
+    """Return the finished runs in the folder of all runs, the newest last, with flat recipes."""
+    return {run: run.started["flat"] for run in directory.finished(out)}
 
 
 def newest(
-    recipe: Recipe, among: Mapping[directory.Run, Mapping[str, Any]], settings: Sequence[str] = ()
+    recipe: Recipe, among: Mapping[directory.Run, Mapping[str, Any]], settings: Sequence[str]
 ) -> directory.Run | None:
-    """The last of the recorded runs that is this very experiment, with this seed; else None.
+    """Return the last of some runs that is the same experiment with the same seed; None of none.
 
     Args:
-        recipe: the experiment, with its settings.
-        among: what `recorded` gave.
-        settings: what was asked for; such a run has these values too, as a precision, that do not
-            decide which experiment it is.
+        recipe: the experiment, with the series' settings.
+        among: as `recorded` returns them.
+        settings: what was asked for; the run must have these values too, even those, such as a
+            precision, that do not decide the experiment.
     """
     ours = flat(recipe)
     for run, theirs in reversed(among.items()):
@@ -87,19 +88,19 @@ def plan(
 ) -> list[Job]:
     """List the jobs of a series in the order they run, variant by variant and seed by seed.
 
-    Recipes that are one experiment under several names, or that the settings made so, are one job
-    a seed. A finished run of the same experiment and seed, with the values of `settings`, makes a
-    job done; smoke runs and those that were stopped do not count.
+    Variants that are the same experiment share one job per seed. A job is done if a finished run
+    has the same experiment and seed, and the values of `settings`; smoke runs and stopped runs do
+    not count.
 
     Args:
-        reference: "NAME", "NAME/VARIANT", or a path to one's own file, with "/VARIANT" or not.
-        every: the recipe and all its variants; the reference then names none.
-        seeds: how many, from the first one up.
-        seed: the first; None takes each recipe's own.
-        settings: "key=value" as for `override`, for every variant; one that a variant does not
-            have is that job's failure.
-        out: the folder of all runs, where finished ones are looked for.
-        again: run what is done already, too.
+        reference: "NAME", "NAME/VARIANT", or the path of a recipe file, with "/VARIANT" or without.
+        every: plan the recipe and all its variants; then `reference` names none.
+        seeds: how many seeds, from the first one up.
+        seed: the first seed; None takes each recipe's own.
+        settings: "key=value" as for `override`, for every variant; a job whose variant lacks the
+            key fails.
+        out: the folder of all runs, searched for finished ones.
+        again: also run what is done.
         smoke: plan smoke runs.
 
     Raises:
@@ -123,7 +124,7 @@ def plan(
 
 
 def _references(reference: str) -> list[str]:
-    """The recipe's reference and those of its variants."""
+    """Return the references of a recipe and of its variants."""
     file, variant = catalogue.find(reference)
     if variant:
         raise ValueError(
@@ -134,7 +135,7 @@ def _references(reference: str) -> list[str]:
 
 
 def _experiments(references: list[str], settings: Sequence[str], smoke: bool) -> list[Job]:
-    """A job for each experiment, its seed still the recipe's own."""
+    """Return a job for each experiment, with the recipe's own seed."""
     found: list[Job] = []
     failures: list[ValueError] = []
     for reference in references:
@@ -145,16 +146,16 @@ def _experiments(references: list[str], settings: Sequence[str], smoke: bool) ->
             asked = override(recipe, *settings)
         except ValueError as error:
             failures.append(error)
-            said = " ".join(str(error).split())
-            found.append(Job(reference=reference, name=name, smoke=smoke, failure=said))
+            failed = Job(reference=reference, name=name, smoke=smoke, failure=sentence(error))
+            found.append(failed)
             continue
         same = next((job for job in found if _same(job.recipe, asked)), None)
         if same is not None:
             found[found.index(same)] = replace(same, aliases=(*same.aliases, name))
             continue
-        altered = bool(diff(flat(recipe), flat(asked)))
+        changed = bool(diff(flat(recipe), flat(asked)))
         found.append(
-            Job(reference=reference, name=name, recipe=asked, altered=altered, smoke=smoke)
+            Job(reference=reference, name=name, recipe=asked, changed=changed, smoke=smoke)
         )
     if len(failures) == len(references):
         raise failures[0]

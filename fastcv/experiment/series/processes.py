@@ -1,4 +1,4 @@
-"""Processes that run some at a time, each with a log of its own, and of which none is left."""
+"""Run commands in parallel, each with a log, and leave no orphans."""
 
 import contextlib
 import os
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POLL_SECONDS = 0.2
-STOP_SECONDS = 60.0  # in which an interrupted training ends its files and its tracking
+STOP_SECONDS = 60.0  # for an interrupted training to finish its files and its tracking
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A command, and the file that takes all it says.
+    """A command, and the file for its output.
 
     Args:
         command: program and arguments.
-        log: made anew; its folder must exist.
+        log: overwritten; its folder must exist.
     """
 
     command: tuple[str, ...]
@@ -36,22 +36,22 @@ def run_tasks(
     ended: Callable[[Task, int], None],
     watched: Callable[[list[Task]], None] = lambda running: None,
 ) -> None:
-    """Run every task in a process of its own; the processor's threads are divided among them.
+    """Run every task in its own process, with the processor's threads divided among them.
 
-    Ctrl-C, or being asked to end, interrupts those that run and waits for them, so that they can
-    write what they need to go on later; asked twice, they are killed.
+    Ctrl-C, SIGTERM and SIGHUP interrupt the running tasks and wait for them to write what they
+    need to be resumed; a second one kills them.
 
     Args:
         tasks: in the order they start.
         at_once: how many run at the same time, at most.
-        started: called as each starts.
-        ended: called as each ends, with its exit status; minus the signal that killed it.
-        watched: called several times a second with those that run.
+        started: called as each task starts.
+        ended: called as each task ends, with its exit status: negative, the signal that killed it.
+        watched: called several times a second with the running tasks.
     """
     waiting = list(tasks)
     running: dict[Task, subprocess.Popen] = {}
     environment = _environment(max(1, min(at_once, len(waiting))))
-    with _asked_to_end():
+    with _interruptible():
         try:
             while waiting or running:
                 while waiting and len(running) < at_once:
@@ -83,15 +83,15 @@ def _start(task: Task, environment: dict[str, str]) -> subprocess.Popen:
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
-            # The terminal's Ctrl-C must not reach it as well: a second one would break off what
-            # it still has to write.
+            # The terminal's Ctrl-C must not reach it as well: a second interrupt would cut short
+            # what it still has to write.
             start_new_session=True,
         )
 
 
 def _stop(processes: list[subprocess.Popen]) -> None:
-    """Interrupt, wait, kill what is still there."""
-    if sys.platform != "win32":  # there Ctrl-C has reached them already
+    """Interrupt processes, wait for them, and kill those that are left."""
+    if sys.platform != "win32":  # where Ctrl-C has already reached them
         for process in processes:
             process.send_signal(signal.SIGINT)
     last = time.monotonic() + STOP_SECONDS
@@ -109,14 +109,14 @@ def _kill(process: subprocess.Popen) -> None:
     if sys.platform == "win32":
         process.kill()
     else:
-        os.killpg(process.pid, signal.SIGKILL)  # with what it has started itself
+        os.killpg(process.pid, signal.SIGKILL)  # with its own children
 
 
 @contextlib.contextmanager
-def _asked_to_end() -> Iterator[None]:
-    """Take a request to end, and a terminal that is closed, as Ctrl-C: no child outlives us."""
+def _interruptible() -> Iterator[None]:
+    """Treat SIGTERM, and SIGHUP of a closed terminal, as Ctrl-C, so that no child outlives us."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what a signal does
+        yield  # only the main thread may set signal handlers
         return
 
     def interrupt(number: int, frame: object) -> None:
@@ -128,8 +128,8 @@ def _asked_to_end() -> Iterator[None]:
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             taken[number] = signal.signal(number, interrupt)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # As of what a shell starts in the background. Children would inherit it, and not hear us;
-        # a function that does nothing is not inherited.
+        # So it is in a shell's background. Children would inherit that, and could not be
+        # interrupted; a function that does nothing is not inherited.
         taken[signal.SIGINT] = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
         yield

@@ -1,31 +1,28 @@
-"""The running of a series: one job after another in this process, or some at a time in others."""
+"""The running of a series: one job after another in this process, or several in their own."""
 
 import gc
+import json
 import os
-import re
 import shutil
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fastcv import tracking
 from fastcv.experiment import directory
-from fastcv.experiment.series.jobs import Job, newest, recorded
+from fastcv.experiment.series import record
+from fastcv.experiment.series.jobs import Job
 from fastcv.experiment.series.processes import Task, run_tasks
 from fastcv.experiment.series.tables import in_words
 from fastcv.experiment.train import train
 
-TAIL = 16_384  # bytes of a log that are read
-# What `train` says of a stopped run, an epoch's line, and how Python and fastcv name an error.
-_GO_ON = re.compile(r"go on with: (fastcv resume .+)")
-_EPOCH = re.compile(r"^epoch +(\d+(?:/\d+)?)", re.MULTILINE)
-_ERROR = re.compile(r"^(?:fastcv: (?P<said>.+)|[A-Za-z_][\w.]*(?:Error|Exception|Interrupt)\b.*)$")
+LIVE_SECONDS = 1.0  # between two changes of the live line
 
 
 def run(
@@ -38,52 +35,52 @@ def run(
     at_once: int = 1,
     write: Callable[[str], None] = print,
 ) -> list[Job]:
-    """Run what waits of a series; a job that fails is said, and the others go on.
+    """Run the waiting jobs of a series. A failed job is reported; the rest continue.
 
-    One at a time they run in this process, else in processes of their own, of which each writes
-    what it says to `OUT/logs/YYYYmmdd-HHMMSS/NAME-seedN.log`.
+    One at a time, jobs run in this process. Several at a time, each runs in its own, and its output
+    goes to OUT/logs/YYYYmmdd-HHMMSS/NAME-seedN.log.
 
     Args:
-        jobs: what `plan` gave, in the order they run.
+        jobs: as `plan` returned them, in the order they run.
         out: the folder of all runs.
-        settings: those given to `plan`; a process of its own is given them again.
+        settings: as for `plan`.
         wandb: as in `train`.
-        device: as in `learner`; processes share it.
-        at_once: how many run at the same time.
-        write: takes each line that is said.
+        device: as in `learner`; all processes share it.
+        at_once: how many jobs run at the same time.
+        write: called with each line to print.
 
     Returns:
-        the jobs, each with its run or its failure.
+        The jobs, each with its run or its failure.
 
     Raises:
-        ValueError: `at_once` or `wandb` is none that there is.
-        Stopped: by Ctrl-C, with the jobs as they are then.
+        ValueError: `at_once` is less than 1, or there is no such `wandb`.
+        Stopped: by Ctrl-C; carries the jobs as they were.
     """
     if at_once < 1:
         raise ValueError(f"--jobs must be 1 or more, got {at_once}")
-    if wandb not in tracking.MODES:  # else each job would say so
+    if wandb not in tracking.MODES:  # else every job would fail with this
         raise ValueError(f"wandb must be one of {', '.join(tracking.MODES)}, got {wandb!r}")
     state = _State(jobs, write)
-    options = {"out": Path(out), "wandb": wandb, "device": device}
+    options = {"out": str(out), "wandb": wandb, "device": device}
     try:
         if at_once == 1:
-            _one_by_one(state, **options)
+            _one_by_one(state, options)
         else:
-            _in_processes(state, at_once, list(settings), **options)
+            _in_processes(state, options, list(settings), at_once)
     except KeyboardInterrupt as error:
         raise Stopped(state.jobs) from error
     return state.jobs
 
 
 class Stopped(KeyboardInterrupt):
-    """The series was stopped; `jobs` are as they were then."""
+    """The series was stopped; `jobs` are the jobs as they were."""
 
     def __init__(self, jobs: list[Job]):
         self.jobs = jobs
 
 
 class _State:
-    """The jobs of a series while it runs, and what is said of them."""
+    """The jobs of a running series, and the lines printed about them."""
 
     def __init__(self, jobs: Sequence[Job], write: Callable[[str], None]):
         self.jobs = list(jobs)
@@ -92,14 +89,14 @@ class _State:
         self._write = write
         for job in jobs:
             if job.failure:
-                self.say(f"{job.label}: failed: {job.failure}")
+                self.write(f"{job.label}: failed: {job.failure}")
 
-    def say(self, line: str) -> None:
+    def write(self, line: str) -> None:
         self.show("")
         self._write(line)
 
     def show(self, text: str) -> None:
-        """On a terminal, show a last line that the next one is written over."""
+        """On a terminal, show a line that the next one replaces."""
         if self.live:
             width = shutil.get_terminal_size().columns
             sys.stdout.write(f"\r\x1b[2K{text[: width - 1]}")
@@ -111,143 +108,101 @@ class _State:
 
     def done(self, index: int, run: directory.Run) -> None:
         self.jobs[index] = replace(self.jobs[index], run=run)
-        self.say(f"{self.heading(index)}: done: {in_words(self.jobs[index])}")
+        self.write(f"{self.heading(index)}: done: {in_words(self.jobs[index])}")
 
     def failed(self, index: int, sentence: str) -> None:
         self.jobs[index] = replace(self.jobs[index], failure=sentence)
-        self.say(f"{self.heading(index)}: failed: {sentence}")
+        self.write(f"{self.heading(index)}: failed: {sentence}")
 
 
-def _one_by_one(state: _State, out: Path, wandb: str, device: str | None) -> None:
+def _one_by_one(state: _State, options: dict[str, Any]) -> None:
     for index in state.waiting:
         job = state.jobs[index]
-        state.say(f"{state.heading(index)}: running")
+        state.write(f"{state.heading(index)}: running")
         try:
-            finished = train(
-                job.recipe, out=out, wandb=wandb, device=device, smoke=job.smoke, write=state.say
-            )
+            finished = train(job.recipe, smoke=job.smoke, write=state.write, **options)
         except Exception as error:
-            # Any at all: a user's mistake, a loss that is not finite, a GPU without memory left,
-            # a fault in one recipe's own code. None of them is a reason not to run the others,
-            # and each is named here and in the exit code.
+            # A user's mistake, a loss that is not finite, a GPU out of memory, a fault in one
+            # recipe's own code: none of them is a reason not to run the rest, and each is named
+            # here and shows in the exit code.
             if os.environ.get("FASTCV_TRACEBACK"):
-                state.say(traceback.format_exc().rstrip())
-            state.failed(index, _sentence(error))
+                state.write(traceback.format_exc().rstrip())
+            state.failed(index, record.sentence(error))
         else:
             state.done(index, finished)
         _forget()
 
 
-def _sentence(error: Exception) -> str:
-    said = " ".join(str(error).split())
-    if isinstance(error, ValueError | FloatingPointError):
-        return said
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
-
-
 def _forget() -> None:
-    """Give the memory of a training to the next one."""
+    """Free the memory of a training for the next one."""
     gc.collect()  # a Learner and its callbacks hold each other
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     if "torch._dynamo" in sys.modules:
-        # It compiles each function for so many nets and no more, counted over the whole process.
+        # It compiles each function for a limited number of nets, counted over the whole process.
         torch.compiler.reset()
 
 
 def _in_processes(
-    state: _State, at_once: int, settings: list[str], out: Path, wandb: str, device: str | None
+    state: _State, options: dict[str, Any], settings: list[str], at_once: int
 ) -> None:
     if not state.waiting:
         return
-    folder = _log_folder(out)
-    tasks: dict[Task, int] = {}
-    for index in state.waiting:
-        job = state.jobs[index]
-        given = ["--seed", str(job.recipe.seed), "--out", str(out), "--wandb", wandb]
-        given += [f"--set={setting}" for setting in settings]
-        given += ["--device", device] if device else []
-        given += ["--smoke"] if job.smoke else []
-        # -P: what lies in the working directory, as one's own recipe, hides no module.
-        program = [sys.executable, "-P", "-m", "fastcv.cli", "recipe", job.reference]
-        log = folder / f"{job.name.replace('/', '-')}-seed{job.recipe.seed}.log"
-        tasks[Task(command=(*program, *given), log=log)] = index
+    out = Path(options["out"])
+    folder = directory.make_stamped(out / "logs", "", out)
+    tasks = {_task(state.jobs[index], options, settings, folder): index for index in state.waiting}
     begun: list[Task] = []
-    old = directory.finished(out, smoke=state.jobs[0].smoke)
     drawn = 0.0
 
     def started(task: Task) -> None:
         begun.append(task)
-        state.say(f"{state.heading(tasks[task])}: running, log {task.log}")
+        state.write(f"{state.heading(tasks[task])}: running, log {task.log}")
 
     def ended(task: Task, status: int) -> None:
-        index = tasks[task]
-        job, log = state.jobs[index], _tail(task.log)
-        if status:
-            state.failed(index, f"{_reason(log, status)} (log {task.log})")
-            return
-        there = recorded(out, smoke=job.smoke)
-        found = newest(job.recipe, {run: there[run] for run in there if run not in old})
-        if found is None:
-            state.failed(index, f"it ended well and left no finished run (log {task.log})")
-            return
-        state.done(index, found)
+        found = record.read(_record(task.log))
+        if "finished" in found:
+            state.done(tasks[task], directory.Run(found["finished"], trust=True))
+        else:
+            state.failed(tasks[task], f"{record.failure(found, status)} (log {task.log})")
+
+    def progress(task: Task) -> str:
+        found = record.read(_record(task.log))
+        return f"{state.jobs[tasks[task]].label}: {record.progress(found)}"
 
     def watched(running: list[Task]) -> None:
         nonlocal drawn
-        if state.live and time.monotonic() - drawn > 1:  # seconds
+        if state.live and time.monotonic() - drawn > LIVE_SECONDS:
             drawn = time.monotonic()
-            state.show(" | ".join(_at(state.jobs[tasks[task]], task) for task in running))
+            state.show(" | ".join(map(progress, running)))
 
     try:
         run_tasks(list(tasks), at_once, started=started, ended=ended, watched=watched)
     except KeyboardInterrupt:
         for task in begun:
-            index = tasks[task]
-            if state.jobs[index].waits:
-                resume = _GO_ON.search(_tail(task.log))
-                rest = f"go on with: {resume[1]}" if resume else "nothing was kept"
-                state.say(f"{state.heading(index)}: stopped; {rest}")
+            if state.jobs[tasks[task]].waits:
+                way_on = record.way_on(record.read(_record(task.log)))
+                state.write(f"{state.heading(tasks[task])}: stopped; {way_on}")
         raise
 
 
-def _log_folder(out: Path) -> Path:
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    for attempt in range(1, 1000):
-        folder = out / "logs" / (stamp if attempt == 1 else f"{stamp}-{attempt}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:  # another series of this second
-            if (out / "logs").is_dir():
-                continue
-            raise ValueError(f"runs must go into a folder, {str(out)!r} is none") from None
-        except OSError as error:
-            raise ValueError(
-                f"the folder of runs must be writable, {str(out)!r} is not: {error.strerror}"
-            ) from error
-        return folder
-    raise ValueError(f"a folder for logs must be free in {str(out / 'logs')!r}: remove some")
+def _task(job: Job, options: dict[str, Any], settings: list[str], folder: Path) -> Task:
+    """The process that trains a job, with its log, and its record beside it."""
+    log = folder / f"{job.name.replace('/', '-')}-seed{job.recipe.seed}.log"
+    command = ["fastcv", "recipe", job.reference, "--seed", str(job.recipe.seed)]
+    for name, value in options.items():
+        command += [f"--{name}", value] if value else []
+    command += [f"--set={setting}" for setting in settings] + (["--smoke"] if job.smoke else [])
+    work = {
+        "command": command,
+        "record": str(_record(log)),
+        "reference": job.reference,
+        "settings": [*settings, f"seed={job.recipe.seed}"],
+        "options": options | {"smoke": job.smoke},
+    }
+    # -P: a file in the working directory, such as one's own recipe, hides no module.
+    program = (sys.executable, "-P", "-m", "fastcv.experiment.series.child")
+    return Task(command=(*program, json.dumps(work)), log=log)
 
 
-def _tail(log: Path) -> str:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - TAIL))
-        return file.read().decode("utf-8", errors="replace")
-
-
-def _at(job: Job, task: Task) -> str:
-    epochs = _EPOCH.findall(_tail(task.log))
-    return f"{job.label}: {f'epoch {epochs[-1]}' if epochs else 'starting'}"
-
-
-def _reason(log: str, status: int) -> str:
-    """Why a process failed, by the last that it said of an error."""
-    if status < 0:
-        hint = ": is there memory enough for --jobs?" if -status == signal.SIGKILL else ""
-        return f"{signal.Signals(-status).name} ended its process{hint}"
-    lines = [line.rstrip() for line in log.splitlines() if line.strip()]
-    for line in reversed(lines):
-        if error := _ERROR.match(line):
-            return error["said"] or line
-    last = f", its last line: {lines[-1]}" if lines else ""
-    return f"its process ended with status {status}{last}"
+def _record(log: Path) -> Path:
+    return log.with_suffix(".json")

@@ -1,13 +1,14 @@
-"""A series in words: the table of what it measured, and the list of what it would run."""
+"""A series as text: the table of what it measured, and the list of what it would run."""
 
 import statistics
 from collections.abc import Sequence
 
 from fastcv.experiment import words
-from fastcv.experiment.comparison import HEADLINES, MEASURED_FIRST, Experiment, Result
+from fastcv.experiment.building import SMOKE_NOTE
+from fastcv.experiment.comparison import Experiment, Result
 from fastcv.experiment.series.jobs import Job
-from fastcv.experiment.train import SMOKE_NOTE
-from fastcv.recipe.metrics import MEASURES
+from fastcv.recipe.checks import VERDICTS
+from fastcv.recipe.metrics import HEADLINES, MEASURES, TTA_ACCURACY
 from fastcv.terminal import aligned
 
 COLUMNS = (
@@ -24,13 +25,13 @@ COLUMNS = (
 
 
 def table(jobs: Sequence[Job], at_once: int = 1) -> str:
-    """A row for each experiment: mean and sample standard deviation over its seeds.
+    """Return a table with a row for each experiment: mean and sample deviation over its seeds.
 
-    Below it stands what failed, what was not run, and what the numbers are not.
+    Lines below it name the jobs that failed or were not run, and limits of the numbers.
 
     Args:
-        jobs: of a series, as `run` gave them.
-        at_once: how many ran at the same time, and shared the machine.
+        jobs: a series, as `run` returned it.
+        at_once: how many jobs shared the machine.
     """
     groups: dict[str, list[Job]] = {}
     for job in jobs:
@@ -44,40 +45,39 @@ def table(jobs: Sequence[Job], at_once: int = 1) -> str:
         lines.append(f"not run: {', '.join(waiting)}")
     if any(job.smoke for job in jobs):
         lines.append(SMOKE_NOTE)
-    elif any(job.altered and job.run is not None for job in jobs):
-        lines.append("altered: the settings make another experiment of it than the recipe's own")
+    elif any(job.changed and job.run is not None for job in jobs):
+        lines.append("changed: the settings make it another experiment than the recipe's own")
     if at_once > 1 and any(job.run is not None and not job.before for job in jobs):
-        lines.append(f"up to {at_once} at a time shared this machine: alone, each is quicker")
+        lines.append(f"up to {at_once} at a time shared this machine: alone, each is faster")
     return "\n".join(lines)
 
 
 def listing(jobs: Sequence[Job]) -> str:
-    """What a series would run, a line for each job: --dry-run."""
+    """Return what a series would run, one line per job: --dry-run."""
     rows = []
     for job in jobs:
         if job.failure:
-            said = f"fails: {job.failure}"
+            state = f"fails: {job.failure}"
         else:
-            said = f"done before: {job.run.path}" if job.run else "would run"
+            state = f"done before: {job.run.path}" if job.run else "would run"
         seed = "-" if job.recipe is None else f"seed {job.recipe.seed}"
-        rows.append((_named(job), seed, said))
+        rows.append((_named(job), seed, state))
     return "\n".join(aligned(rows))
 
 
 def in_words(job: Job) -> str:
-    """The result of one finished job: `test 91.40 % in 35.0 s, warm-up 3.1 s`."""
+    """Return the result of a finished job: `test 91.40 % in 35.0 s, warm-up 3.1 s`."""
     experiment = _experiment([job])
     (result,) = experiment.results
     measured = "" if job.smoke else ", ".join(_measured(experiment))
     epochs = words.epochs_in_words(str(result.epochs))
-    said = f"{measured or epochs} in {result.seconds:.1f} s"
-    if result.warmup_seconds is not None:
-        said += f", warm-up {result.warmup_seconds:.1f} s"
-    return said
+    warmup = result.warmup_seconds
+    after = "" if warmup is None else f", warm-up {warmup:.1f} s"
+    return f"{measured or epochs} in {result.seconds:.1f} s{after}"
 
 
 def _experiment(jobs: list[Job]) -> Experiment:
-    """What an experiment's finished jobs measured."""
+    """Gather what the finished jobs of an experiment measured."""
     return Experiment(
         name=jobs[0].name,
         reported=jobs[0].recipe.reported,
@@ -115,14 +115,14 @@ def _row(jobs: list[Job]) -> tuple[str, ...]:
         (f"{measured} (n = {count})" if count > 1 else measured) or "-",
         _within(jobs, experiment, metric),
         "-".join(map(str, dict.fromkeys([min(epochs), max(epochs)]))) if epochs else "-",
-        _spread([result.seconds for result in results]),
-        _spread(warmups),
+        _mean([result.seconds for result in results]),
+        _mean(warmups),
         _states(jobs),
     )
 
 
 def _named(job: Job) -> str:
-    """Its name, and the others for the same experiment."""
+    """Return its name, with the other names of the same experiment."""
     return f"{job.name} (also {', '.join(job.aliases)})" if job.aliases else job.name
 
 
@@ -130,14 +130,14 @@ def _reported(experiment: Experiment) -> str:
     metric = experiment.headline
     if metric not in experiment.numbers:
         return "-"
-    said = f"{words.short(metric)} {words.number(metric, experiment.numbers[metric])}"
-    return f"to beat: {said}" if experiment.is_bar else said
+    reported = f"{words.short(metric)} {words.number(metric, experiment.numbers[metric])}"
+    return f"to beat: {reported}" if experiment.to_beat else reported
 
 
 def _measured(experiment: Experiment) -> list[str]:
-    """The headline, and beside an accuracy through views the plain one."""
+    """Return the headline metric, and for an accuracy with TTA also the plain one."""
     metrics = [experiment.headline]
-    if metrics == [MEASURED_FIRST]:
+    if metrics == [TTA_ACCURACY]:
         metrics += [metric for metric in HEADLINES if experiment.values(metric)][:1]
     return [
         f"{words.short(metric)} {words.measured(experiment, metric)}"
@@ -149,14 +149,14 @@ def _measured(experiment: Experiment) -> list[str]:
 def _within(jobs: list[Job], experiment: Experiment, metric: str | None) -> str:
     if jobs[0].smoke or not experiment.results or metric not in experiment.numbers:
         return "-"
-    if jobs[0].altered:
-        return "altered"
+    if jobs[0].changed:
+        return "changed"
     verdict = experiment.verdict(metric)
-    return words.WITHIN.get(verdict, verdict)
+    return VERDICTS.get(verdict, verdict)
 
 
-def _spread(values: list[float]) -> str:
-    """Mean and sample standard deviation, of seconds."""
+def _mean(values: list[float]) -> str:
+    """Return mean and sample standard deviation of some seconds."""
     if not values:
         return "-"
     mean = statistics.mean(values)
@@ -166,7 +166,7 @@ def _spread(values: list[float]) -> str:
 
 
 def _states(jobs: list[Job]) -> str:
-    """How many ran, were done before, failed or were not run."""
+    """Return how many jobs ran, were done before, failed or were not run."""
     counts = {
         "run": sum(job.run is not None and not job.before for job in jobs),
         "done before": sum(job.before for job in jobs),

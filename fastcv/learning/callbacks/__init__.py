@@ -1,1 +1,1 @@
-"""Callbacks of fastai that a training is made of."""
+"""The fastai callbacks that a training is made of."""

@@ -1,4 +1,4 @@
-"""Augmentation that depends on the epoch, told which one it is."""
+"""Augmentation that depends on the epoch."""
 
 from fastai.callback.core import Callback
 
@@ -7,15 +7,15 @@ from fastcv.data.loader import AugmentBatch
 
 
 class Alternation(Callback):
-    """Set the epoch of the training images' augmentation, counted over all stages of a recipe.
+    """Set the epoch, counted over all stages, of the training images' augmentation.
 
-    Changes nothing where no part of the augmentation depends on it.
+    Augmentation that does not depend on the epoch stays as it is.
     """
 
     order, run_valid = 56, False
 
     def before_train(self) -> None:
-        """Tell the epoch, before its first batch is made."""
+        """Set the epoch before its first batch is made."""
         epoch = len(self.learn.history.rows)
         transforms = getattr(self.learn.dls.train, "after_batch", None)
         for step in getattr(transforms, "fs", ()):

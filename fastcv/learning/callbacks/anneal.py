@@ -1,34 +1,34 @@
-"""Learning rate and momentum set as a stage goes on: along a curve, or when a metric stalls."""
+"""Change learning rate and momentum during a stage: along a curve, or when a metric stalls."""
 
 from typing import Any
 
 import torch
 from fastai.callback.core import Callback
 
-from fastcv.learning.callbacks.keep_best import check_measured
+from fastcv.learning.callbacks.monitor import check_measured
 from fastcv.learning.curves import Curve
 
 
 class Anneal(Callback):
-    """Set learning rates and momentum before every batch from a curve."""
+    """Set learning rates and momentum along a curve before every batch."""
 
     order, run_valid = 60, False
-    only_rates = True  # before a batch it leaves the batch as it is: a captured step may follow
+    only_rates = True  # leaves the batch alone, so that a captured step may follow
 
     def __init__(self, curve: Curve):
         self.curve = curve
 
     @property
     def moves_momentum(self) -> bool:
-        """Whether the curve gives momentum too."""
+        """Whether the curve also sets the momentum."""
         return self.curve(0, 0, 1, 1)[1] is not None
 
     def before_fit(self) -> None:
-        """Remember the rates of the parameter groups: the curve scales them."""
+        """Remember the rates of the parameter groups, which the curve scales."""
         self.rates = [group["lr"] for group in self.learn.opt.opt.param_groups]
 
     def before_batch(self) -> None:
-        """Set what the curve gives at this step."""
+        """Set this step's rates and momentum."""
         steps, epoch = self.learn.n_iter, self.learn.epoch
         step = epoch * steps + self.learn.iter
         factor, momentum = self.curve(step, epoch, steps, self.learn.n_epoch)
@@ -45,7 +45,7 @@ class Anneal(Callback):
 class ReduceOnPlateau(Callback):
     """Multiply the rates by `factor` when `monitor` has not improved for `patience` epochs.
 
-    The rule is torch's ReduceLROnPlateau.
+    Source: torch's ReduceLROnPlateau, which decides.
     """
 
     order, run_valid = 65, False
@@ -54,7 +54,7 @@ class ReduceOnPlateau(Callback):
         self.monitor, self.factor, self.patience = monitor, factor, patience
 
     def before_fit(self) -> None:
-        """Put torch's scheduler on the stage's optimizer."""
+        """Attach torch's scheduler to the stage's optimizer."""
         check_measured(self.learn, self.monitor)
         self.rule = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.learn.opt.opt,
@@ -64,13 +64,13 @@ class ReduceOnPlateau(Callback):
         )
 
     def after_epoch(self) -> None:
-        """Show the rule this epoch's value."""
+        """Pass this epoch's value on to the scheduler."""
         self.rule.step(self.learn.history.row[self.monitor])
 
     def state(self) -> dict[str, Any]:
-        """What a resumed stage needs."""
+        """Return what a resumed stage needs."""
         return self.rule.state_dict()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Continue from `state`."""
         self.rule.load_state_dict(state)

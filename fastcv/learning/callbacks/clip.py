@@ -1,4 +1,4 @@
-"""Gradients clipped by value, as fastai's `GradientClip` clips them by norm."""
+"""Clip gradients by value; fastai's `GradientClip` clips them by norm."""
 
 import torch
 from fastai.callback.core import Callback
@@ -6,7 +6,7 @@ from fastai.callback.training import GradientClip
 
 
 class ClipElements(Callback):
-    """Bring every element of the gradient to at most `limit`, whatever its sign."""
+    """Clip every element of the gradient to the range from -limit to limit."""
 
     order, run_valid = GradientClip.order, False
 
@@ -14,5 +14,5 @@ class ClipElements(Callback):
         self.limit = limit
 
     def before_step(self) -> None:
-        """Clip what the backward pass left."""
+        """Clip the gradients."""
         torch.nn.utils.clip_grad_value_(self.learn.model.parameters(), self.limit)

@@ -1,31 +1,54 @@
-"""The first layer frozen after some epochs, and its backward pass left out."""
+"""The net's first child frozen after some epochs, and its backward pass left out."""
+
+from dataclasses import dataclass
 
 from fastai.callback.core import Callback
 
 
-class FreezeFirst(Callback):
-    """From an epoch on leave the net's first child as it is, and its backward pass out.
+@dataclass(frozen=True, kw_only=True)
+class FreezeFirst:
+    """Freeze the net's first child after some epochs, which also saves its backward pass.
+
+    One of the `callbacks` of a stage. The child trains again in the next stage.
 
     Args:
-        epochs: of the fit, in which the first child is still trained.
+        after: epochs of the stage in which the first child still trains, 0 or more.
+    """
+
+    after: int
+
+    def __post_init__(self):
+        if self.after < 0:
+            raise ValueError(f"after must be 0 epochs or more, got {self.after}")
+
+    def __call__(self) -> "FirstChildFrozen":
+        """Build the callback."""
+        return FirstChildFrozen(self.after)
+
+
+class FirstChildFrozen(Callback):
+    """Freeze the net's first child from an epoch of the fit on.
+
+    Args:
+        after: epochs of the fit in which it still trains.
     """
 
     order, run_valid = 61, False
 
-    def __init__(self, epochs: int):
-        self.epochs = epochs
+    def __init__(self, after: int):
+        self.after = after
 
     def before_fit(self) -> None:
-        """Find what of the first child is trained at all."""
+        """Find the parameters of the first child that train at all."""
         first = next(self.learn.model.children())
         self.trained = [p for p in first.parameters() if p.requires_grad]
 
     def before_epoch(self) -> None:
-        """Train the first child, or don't; a resumed fit finds it right as well."""
-        self._train(self.learn.epoch < self.epochs)
+        """Freeze or unfreeze the first child, whichever epoch a resumed fit starts in."""
+        self._train(self.learn.epoch < self.after)
 
     def after_fit(self) -> None:
-        """Leave it to be trained by what comes after."""
+        """Let the first child train in whatever comes next."""
         self._train(True)
 
     def _train(self, trained: bool) -> None:

@@ -1,4 +1,4 @@
-"""What happens in a training, as rows: one an epoch, one a step."""
+"""A training as rows of numbers: one an epoch, one a step."""
 
 import math
 import time
@@ -13,20 +13,22 @@ from torch import Tensor
 
 from fastcv.learning.callbacks.recorder import last_group
 from fastcv.learning.lr_finder import Rates
+from fastcv.learning.metrics import Column
 
 CHECK_EVERY = 64  # steps between two looks at the losses; each look waits for the device
 
 
 @dataclass
 class Tally:
-    """Losses and hits of the batches of a part of an epoch, on the device until they are read.
+    """Losses and hits of an epoch's training or validation part, on the device until `read`.
 
     Attributes:
         losses: of the batches that were read.
-        right: images among them whose likeliest class was theirs.
+        right: correctly classified images among them.
         images: of every batch.
-        waiting: losses of the batches that were not read.
-        hits: for each image of these, whether it was right.
+        waiting: losses of the batches that were not read yet.
+        hits: for each image of these, whether it was classified correctly.
+        predictions: logits and class numbers of every batch; None: they are not kept.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -34,6 +36,7 @@ class Tally:
     images: list[int] = field(default_factory=list)
     waiting: list[Tensor] = field(default_factory=list)
     hits: list[Tensor] = field(default_factory=list)
+    predictions: list[tuple[Tensor, Tensor]] | None = None
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
         """Add a batch.
@@ -41,16 +44,18 @@ class Tally:
         Shape:
             loss: scalar, the mean over the batch, without a graph.
             logits: (B, classes).
-            targets: (B,) class numbers, or (B, classes), where the largest share is the class.
+            targets: (B,) class numbers, or (B, classes) shares, of which the largest counts.
         """
         if targets.ndim > 1:
             targets = targets.argmax(dim=-1)
         self.waiting.append(loss)
         self.hits.append(logits.argmax(dim=-1) == targets)
         self.images.append(targets.shape[0])
+        if self.predictions is not None:
+            self.predictions.append((logits.detach(), targets))
 
     def read(self) -> None:
-        """Wait for the device, and read what has gathered there."""
+        """Wait for the device and read the losses and hits that are there."""
         if self.waiting:
             self.losses += torch.stack(self.waiting).tolist()
             self.right += int(torch.cat(self.hits).sum())
@@ -66,7 +71,7 @@ class Tally:
 
     @property
     def accuracy(self) -> float:
-        """Fraction of all images that were right."""
+        """The fraction of all images that were classified correctly."""
         self.read()
         return self.right / sum(self.images)
 
@@ -74,12 +79,21 @@ class Tally:
 class History(Callback):
     """Gather losses, accuracy, rates and speed of every fit of a Learner.
 
-    What a step computes stays on the device, and is read every `CHECK_EVERY` steps. `rows` has a
-    dict an epoch with the columns of metrics.csv, `steps` a dict a step with those of steps.csv;
-    both run on over the stages.
+    Losses and hits stay on the device, and are read every `CHECK_EVERY` steps. `rows` holds a dict
+    for each epoch with the columns of metrics.csv, `steps` one for each step with those of
+    steps.csv; both continue from stage to stage.
 
     Args:
         on_epoch: called with the epoch's row and its steps.
+
+    Attributes:
+        found: what the LR finder found, each with its stage.
+        also: further numbers for the row of the running epoch, by column.
+        stage: the number of the running stage.
+        kept: the epoch whose weights the last fit put back, if it did.
+        saved: files of weights saved in this training, each with its epoch.
+        resuming: whether a resumed run has yet to begin its first fit.
+        keeps_predictions: whether to keep the predictions for the validation images.
     """
 
     order, run_valid, name = 55, True, "history"
@@ -88,11 +102,13 @@ class History(Callback):
     def __init__(self, on_epoch: Callable[[dict, list[dict]], None] | None = None):
         self.rows: list[dict[str, Any]] = []
         self.steps: list[dict[str, Any]] = []
-        self.found: list[tuple[int, Rates]] = []  # what the LR finder found, with the stage
-        self.also: dict[str, float] = {}  # what else was measured in this epoch, for its row
+        self.found: list[tuple[int, Rates]] = []
+        self.also: dict[str, float] = {}
         self.stage = 0
-        self.kept: int | None = None  # the epoch whose weights the last fit put back, if it did
-        self.resuming = False  # from the start of a resumed run to the first fit
+        self.kept: int | None = None
+        self.saved: dict[str, int] = {}
+        self.resuming = False
+        self.keeps_predictions = False
         self.on_epoch = on_epoch
 
     @property
@@ -108,29 +124,36 @@ class History(Callback):
 
     @property
     def accuracy(self) -> float | None:
-        """Of what was seen in this epoch of the part that runs or ran last; None of nothing."""
+        """The accuracy on the part that runs or ran last in this epoch; None without images."""
         tally = (self._tallies or {}).get(self.learn.training)
         return tally.accuracy if tally is not None and tally.images else None
+
+    @property
+    def predictions(self) -> tuple[Tensor, Tensor] | None:
+        """Logits (N, classes) and class numbers (N,) of this epoch's validation images, if any."""
+        kept = self._tallies[False].predictions
+        return tuple(map(torch.cat, zip(*kept, strict=True))) if kept else None
 
     def before_epoch(self) -> None:
         """Start the clock and the sums."""
         self._start = time.perf_counter()
-        self._tallies = {True: Tally(), False: Tally()}
+        kept = [] if self.keeps_predictions else None
+        self._tallies = {True: Tally(), False: Tally(predictions=kept)}
         self._rates: list[tuple[float, float | None]] = []
         self._train_seconds = 0.0
 
     def before_train(self) -> None:
-        """Start the clock of the training part; the weights move on from those that were kept."""
+        """Start the clock of the training part, in which the weights change."""
         self.kept = None
         self._train_start = time.perf_counter()
 
     def leave_out(self, seconds: float) -> None:
-        """Take time in which nothing was trained off the clocks of the epoch that runs."""
+        """Exclude seconds in which nothing was trained from the times of the running epoch."""
         self._start += seconds
         self._train_start += seconds
 
     def after_batch(self) -> None:
-        """Take down this batch; what was computed stays on the device."""
+        """Record this batch; losses and hits stay on the device."""
         learn = self.learn
         if self._tallies is None or not len(learn.yb) or learn.borrowed:
             return
@@ -159,15 +182,18 @@ class History(Callback):
         return self.rows[-1]["epoch"] if self.rows else 0
 
     def after_train(self) -> None:
-        """Stop the clock of the training part, once the device has done its work."""
+        """Stop the clock of the training part when the device has finished its work."""
         if self._rates:
             self._check_finite()
             self._train_seconds = time.perf_counter() - self._train_start
 
     def after_epoch(self) -> None:
         """Read the sums and add the epoch's row."""
-        if not self._rates:  # a validation of its own
-            return
+        if self._rates:  # else a validation outside of a fit
+            self._add_row()
+        self._tallies[False].predictions = None
+
+    def _add_row(self) -> None:
         row: dict[str, Any] = {"stage": self.stage, "epoch": self._epochs_before() + 1}
         for split, training in (("train", True), ("valid", False)):
             tally = self._tallies[training]
@@ -175,6 +201,9 @@ class History(Callback):
                 row[f"{split}_loss"], row[f"{split}_accuracy"] = tally.loss, tally.accuracy
                 if training:
                     row["images_per_second"] = sum(tally.images) / self._train_seconds
+                else:
+                    own = [each for each in self.learn.metrics if isinstance(each, Column)]
+                    row |= {f"valid_{metric.name}": metric.value for metric in own}
         row["lr"], row["momentum"] = self._rates[-1]
         row["seconds"] = time.perf_counter() - self._start
         row |= self.also
@@ -193,7 +222,7 @@ class History(Callback):
 
 
 class Accuracy(Metric):
-    """The accuracy that a History counts, as a metric of a Learner: nothing is counted twice.
+    """The accuracy that a History counts, as a metric of a Learner, so that it is counted once.
 
     Args:
         history: a callback of the same Learner.
@@ -206,5 +235,5 @@ class Accuracy(Metric):
 
     @property
     def value(self) -> float | None:
-        """Fraction of the images of the epoch's part that runs or ran last."""
+        """The accuracy on the part that runs or ran last in this epoch."""
         return self.history.accuracy

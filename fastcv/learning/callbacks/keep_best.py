@@ -1,29 +1,17 @@
-"""Keep the best weights of a training, and stop when they stay the best for too long."""
+"""Keep the best weights of a fit, and stop when they have not improved for too long."""
 
 from typing import Any
 
 from fastai.callback.core import Callback, CancelFitException
-from fastai.learner import Learner
 
-
-def check_measured(learn: Learner, monitor: str) -> None:
-    """See that a fit of `learn` will measure what is to be monitored.
-
-    Raises:
-        ValueError: it is of the validation images, and there are none.
-    """
-    if monitor.startswith("valid") and not len(learn.dls.valid):
-        raise ValueError(
-            f"a stage that monitors {monitor} must have images to validate on, got none: hold some "
-            f"out, as by holdout=0.1, or monitor {monitor.replace('valid', 'train')}"
-        )
+from fastcv.learning.callbacks.monitor import check_measured
 
 
 class KeepBest(Callback):
     """Hold the weights of the best epoch in memory and put them back when the fit ends.
 
     Args:
-        monitor: a column of `history`; one that ends in "loss" should fall, any other rise.
+        monitor: a column of `history`. One whose name ends in "loss" should fall, any other rise.
     """
 
     order, run_valid = 66, False
@@ -33,7 +21,7 @@ class KeepBest(Callback):
         self.sign = 1 if monitor.endswith("loss") else -1
 
     def before_fit(self) -> None:
-        """Forget what an earlier fit found."""
+        """Forget the last fit."""
         check_measured(self.learn, self.monitor)
         self.best, self.best_epoch, self.waited, self.weights = float("inf"), 0, 0, None
 
@@ -54,23 +42,23 @@ class KeepBest(Callback):
             self.learn.history.kept = self.best_epoch
 
     def state(self) -> dict[str, Any]:
-        """What a resumed fit needs."""
+        """Return what a resumed fit needs."""
         names = ("best", "best_epoch", "waited", "weights")
         return {name: getattr(self, name) for name in names}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Continue from `state`."""
         for name, value in state.items():
             setattr(self, name, value)
 
 
 class StopEarly(Callback):
-    """End the fit when the best epoch lies `patience` epochs back.
+    """End the fit when the best epoch is `patience` epochs ago.
 
-    Comes after every other callback has had the epoch, the checkpoint among them.
+    Runs after all other callbacks, so that they have seen the epoch and the checkpoint is written.
 
     Args:
-        keep: what knows how long ago the best epoch was.
+        keep: knows how long ago the best epoch was.
         patience: epochs without improvement; None never stops.
     """
 
@@ -80,7 +68,7 @@ class StopEarly(Callback):
         self.keep, self.patience = keep, patience
 
     def before_epoch(self) -> None:
-        """Stop a resumed fit that had come to its end."""
+        """Stop a resumed fit that had already ended."""
         self._stop_if_due()
 
     def after_epoch(self) -> None:

@@ -1,4 +1,4 @@
-"""MixUp and CutMix in a training: images and labels of a batch mixed with one another."""
+"""Apply MixUp and CutMix: mix images and labels within a batch."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class Mixing(Callback):
-    """Mix the training batches; the loss then gets a probability for each class as its target.
+    """Mix the training batches; their targets become a probability for each class.
 
     Args:
         values: MixUp and CutMix values of `fastcv.augment`, applied in turn.
-        classes: their number.
+        classes: number of classes.
     """
 
     order = 9  # before `Precision` lays the images out
@@ -21,12 +21,18 @@ class Mixing(Callback):
         self.values, self.classes = tuple(values), classes
 
     def before_batch(self) -> None:
-        """Mix this batch; the LR finder sees mixed batches as well."""
+        """Mix this batch; the LR finder, too, trains on mixed batches."""
         x, y = self.mixed(self.learn.xb[0], self.learn.yb[0])
         self.learn.xb, self.learn.yb = (x, *self.learn.xb[1:]), (y,)
 
     def mixed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix images, and class numbers into a probability for each class."""
+        """Mix images and labels.
+
+        Shape:
+            x: (B, C, H, W).
+            y: (B,) class numbers.
+            returns: images like `x`, and (B, classes) probabilities.
+        """
         for value in self.values:
             x, y = value(x, y, classes=self.classes)
         return x, y

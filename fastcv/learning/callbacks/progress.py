@@ -1,79 +1,85 @@
 """How a training looks while it runs: a live bar on a terminal, a line an epoch anywhere."""
 
 import sys
-import time
-from typing import TextIO
+from typing import Any, TextIO
 
 from fastai.callback.core import Callback
 
-BAR_WIDTH = 24  # characters
-REDRAW_SECONDS = 0.1
+from fastcv.terminal import Bar
 
 
 class Progress(Callback):
-    """Write an epoch's numbers as one line; between them, on a terminal, a bar that moves.
+    """Write an epoch's numbers as one line; during the epoch, on a terminal, move a bar.
 
-    Reads what `History` gathered, so it comes after it. The bar never reads from the device.
+    It reads what `History` recorded, so it runs after it. The bar never reads from the device.
     """
 
-    order, run_valid = 70, True
+    order, run_valid = 57, True  # before fastai's trackers, which print
     name = "epoch_lines"  # "progress" is fastai's own
 
     def __init__(self, stream: TextIO | None = None, total_epochs: int | None = None):
-        self.stream = stream or sys.stdout
+        self.bar = Bar(stream or sys.stdout)
         self.total_epochs = total_epochs
-        self.live = self.stream.isatty()
-        self.drawn = 0.0
 
     def after_batch(self) -> None:
         """Move the bar."""
-        if not self.live:
+        if not self.bar.due or self.learn.borrowed:
             return
-        now = time.perf_counter()
-        if now - self.drawn < REDRAW_SECONDS or self.learn.borrowed:
-            return
-        self.drawn = now
+        rows = self.learn.history.rows
+        epoch = epoch_name((rows[-1]["epoch"] if rows else 0) + 1, self.total_epochs)
         done = (self.learn.iter + 1) / self.learn.n_iter
-        filled = "█" * round(done * BAR_WIDTH)
-        part = "train" if self.learn.training else "valid"
-        self._write_over(f"{self._epoch:>9}  {part} {filled:░<{BAR_WIDTH}} {done:4.0%}")
+        self.bar.draw(f"{epoch}  {'train' if self.learn.training else 'valid'} {done:4.0%}", done)
 
     def before_epoch(self) -> None:
-        """Take down how many epochs there are."""
+        """Remember how many epochs were recorded before this one."""
         self.known = len(self.learn.history.rows)
 
     def after_epoch(self) -> None:
-        """Write the epoch's line, if one was trained: this may be a validation of its own."""
+        """Write the epoch's line; a `validate` outside of a training has none."""
         if len(self.learn.history.rows) > self.known:
-            self.line(epoch_line(self.learn.history.row, self.total_epochs))
+            self.line(epoch_line(self.learn.history.row, self.total_epochs, self.bar.width))
 
     def line(self, text: str) -> None:
-        """Write a line of its own, over the bar."""
-        self._write_over(text)
-        self.stream.write("\n")
-        self.stream.flush()
-
-    @property
-    def _epoch(self) -> str:
-        rows = self.learn.history.rows
-        number = (rows[-1]["epoch"] if rows else 0) + 1
-        return f"epoch {number}" + (f"/{self.total_epochs}" if self.total_epochs else "")
-
-    def _write_over(self, text: str) -> None:
-        self.stream.write(f"\r\x1b[2K{text}" if self.live else text)
-        self.stream.flush()
+        """Write a line of text in place of the bar."""
+        self.bar.line(text)
 
 
-def epoch_line(row: dict, total_epochs: int | None = None) -> str:
-    """One epoch in words: `epoch 3/16  train 0.4127 85.60 %  valid 0.3981 86.12 %  ...`."""
-    total = f"/{total_epochs}" if total_epochs else ""
-    parts = [f"epoch {row['epoch']:>{len(total) - 1 if total else 1}}{total}"]
+def epoch_name(epoch: int, total_epochs: int | None = None) -> str:
+    """Number an epoch, from 1: `epoch  3/16`, or `epoch 3` where the total is not known."""
+    if not total_epochs:
+        return f"epoch {epoch}"
+    return f"epoch {epoch:>{len(str(total_epochs))}}/{total_epochs}"
+
+
+def epoch_line(
+    row: dict[str, Any], total_epochs: int | None = None, width: int | None = None
+) -> str:
+    """One epoch as a line: `epoch  3/16  train 0.4127 85.60 %  valid 0.3981 86.12 %  ...`.
+
+    Args:
+        row: of metrics.csv. Beside loss and accuracy every other `valid_NAME` is shown.
+        total_epochs: of the whole training.
+        width: the most characters it may have; what does not fit is left out, the speed first.
+    """
+    parts = [epoch_name(row["epoch"], total_epochs)]
     for split in ("train", "valid"):
         if f"{split}_loss" in row:
             loss, accuracy = row[f"{split}_loss"], row[f"{split}_accuracy"]
-            parts.append(f"{split} loss {loss:.4f} accuracy {accuracy:7.2%}")
+            shown = f"{loss:.4f}" if loss < 10 else f"{loss:.5g}"
+            parts.append(f"{split} {shown} {percent(accuracy)}")
     if "tta_accuracy" in row:
-        parts.append(f"through views {row['tta_accuracy']:7.2%}")
+        parts.append(f"tta {percent(row['tta_accuracy'])}")
+    for key, value in row.items():
+        split, _, metric = key.partition("_")
+        if split == "valid" and metric not in ("loss", "accuracy") and value is not None:
+            parts.append(f"{metric.replace('_', ' ')} {value:.4f}")
     parts.append(f"{row['seconds']:.1f} s")
-    parts.append(f"{row['images_per_second']:,.0f} images/s")
+    parts.append(f"{row['images_per_second']:,.0f} img/s")
+    while width and len("  ".join(parts)) > width and len(parts) > 1:
+        parts.pop()
     return "  ".join(parts)
+
+
+def percent(fraction: float) -> str:
+    """Write a fraction 0-1 in five digits at most: `85.60 %`, `100.0 %`."""
+    return f"{f'{100 * fraction:5.2f}':.5} %"

@@ -1,7 +1,7 @@
-"""fastai's Recorder and batch counter, with less to do at every step and no waiting for a device.
+"""fastai's Recorder and batch counter, which do less at every step and never wait for the device.
 
-What they offer to a user stays: `learn.recorder.losses`, `.lrs`, `.values`, `.iters`, its plots,
-`learn.smooth_loss`. The smoothed losses are worked out when somebody asks, or once an epoch.
+Their public attributes stay: `learn.recorder.losses`, `.lrs`, `.values`, `.iters`, the plots,
+`learn.smooth_loss`. The smoothed losses are computed when they are read, or once an epoch.
 """
 
 from typing import Any
@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from fastai import learner as fastai_learner
 from fastai.callback import core
+from fastai.callback.tracker import TrackerCallback
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import find_bs, to_detach
 from torch import Tensor
 
 
 class TrainEvalCallback(core.TrainEvalCallback):
-    """fastai's, counting without a search for each name through callback and Learner."""
+    """fastai's, without looking each name up through callback and Learner for every batch."""
 
     def after_batch(self) -> None:
         """Count the batch."""
@@ -25,13 +26,13 @@ class TrainEvalCallback(core.TrainEvalCallback):
 
 
 class Recorder(fastai_learner.Recorder):
-    """fastai's: losses and rates of the steps, loss and metrics of the epochs of the last fit.
+    """fastai's: losses and rates of each step, loss and metrics of each epoch of the last fit.
 
     Args:
         add_time: whether a row ends with the epoch's duration.
         train_metrics: whether the metrics are measured on training batches too.
         valid_metrics: whether they are measured on validation batches.
-        beta: share of a smoothed loss that is of the steps before.
+        beta: weight of the earlier steps in a smoothed loss.
     """
 
     def __init__(
@@ -53,8 +54,24 @@ class Recorder(fastai_learner.Recorder):
     def losses(self, values: list[Tensor]) -> None:
         self.smooth_loss.known = values
 
+    def before_fit(self) -> None:
+        """Forget the last fit.
+
+        Raises:
+            ValueError: a fastai callback monitors something that will not be recorded.
+        """
+        super().before_fit()
+        columns = self.metric_names[1:-1] if self.add_time else self.metric_names[1:]
+        known = [name for name in columns if name == "train_loss" or len(self.learn.dls.valid)]
+        for callback in self.learn._grab_cbs(TrackerCallback):
+            if callback.monitor not in known:
+                raise ValueError(
+                    f"{type(callback).__name__}'s monitor must be one of {', '.join(known)}, got "
+                    f"{callback.monitor!r}: fastai's names have no valid_ before a metric"
+                )
+
     def after_batch(self) -> None:
-        """Take down loss and rate of a training batch; measure one of validation."""
+        """Record loss and rate of a training batch; measure a validation batch."""
         learn = self.learn
         if not len(learn.yb):
             return
@@ -79,27 +96,27 @@ class MeanLoss(fastai_learner.AvgLoss):
 
 
 class SmoothLoss(fastai_learner.AvgSmoothLoss):
-    """The exponentially smoothed loss, after each step since `reset`.
+    """The exponentially smoothed loss after each step since `reset`.
 
     Attributes:
-        known: smoothed losses, of all steps but those that nobody has asked for yet.
-        waiting: losses of the steps behind these, on the device; an epoch's at most.
+        known: smoothed losses, up to the last step that was read.
+        waiting: losses of the steps after that one, on the device; at most an epoch's.
     """
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Start over."""
         super().reset()
         self.known: list[Tensor] = []
         self.waiting: list[Tensor] = []
 
     def accumulate(self, learn: fastai_learner.Learner) -> None:
-        """Take down a step's loss."""
+        """Record a step's loss."""
         self.count += 1
         self.waiting.append(learn.loss.detach())
 
     @property
     def value(self) -> Tensor:
-        """The smoothed loss after the last step; not a number before the first."""
+        """The smoothed loss after the last step; NaN before the first."""
         self._smooth()
         return self.val / (1 - self.beta**self.count)
 
@@ -114,7 +131,7 @@ class SmoothLoss(fastai_learner.AvgSmoothLoss):
         return vars(self) | {"known": []}
 
     def _smooth(self) -> None:
-        """Read what waits from the device at once, and go through it as fastai does, in order."""
+        """Read the waiting losses from the device at once; smooth them in order, as fastai does."""
         if not self.waiting:
             return
         means = [loss if loss.ndim == 0 else loss.mean() for loss in self.waiting]
@@ -129,6 +146,6 @@ class SmoothLoss(fastai_learner.AvgSmoothLoss):
 
 
 def last_group(optimizer: fastai_learner.Optimizer | OptimWrapper) -> dict[str, Any]:
-    """The last parameter group's settings as they are now; `hypers` would copy those of all."""
+    """Return the last parameter group's current settings; `hypers` would copy those of all."""
     wrapped = isinstance(optimizer, OptimWrapper)
     return optimizer.opt.param_groups[-1] if wrapped else optimizer.hypers[-1]

@@ -1,1 +1,1 @@
-"""A whole training step captured as a CUDA graph, and compiled."""
+"""Execute training steps faster: compiled, and replayed from a captured CUDA graph."""

@@ -1,4 +1,4 @@
-"""Capturing work of a GPU: CUDA graphs, and what else may stand in their place."""
+"""Capture GPU work as CUDA graphs, or by another backend with the same interface."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -8,13 +8,14 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-WARM_UPS = 3  # steps before a capture: torch's advice
+WARM_UPS = 3  # steps before a capture, as torch recommends
 
 
 class Outputs(NamedTuple):
-    """What a step leaves: the batch as the net saw it, what came of it, and gradients not used yet.
+    """The results of a step: the batch as the net saw it, logits, loss, and gradients.
 
-    `grads` holds pairs of a parameter and its gradient where the optimizer's step is still to come.
+    `grads` holds pairs of a parameter and its gradient if the optimizer has not stepped yet; else
+    it is empty.
     """
 
     x: Tensor
@@ -25,31 +26,31 @@ class Outputs(NamedTuple):
 
 
 class Backend(Protocol):
-    """What captures: CUDA, or in tests something that notes what is asked of it."""
+    """What captures a program: CUDA, or a recorder in tests."""
 
     def warm_up(self, program: Callable[[], Outputs]) -> None:
-        """Run the program until everything it needs exists.
+        """Run the program until all buffers and kernels that it needs exist.
 
         Raises:
             RuntimeError: it cannot be captured.
         """
 
     def capture(self, program: Callable[[], Outputs]) -> Callable[[], Outputs]:
-        """Record the program without running it; return what replays it.
+        """Record the program without running it; return a function that replays it.
 
         Raises:
             RuntimeError: it cannot be captured.
         """
 
     def wait(self) -> None:
-        """Wait until all that was replayed is done."""
+        """Wait until all replays are done."""
 
 
 class CudaGraphs:
     """Captures CUDA graphs.
 
     Args:
-        device: what runs them.
+        device: where they run.
     """
 
     def __init__(self, device: torch.device):
@@ -57,10 +58,10 @@ class CudaGraphs:
         self.stream = torch.cuda.Stream(device)
 
     def warm_up(self, program: Callable[[], Outputs]) -> None:
-        """Run the program on the stream that captures; a capture must not wait for the device.
+        """Run the program on the capturing stream, and check that it does not wait for the device.
 
-        The last time, a step that waits (as by `.item()`) is an error: it is found here, where
-        nothing is captured yet, and not by a capture that fails.
+        In the last run, waiting (as by `.item()`) is an error: it is better found here than by a
+        capture that fails.
         """
         with torch.cuda.device(self.device):
             self.stream.wait_stream(torch.cuda.current_stream())
@@ -70,7 +71,7 @@ class CudaGraphs:
                         program()
                     with _waiting_forbidden():
                         program()
-            finally:  # also where it fails: what puts the weights back must come after
+            finally:  # also after an error: the weights must be restored after these steps
                 torch.cuda.current_stream().wait_stream(self.stream)
 
     def capture(self, program: Callable[[], Outputs]) -> Callable[[], Outputs]:
@@ -82,8 +83,8 @@ class CudaGraphs:
                 outputs = self._record(captured, program)
             except RuntimeError:
                 torch.cuda.set_stream(before)
-                # A capture that fails leaves torch's generator waiting for its end, and every later
-                # random number would be an error (pytorch issue 171263): one that succeeds ends it.
+                # A failed capture leaves torch's generator in capture mode, in which every later
+                # random number is an error (pytorch issue 171263). A successful one ends the mode.
                 self.stream = torch.cuda.Stream()
                 self._record(torch.cuda.CUDAGraph(), lambda: torch.zeros(1, device=self.device))
                 raise
@@ -95,11 +96,11 @@ class CudaGraphs:
         return replay
 
     def wait(self) -> None:
-        """Wait for the replays that run: a graph must not go before its last one is done."""
+        """Wait for running replays: a graph must outlive its last one."""
         torch.cuda.synchronize(self.device)
 
     def _record(self, graph: torch.cuda.CUDAGraph, program: Callable) -> Any:
-        # Other threads, W&B's among them, may use the device meanwhile.
+        # Other threads, such as W&B's, may use the device meanwhile.
         with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
             return program()
 

@@ -1,4 +1,4 @@
-"""The batches of a captured step: what is copied for each, and what the step does to it."""
+"""The batches of a captured step: what is copied for each, and what the graph makes of it."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,22 +12,23 @@ Raw = tuple[Tensor, ...]
 
 
 class Feed:
-    """Where batches come from, cut in two: what is copied for each, and what a graph does to it.
+    """The source of batches in two parts: what is copied for each, and what the graph makes of it.
 
-    Our own loaders give the graph the places of a batch's images, where these lie on the device,
-    or else their bytes, and leave the rest to it. Any other loader, and augmentation that follows
-    the epoch, gives batches as they are.
+    fastcv's own loaders pass the graph the indices of a batch's images if these lie on the device,
+    or else their bytes, and the graph decodes and augments them. Other loaders, and augmentation
+    that depends on the epoch, pass finished batches.
 
     Args:
-        loader: of the training images.
+        loader: the loader of the training images.
         device: where the net is.
 
     Attributes:
-        augments: whether the graph makes the batch, augmentation included.
+        augments: whether the graph makes and augments the batch.
+        gathers: whether the graph gets indices of images.
     """
 
     def __init__(self, loader: Any, device: torch.device):
-        # With its index, as tensors have it.
+        # Through a tensor, so that the device has its index.
         self.loader, self.device = loader, torch.empty(0, device=device).device
         self.augments = (
             isinstance(loader, ImageDL)
@@ -37,7 +38,7 @@ class Feed:
         self.gathers = self.augments and loader.decoded.images.device == self.device
 
     def __iter__(self) -> Iterator[Raw]:
-        """Go through an epoch, in the loader's order and with its random numbers."""
+        """Iterate over an epoch in the loader's order, with its random numbers."""
         if not self.augments:
             for batch in self.loader:
                 yield tuple(map(_plain, batch))
@@ -46,11 +47,11 @@ class Feed:
             yield (places,) if self.gathers else self.loader.decoded.batch(places)
 
     def make(self, *raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Make the batch that the loader would have given."""
+        """Make the batch that the loader would have made."""
         if not self.augments:
             return raw
         x, y = self.loader.decoded.batch(*raw) if self.gathers else raw
-        # Random numbers of augmentation are the device's.
+        # Augmentation draws from the device's generator.
         return self.loader.finished(x.to(self.device)), y.to(self.device)
 
 
@@ -59,18 +60,18 @@ def _plain(thing: Any) -> Any:
 
 
 def augmentations(loader: Any) -> list[Callable]:
-    """What a loader of ours does to plain training images; nothing, if it is another's."""
+    """Return the augmentations of a fastcv loader; none for other loaders."""
     steps = getattr(getattr(loader, "after_batch", None), "fs", ())
     return [step.plain for step in steps if isinstance(step, AugmentBatch)]
 
 
 def follows_epoch(augmentation: Any) -> bool:
-    """Whether it, or a part of it, is another one in another epoch."""
+    """Return whether the augmentation, or a part of it, depends on the epoch."""
     parts = getattr(augmentation, "values", None)
     inner = parts if isinstance(parts, tuple) else ()
     return hasattr(augmentation, "at_epoch") or any(follows_epoch(each) for each in inner)
 
 
 def is_raw(batch: tuple) -> bool:
-    """Whether it is images and labels, or what they are made of: what a captured step can take."""
+    """Return whether a captured step can take the batch: one or two tensors."""
     return len(batch) in (1, 2) and all(isinstance(each, Tensor) for each in batch)

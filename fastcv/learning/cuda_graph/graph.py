@@ -1,22 +1,22 @@
 """A whole training step as one CUDA graph: augmentation, forward, backward and optimizer.
 
 A step of a small net is hundreds of kernels of a few microseconds, which Python launches more
-slowly than a GPU runs them. Captured once, they are launched all together by one call.
+slowly than a GPU runs them. Captured once, they are all launched by one call.
 
-What a capture fixes, and what becomes of it here:
+A capture fixes four things:
 
-- Places in memory. Batches are copied into buffers that stay; weights, statistics of batch norms
-  and the optimizer's state stay where they are. Before each epoch all of it is compared with what
-  was captured, so that a layer that is frozen or a tensor that is new leads to another capture.
-- Python's numbers. Learning rates are read from tensors, so that schedules change them between
-  replays. Where momentum or weight decay change from step to step, the optimizer's step stays
-  outside of the graph.
-- Python's decisions. Augmentation that follows the epoch stays outside; a callback that acts within
-  a step, or may change a batch, makes every step an ordinary one.
-- Random numbers. Those of the device come from torch's generator, whose state each replay reads
-  and moves on as an ordinary step does; a step that draws others is not captured.
+- Memory addresses. Batches are copied into fixed buffers; weights, batch norm statistics and the
+  optimizer's state stay in place. Before each epoch all addresses are compared with the captured
+  ones, so that a newly frozen layer or a new tensor leads to another capture.
+- Numbers in Python. Learning rates are read from tensors, so that schedules can change them between
+  replays. If momentum or weight decay change from step to step, the optimizer's step stays outside
+  the graph.
+- Decisions in Python. Augmentation that depends on the epoch stays outside; a callback that acts
+  within a step, or may change a batch, makes every step an ordinary one.
+- Random numbers. The device's come from torch's generator, whose state each replay reads and
+  advances as an ordinary step does; a step that draws others is not captured.
 
-Validation, the LR finder and batches of another size are computed as ever.
+Validation, the LR finder and batches of another size run as ordinary steps.
 """
 
 import random
@@ -38,7 +38,7 @@ from fastcv.learning.cuda_graph.program import as_in_training, step_program
 from fastcv.learning.muon import OrthogonalMomentum
 from fastcv.learning.snapshot import snapshot
 
-# What happens between the batch and the end of its step: a callback there is part of the step.
+# Events between the batch and the end of its step: a callback there is part of the step.
 WITHIN = (
     "after_pred",
     "after_loss",
@@ -47,8 +47,8 @@ WITHIN = (
     "before_step",
     "after_step",
 )
-# What these do to a batch is done inside the graph; others must say `only_rates` of themselves, as
-# fastai's scheduler would.
+# The graph does what these do to a batch. Other callbacks must declare `only_rates`, which holds
+# for fastai's scheduler too.
 INSIDE = (Precision, Mixing)
 
 
@@ -57,12 +57,12 @@ class Graph:
 
     Args:
         backend: what captures.
-        insist: make it an error if the step can't be captured; else it is then an ordinary one.
+        insist: raise an error if the step cannot be captured; else it runs as an ordinary one.
 
     Attributes:
-        reason: why steps are not replayed; None where they are.
-        outside: why the optimizer's step is not in the graph; None where it is.
-        replayed: steps, in all fits.
+        reason: why steps are not replayed; None if they are.
+        outside: why the optimizer's step is not in the graph; None if it is.
+        replayed: number of steps, in all fits.
         notes: each reason that ever kept a step, or a part of it, from being replayed.
     """
 
@@ -76,10 +76,10 @@ class Graph:
         self.end()
 
     def begin(self, learn: Learner) -> None:
-        """At the start of a fit, capture its step; leave no trace of what that takes.
+        """Capture the step of a fit that starts, leaving no trace.
 
         Raises:
-            ValueError: the step can't be captured, and that was insisted on.
+            ValueError: the step cannot be captured, and `insist` is set.
         """
         self.end()
         self.feed = Feed(learn.dls.train, torch.device(learn.dls.device))
@@ -88,7 +88,7 @@ class Graph:
         self._capture(learn)
 
     def end(self) -> None:
-        """Let go of what was captured, and of its memory."""
+        """Release the graph and its memory."""
         self._drop()
         self.feed: Feed | None = None
         self.inputs: Raw = ()
@@ -96,25 +96,25 @@ class Graph:
         self.captured: tuple = ()
 
     def trains(self, learn: Learner) -> bool:
-        """Whether `train` takes this epoch's batches."""
+        """Return whether `train` can take this epoch's batches."""
         if self.replay is None or learn.borrowed:
             return False
         self.reason = obstacle(learn)
         if self.feed.loader is not learn.dl:
-            self.reason = "the training images come from another loader than they did"
+            self.reason = "the loader of the training images was replaced"
         self._note()
         return self.reason is None
 
     def train(self, learn: Learner) -> float:
-        """Train an epoch's batches; callbacks are asked before and after each, as ever.
+        """Train an epoch's batches, with callbacks before and after each as usual.
 
         Returns:
-            seconds that capturing anew took, which are none of the epoch's.
+            seconds spent on another capture, which do not count as the epoch's.
         """
         self.seconds = 0.0
         for number, raw in enumerate(self.feed):
             if number == 0 and self.captured != self._state(learn):
-                self._capture_anew(learn, raw)
+                self._capture_again(learn, raw)
             if self.replay is None or not self._fits(raw):
                 learn.one_batch(number, self.feed.make(*raw))
                 continue
@@ -127,7 +127,7 @@ class Graph:
             learn("after_batch")
         return self.seconds
 
-    def _capture_anew(self, learn: Learner, raw: Raw) -> None:
+    def _capture_again(self, learn: Learner, raw: Raw) -> None:
         self.backend.wait()
         start = time.perf_counter()
         self._capture(learn, raw)
@@ -147,7 +147,7 @@ class Graph:
     def _step(self, learn: Learner, raw: Raw) -> None:
         if self.outside is None and self.settings != _settings(learn):
             self.outside = "its settings change from step to step"
-            self._capture_anew(learn, raw)
+            self._capture_again(learn, raw)
         if self.replay is None:
             learn.xb, learn.yb = ((each,) for each in self.feed.make(*raw))
             for callback, _ in learn._handlers("before_batch"):
@@ -160,7 +160,7 @@ class Graph:
         outputs = self.replay()
         self.replayed += 1
         learn.xb, learn.yb = (outputs.x,), (outputs.y,)
-        # The next replay writes over these, and callbacks may keep them.
+        # The next replay overwrites these, and callbacks may keep them.
         learn.pred, learn.loss = outputs.pred.clone(), outputs.loss.clone()
         learn.loss_grad = learn.loss
         if self.outside is not None:
@@ -176,7 +176,7 @@ class Graph:
 
     def _make_rates(self, learn: Learner) -> None:
         device = torch.device(learn.dls.device)
-        # A GPU's fused optimizers read a rate of float32; a CPU's are as exact as Python.
+        # Fused optimizers on a GPU read a float32 rate; on a CPU they are as exact as Python.
         real = torch.float32 if device.type == "cuda" else torch.float64
         groups = learn.opt.param_groups if self.outside is None else []
         self.rates = [torch.zeros((), dtype=real, device=device) for _ in groups]
@@ -191,39 +191,39 @@ class Graph:
                 self.filled[place] = rate
 
     def _capture(self, learn: Learner, raw: Raw | None = None) -> None:
-        """Capture the step of a batch, or of the first one of the epoch to come; else say why not.
+        """Capture the step of a batch, by default of the next epoch's first; else set `reason`.
 
         Raises:
-            ValueError: it can't be, and that was insisted on.
+            ValueError: the step cannot be captured, and `insist` is set.
         """
         self._drop()
         if self.reason is None:
             try:
                 self.replay = self._captured(learn, raw)
             except RuntimeError as error:
-                self.reason = f"capturing it failed: {_cause(error)}"
+                self.reason = f"capturing the training step failed: {_cause(error)}"
         self._note()
         if self.replay is None and self.insist:
             raise ValueError(
                 f"step.graph='on' needs a training step that can be captured, but {self.reason}: "
-                f"take 'auto' or 'off'"
+                f"set it to 'auto' or 'off'"
             )
 
     def _note(self) -> None:
-        said = []
+        notes = []
         if self.reason is not None:
-            said.append(self.reason)
+            notes.append(self.reason)
         else:
             if self.outside is not None:
-                said.append(f"the optimizer's step is outside: {self.outside}")
+                notes.append(f"the optimizer's step is outside: {self.outside}")
             if not self.feed.augments:
-                said.append("augmentation is outside: it follows the epoch or is not ours")
-        self.notes += [each for each in said if each not in self.notes]
+                notes.append("augmentation is outside: it depends on the epoch or is not fastcv's")
+        self.notes += [each for each in notes if each not in self.notes]
 
     def _captured(self, learn: Learner, raw: Raw | None) -> Callable[[], Outputs] | None:
         state, device = _optimizer_state(learn), torch.device(learn.dls.device)
         replay = None
-        # An ordinary step's leftovers belong to the stream that it ran on.
+        # Tensors left by an ordinary step belong to the stream that it ran on.
         learn.pred = learn.loss_grad = None
         if isinstance(learn.loss, Tensor):
             learn.loss = learn.loss.detach()
@@ -232,7 +232,7 @@ class Graph:
                 as_in_training(learn)
                 raw = next(iter(self.feed))
             if not is_raw(raw):
-                self.reason = "its batches are not images and labels"
+                self.reason = "the batches are not images and labels"
                 return None
             self.inputs = tuple(torch.empty_like(each, device=device) for each in raw)
             self._fill(raw)
@@ -244,20 +244,20 @@ class Graph:
             if _host_randomness(device) == before:
                 replay = self.backend.capture(program)
             else:
-                self.reason = "it draws random numbers that are not the device's"
+                self.reason = "the training step draws random numbers that are not the device's"
             grown = {parameter: dict(each) for parameter, each in state.items()}
             self.captured = self._state(learn)
             self.settings = _settings(learn)
         for parameter, each in grown.items():
             if not state.get(parameter):
-                # What a first step makes: the captured tensors, as they are before it.
+                # The state that a first step creates: the captured tensors, set back to zero.
                 state[parameter] = each
                 for value in filter(torch.is_tensor, each.values()):
                     value.zero_()
         return replay
 
     def _state(self, learn: Learner) -> tuple:
-        """All that must be as it was for the captured step to be this Learner's."""
+        """Return everything that must be unchanged for the captured step to be valid."""
         net = learn.model
         state = _optimizer_state(learn) if self.outside is None else {}
         held = [each for values in state.values() for each in values.values()]
@@ -272,10 +272,10 @@ class Graph:
 
 
 def _cause(error: BaseException) -> str:
-    """Say what made a capture fail, not what followed.
+    """Return the message of the first error of a chain, which made the capture fail.
 
-    A function of its own: a name for the exception in the frame that caught it would be a cycle,
-    and hold on to all that the capture made.
+    This must be a function: a name for the exception in the frame that caught it would make a
+    reference cycle, which keeps all that the capture allocated.
     """
     while error.__context__ is not None:
         error = error.__context__
@@ -283,19 +283,19 @@ def _cause(error: BaseException) -> str:
 
 
 def _settings(learn: Learner) -> list[dict]:
-    """What a captured optimizer's step has fixed."""
+    """Return the optimizer's settings that a capture fixes."""
     groups = learn.opt.param_groups
     aside = ("params", "lr")
     return [{key: each for key, each in group.items() if key not in aside} for group in groups]
 
 
 def _optimizer_state(learn: Learner) -> dict:
-    """The state of torch's optimizer by parameter; of one of fastai's own nothing."""
+    """Return the state of torch's optimizer by parameter; {} for one of fastai's own."""
     return learn.opt.opt.state if hasattr(learn.opt, "opt") else {}
 
 
 def _optimizer_stays(learn: Learner) -> str | None:
-    """Why the optimizer's step must stay outside of a graph; None where it need not."""
+    """Return why the optimizer's step must stay outside the graph; None if it can be in it."""
     optimizer = getattr(learn.opt, "opt", None)
     if isinstance(optimizer, torch.optim.SGD | torch.optim.Adam):  # an AdamW is an Adam
         if not all(group["fused"] for group in optimizer.param_groups):
@@ -312,21 +312,21 @@ def _optimizer_stays(learn: Learner) -> str | None:
 
 
 def obstacle(learn: Learner) -> str | None:
-    """Say what keeps a Learner's training step from being captured; None if nothing is known to."""
+    """Return what keeps a Learner's training step from being captured; None if nothing does."""
     for event in WITHIN:
         for callback, _ in learn._handlers(event):
-            return f"{type(callback).__name__} acts within it, at {event}"
+            return f"{type(callback).__name__} acts within the training step, at {event}"
     for callback, _ in learn._handlers("before_batch"):
         beside = isinstance(callback, ParamScheduler) or getattr(callback, "only_rates", False)
         if not isinstance(callback, INSIDE) and not beside:
-            return f"{type(callback).__name__} may change its batch, at before_batch"
+            return f"{type(callback).__name__} may change the batch, at before_batch"
     if isinstance(learn.model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        return "several devices compute it"
+        return "several devices compute the training step"
     return None
 
 
 def _host_randomness(device: torch.device) -> tuple:
-    """The random states that a graph cannot move on."""
+    """Return the random states that a graph cannot advance."""
     _, keys, *rest = np.random.get_state()
     own = None if device.type == "cpu" else torch.get_rng_state().tolist()
     return random.getstate(), keys.tolist(), rest, own

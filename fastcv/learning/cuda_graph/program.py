@@ -1,4 +1,4 @@
-"""A training step as a function of buffers: what a graph captures."""
+"""A training step as a function of fixed buffers, which a graph captures."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,13 +17,14 @@ from fastcv.learning.snapshot import snapshot
 def step_program(
     learn: Learner, feed: Feed, inputs: Raw, rates: list[Tensor] | None
 ) -> Callable[[], Outputs]:
-    """Write a training step down as a function of buffers.
+    """Return a training step as a function of buffers.
 
     Args:
-        learn: in training.
+        learn: in training mode.
         feed: makes a batch of the buffers.
         inputs: the buffers.
-        rates: where the optimizer's groups find theirs; None leaves the optimizer's step out.
+        rates: tensors with the learning rates of the optimizer's groups; None leaves the
+            optimizer's step out.
     """
     optimizer = learn.opt.opt if rates is not None else None
     precision, mixing = learn._grab_cbs(Precision), learn._grab_cbs(Mixing)
@@ -31,7 +32,7 @@ def step_program(
 
     def program() -> Outputs:
         for parameter in parameters:
-            parameter.grad = None  # backward then makes new gradients, and adds to none
+            parameter.grad = None  # so that backward allocates gradients instead of adding to them
         x, y = feed.make(*inputs)
         for each in mixing:
             x, y = each.mixed(x, y)
@@ -53,12 +54,11 @@ def step_program(
 
 
 def one_step(learn: Learner) -> None:
-    """Compute a training step of the first batch to come, without a trace.
-
-    What takes time only once, such as to compile, is then done.
-    """
+    """Run a training step of the next batch without a trace, as a warm-up: the net compiles."""
     with snapshot(learn):
+        loss_func = learn.loss_func
         as_in_training(learn)
+        learn.loss_func = loss_func  # fastai's MixUp replaces it, for batches that it has mixed
         feed = Feed(learn.dl, torch.device(learn.dls.device))
         raw = next(iter(feed))
         if is_raw(raw):
@@ -68,16 +68,16 @@ def one_step(learn: Learner) -> None:
 
 @contextmanager
 def _read_from(rates: list[Tensor], groups: list[dict]) -> Iterator[None]:
-    """Let an optimizer's groups read their rates from tensors, and allow its step to be captured.
+    """Let an optimizer's groups read their rates from tensors and its step be captured.
 
-    For a while only: what stands in a group is shown, saved and set by schedules, as a number.
+    Within the block only: elsewhere a group's rate is a number that is shown, saved and scheduled.
     """
     before = [(group["lr"], group.get("capturable")) for group in groups]
     capturing = any(rate.is_cuda for rate in rates) and torch.cuda.is_current_stream_capturing()
     for group, rate in zip(groups, rates, strict=True):
         group["lr"] = rate
         if "capturable" in group:
-            group["capturable"] = capturing  # torch warns of a capturable step that is not captured
+            group["capturable"] = capturing  # torch warns if a capturable step is not captured
     try:
         yield
     finally:
@@ -88,7 +88,7 @@ def _read_from(rates: list[Tensor], groups: list[dict]) -> Iterator[None]:
 
 
 def as_in_training(learn: Learner) -> None:
-    """Do what the first epoch begins with, as far as it is fastai's or ours: freezing and modes."""
+    """Run what fastai's and fastcv's callbacks do when an epoch begins: freezing and modes."""
     learn.dl = learn.dls.train
     for event in ("before_epoch", "before_train"):
         for callback, _ in learn._handlers(event):

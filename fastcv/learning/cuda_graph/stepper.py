@@ -1,4 +1,4 @@
-"""How a training step is computed: by which code, in which order of memory. Never what."""
+"""How a training step is executed; never what it computes."""
 
 import time
 from collections.abc import Callable
@@ -14,27 +14,26 @@ from fastcv.learning.cuda_graph.graph import Graph
 from fastcv.learning.cuda_graph.program import one_step
 from fastcv.recipe.values import Step
 
-RECOMPILES = 64  # torch's own limit is 8, and all trainings of a process share it
+RECOMPILES = 64  # torch's default is 8, shared by all trainings of a process
 COMPILERS = ("torch._dynamo", "torch._inductor")
 
 
 class Stepper:
-    """Computes the training steps of a Learner as a `Step` says.
+    """Executes the training steps of a Learner as its `Step` specifies.
 
-    Before the epochs of a fit it warms up: compiles, captures, and lets a GPU load and choose its
-    kernels, without a trace. On a CPU without `compile` there is nothing to warm up, and nothing is
-    done.
+    Before the epochs of a fit it warms up without a trace: it compiles, captures, and lets a GPU
+    load and choose its kernels. On a CPU without `compile` there is nothing to warm up.
 
     Args:
-        step: what is asked for.
+        step: the recipe's settings.
         device: where the net trains.
-        backend: what captures; None takes CUDA's graphs, where the device has them.
+        backend: what captures; None takes CUDA graphs on a CUDA device.
 
     Attributes:
-        warmup_seconds: of all fits so far.
+        warmup_seconds: sum over all fits so far.
 
     Raises:
-        ValueError: a graph is insisted on, and the device has none.
+        ValueError: `step.graph` is "on", and the device has no graphs.
     """
 
     def __init__(self, step: Step, device: torch.device, *, backend: Backend | None = None):
@@ -42,14 +41,15 @@ class Stepper:
         self.warmup_seconds = 0.0
         self.graph: Graph | None = None
         self._compiled: Callable[..., Tensor] | None = None
+        self._reported: set[str] = set()  # why steps were not captured
         captures = backend is not None or device.type == "cuda"
         if step.graph == "on" and not captures:
-            raise ValueError(f"step.graph='on' needs a CUDA device, got '{device}': take 'auto'")
+            raise ValueError(f"step.graph='on' needs a CUDA device, got '{device}': use 'auto'")
         if step.graph != "off" and captures:
             self.graph = Graph(backend or CudaGraphs(device), insist=step.graph == "on")
 
     def net(self, learn: Learner) -> Callable[..., Tensor]:
-        """Give the net as training batches go through it."""
+        """Return the net for training batches: compiled, if so set."""
         if not self.step.compile:
             return learn.model
         if self._compiled is None:
@@ -57,10 +57,10 @@ class Stepper:
         return self._compiled
 
     def begin(self, learn: Learner) -> None:
-        """Warm up for the epochs that come; `learn` has begun its fit.
+        """Warm up for the epochs of the fit that `learn` has begun.
 
         Raises:
-            ValueError: what was asked for can't be done here.
+            ValueError: the net cannot be compiled, or the step not captured though it must be.
         """
         capturing = self.graph is not None and not learn.borrowed
         if not (capturing or self.step.compile or self.device.type == "cuda"):
@@ -73,10 +73,10 @@ class Stepper:
                 one_step(learn)
         except RuntimeError as error:
             if self.step.compile and type(error).__module__.startswith(COMPILERS):
-                said = next(line for line in str(error).splitlines() if line.strip())
+                problem = next(line for line in str(error).splitlines() if line.strip())
                 raise ValueError(
-                    f"step.compile needs a net and a machine with compilers that torch.compile can "
-                    f"work with, got {said.strip()!r}: leave it out"
+                    f"step.compile needs a net that torch.compile can compile and a C++ compiler, "
+                    f"got {problem.strip()!r}: leave it out"
                 ) from error
             raise
         if self.device.type == "cuda":
@@ -84,28 +84,42 @@ class Stepper:
         seconds = time.perf_counter() - start
         self.warmup_seconds += seconds
         if hasattr(learn, "epoch_lines"):
-            learn.epoch_lines.line(f"warm-up {seconds:.1f} s: {self._said(capturing)}")
+            learn.epoch_lines.line(f"warm-up {seconds:.1f} s: {self._described(capturing)}")
+        if capturing:
+            self._report_obstacle(learn)
 
     def trains(self, learn: Learner) -> bool:
-        """Whether `train` takes the epoch's batches, rather than the Learner itself."""
-        return self.graph is not None and self.graph.trains(learn)
+        """Return whether `train` takes the epoch's batches, instead of the Learner itself."""
+        if self.graph is None:
+            return False
+        trains = self.graph.trains(learn)
+        self._report_obstacle(learn)
+        return trains
+
+    def _report_obstacle(self, learn: Learner) -> None:
+        """Print, once for each reason, why steps are not captured; it names the callback."""
+        reason = self.graph.reason
+        if reason is None or reason in self._reported or not hasattr(learn, "epoch_lines"):
+            return
+        self._reported.add(reason)
+        learn.epoch_lines.line(f"no CUDA graph: {reason}")
 
     def train(self, learn: Learner) -> None:
-        """Train the batches of an epoch, with the events that are due before and after each."""
+        """Train the batches of an epoch, with the events before and after each."""
         self.warmup_seconds += self.graph.train(learn)
 
     def end(self) -> None:
-        """Let go of what only the epochs needed."""
+        """Release what only the epochs needed."""
         if self.graph is not None:
             self.graph.end()
 
     def used(self, learn: Learner) -> dict[str, Any]:
-        """Say how the steps were computed, for the summary of a run.
+        """Return how the steps were executed, for the summary of a run.
 
         Returns:
-            "compile", "graph" (whether steps were replayed) and "channels_last"; "graph_notes",
-            why steps or parts of them were not replayed, if so; "fused", of the optimizer, None for
-            one that has no such choice.
+            "compile", "channels_last" and "graph", whether any steps were replayed; "graph_notes",
+            why steps or parts of them were not; "fused" of the optimizer, None if it has no such
+            setting.
         """
         if self.graph is not None:
             notes = list(self.graph.notes)
@@ -122,23 +136,21 @@ class Stepper:
             "fused": bool(group["fused"]) if "fused" in group else None,
         }
 
-    def _said(self, capturing: bool) -> str:
+    def _described(self, capturing: bool) -> str:
         parts = ["net compiled"] if self.step.compile else []
         if capturing and self.graph.replay is not None:
             parts.append("step captured as a CUDA graph")
             if self.graph.outside is not None:
-                parts.append(f"but for the optimizer's, as {self.graph.outside}")
-        elif capturing:
-            parts.append(f"no CUDA graph, as {self.graph.reason}")
+                parts.append(f"without the optimizer's: {self.graph.outside}")
         return ", ".join(parts) or "first batch"
 
 
 def compiled(net: nn.Module) -> Callable[..., Tensor]:
-    """Compile what a net does with training batches; the net itself stays as it is.
+    """Return a compiled function of the net for training batches; the net itself stays as it is.
 
-    Batches of training have one size, so each compilation is for fixed shapes, which gives the
-    fastest code. What makes another one necessary is a layer that is frozen or unfrozen; the same
-    net with other weights, as of another seed, goes on with the code that is there.
+    Training batches have one size, so that each compilation is for fixed shapes, which makes the
+    fastest code. Freezing or unfreezing a layer recompiles; other weights, as of another seed, do
+    not.
     """
 
     def call(*xb: Tensor) -> Tensor:

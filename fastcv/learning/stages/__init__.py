@@ -1,1 +1,1 @@
-"""The stages of a training as values."""
+"""The stages of a training, as values."""

@@ -1,4 +1,4 @@
-"""Rounds of a training, each with an augmentation of its own."""
+"""Stages that replace the data's augmentation."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,25 +10,26 @@ from fastcore.foundation import L
 from fastcv.augment import compose
 from fastcv.data.loader import AugmentBatch, ImageDL
 from fastcv.learning.callbacks.mixing import Mixing
+from fastcv.learning.stages.stage import StageLike
 
 
 @dataclass(frozen=True, kw_only=True)
 class WithAugment:
-    """A stage that trains as another one does, on images augmented in a way of its own.
+    """A stage that trains with its own augmentation instead of the data's.
 
-    For its duration `augment` takes the place of the data's own augmentation; however the stage
-    ends, that is put back. Validation and test are never augmented.
+    The data's augmentation is restored when the stage ends, also by an exception. Validation and
+    test images are never augmented.
 
     Args:
-        stage: what trains.
-        augment: of training batches, in order; those that change labels (MixUp, CutMix) last; ()
-            leaves the images as they are.
+        stage: the stage that trains.
+        augment: what to apply to training batches, in order; those that change labels (MixUp,
+            CutMix) come last. () leaves the images as they are.
 
     Raises:
         ValueError: one that changes labels comes before one that does not.
     """
 
-    stage: Callable[[Learner], None]
+    stage: StageLike
     augment: tuple[Callable, ...] = ()
 
     def __post_init__(self):
@@ -50,31 +51,31 @@ class WithAugment:
             self.stage(learn)
 
     def smoke(self) -> "WithAugment":
-        """The same for one epoch."""
+        """Return the same for one epoch."""
         return replace(self, stage=self.stage.smoke())
 
 
-def with_augment(stage: Callable[[Learner], None], *augment: Callable) -> WithAugment:
-    """Train a stage on images augmented in its own way: `with_augment(stage, HorizontalFlip())`."""
+def with_augment(stage: StageLike, *augment: Callable) -> WithAugment:
+    """Train a stage with its own augmentation: `with_augment(stage, HorizontalFlip())`."""
     return WithAugment(stage=stage, augment=augment)
 
 
 @contextmanager
 def augmented(learn: Learner, augment: tuple[Callable, ...]) -> Iterator[None]:
-    """Augment the training batches of `learn` by `augment`, and by nothing else, for a while.
+    """Augment the training batches of `learn` by `augment` alone within the block.
 
     Raises:
-        ValueError: its training loader is not one that `Images` makes.
+        ValueError: the training loader is not one that `Images` makes.
     """
     loader = learn.dls.train
     if not isinstance(loader, ImageDL):
         raise ValueError(
-            "a stage with an augmentation of its own must train on the loaders of Images, got a "
+            "a stage with its own augmentation must train on the loaders of Images, got a "
             f"{type(loader).__name__}"
         )
     moving, mixing = _split(augment)
     pipeline = loader.after_batch
-    before = pipeline.fs  # replaced, not changed: the loader for validation may hold the same list
+    before = pipeline.fs  # replace the list: the validation loader may hold the same one
     own = [AugmentBatch(compose(moving))] if moving else []
     others = [each for each in before if not isinstance(each, AugmentBatch)]
     mixers = [Mixing(mixing, len(learn.dls.vocab))] if mixing else []
@@ -87,6 +88,6 @@ def augmented(learn: Learner, augment: tuple[Callable, ...]) -> Iterator[None]:
 
 
 def _split(augment: tuple[Callable, ...]) -> tuple[tuple[Callable, ...], tuple[Callable, ...]]:
-    """What is done to the images alone, and what changes their labels as well."""
+    """Return the augmentations that keep labels, and those that change them."""
     mixing = tuple(each for each in augment if getattr(each, "changes_labels", False))
     return tuple(each for each in augment if each not in mixing), mixing

@@ -1,11 +1,13 @@
-"""Data sets as image folders: one folder per class, in train/valid/test folders or in one."""
+"""Image folders: one folder per class, in train/valid/test folders or all in one."""
 
 import os
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
-from fastcv.data.samples import Sample
+from fastcv.data.samples import Parts, Sample, Samples, labeled
+from fastcv.data.splits import stratified
 
 IMAGE_SUFFIXES = frozenset({
     ".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
@@ -18,44 +20,87 @@ SPLIT_FOLDERS = {
 }
 
 
-def read_folders(
-    root: Path, superclasses: bool = False
-) -> tuple[list[Sample], list[Sample], list[Sample]]:
+@dataclass(frozen=True, kw_only=True)
+class ImageFolders:
+    """Your own images: one folder per class, in train/valid/test folders or all in one.
+
+    Train may also be called training; valid, val or validation; test, testing. Without a validation
+    folder, validation images are held out of the training ones, stratified and seeded.
+
+    Args:
+        path: the folder; the path of a call comes first.
+        valid: what to hold out if there is no validation folder: a float is a fraction (0-1) of
+            each class, an integer a number of images of each class; 0 holds out none.
+        seed: decides which images are held out.
+    """
+
+    path: str | Path | None = None
+    valid: int | float = 0.2
+    seed: int = 42
+
+    def __call__(self, path: Path | None = None) -> Samples:
+        """List the images, and hold some out if there is no validation folder.
+
+        Args:
+            path: the folder; this value's own if None.
+
+        Raises:
+            ValueError: there is no path, or what `read_folders` and `stratified` raise.
+        """
+        chosen = self.path if path is None else path
+        if chosen is None:
+            raise ValueError(
+                "ImageFolders must have a folder, got path=None: pass --data PATH, or use "
+                "ImageFolders(path=...)"
+            )
+        root = Path(chosen).expanduser()
+        samples = labeled(*read_folders(root), root=root)
+        if samples.valid or self.valid == 0:
+            return samples
+        held, rest = stratified([label for _, label in samples.train], self.valid, self.seed)
+        return samples._replace(
+            train=[samples.train[index] for index in rest],
+            valid=[samples.train[index] for index in held],
+        )
+
+
+def read_folders(root: Path, superclasses: bool = False) -> Parts:
     """List the images below a folder of train/valid/test folders, or of class folders.
 
-    Names are sorted, letter case of suffixes and of the split folders' names does not count, and
-    names that begin with a dot are left out (as are macOS's ``__MACOSX`` folders). No file is
-    opened: a file counts as an image by its suffix, and those in class folders that do not are told
-    on the standard error.
+    Names are sorted, upper and lower case of suffixes and of the split folders' names are the same,
+    and names that begin with a dot are ignored (as are macOS's ``__MACOSX`` folders). No file is
+    opened: its suffix makes a file an image, and other files in class folders are counted on
+    standard error.
 
     Args:
         root: the folder that holds the split folders, or the class folders.
-        superclasses: whether classes may lie one folder deeper, below their superclass, as in
-            fastai's CIFAR-100 (``train/fish/shark/*.png``); their names then leave it out.
+        superclasses: whether class folders may lie one level deeper, below their superclass, as in
+            fastai's CIFAR-100 (``train/fish/shark/*.png``); class names then leave it out.
 
     Returns:
-        (train, valid, test); the last two are empty for parts that are not there. A folder of
-        class folders is all train.
+        (train, valid, test); valid and test are empty if they have no folder. Without split
+        folders, all images are training images.
 
     Raises:
         ValueError: there is no such folder, it holds no images, a class folder holds none or
             holds folders, or two folders claim the same split.
     """
     if not root.is_dir():
-        raise ValueError(f"there must be a folder of images at '{root}', but there is no such one")
+        what = "is a file" if root.exists() else "does not exist"
+        raise ValueError(f"images must lie in a folder, but '{root}' {what}: pass another path")
     splits = split_folders(root) or {"train": root}
     others: Counter[str] = Counter()
     parts = {part: _classes(folder, superclasses, others) for part, folder in splits.items()}
     if others:
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common())
-        print(f"'{root}': left out, as no images that can be read: {kinds}", file=sys.stderr)
+        print(f"'{root}': skipped files that are not images fastcv reads: {kinds}", file=sys.stderr)
     return parts["train"], parts.get("valid", []), parts.get("test", [])
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """Find the folders of train, valid and test; empty where there is no folder for train.
+    """Find the folders of train, valid and test; return none if there is no folder for train.
 
-    A folder called train counts only if it holds folders: otherwise it is a class, of trains.
+    A folder called train counts only if it holds folders; otherwise it is a class of trains.
 
     Raises:
         ValueError: two folders claim the same split, or train holds images but no class folders.
@@ -84,12 +129,13 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 
 def _classes(root: Path, superclasses: bool, others: Counter[str]) -> list[Sample]:
-    """List the images of every class folder in `root`; count the suffixes of its `others`."""
+    """List the images of every class folder in `root`; count the other files in `others`."""
     folders, files = _entries(root)
     if not folders:
         what = "no class folders, only images" if _images(files) else "no images"
         raise ValueError(
-            f"'{root}' must hold one folder of images per class, but there are {what} in it"
+            f"'{root}' must hold one folder of images per class, but there are {what} in it: "
+            "sort images into class folders, or pass another folder"
         )
     samples: list[Sample] = []
     for name in folders:
@@ -101,13 +147,13 @@ def _classes(root: Path, superclasses: bool, others: Counter[str]) -> list[Sampl
         if inner:
             raise ValueError(
                 f"class folders must hold images and no folders, but '{folder}' holds the folder "
-                f"'{inner[0]}': give the folder right above the class folders, or above train"
+                f"'{inner[0]}': pass the folder right above the class folders, or above train"
             )
         images = _images(files)
         if not images:
             raise ValueError(
-                f"every class must have images, but there are none in '{folder}' "
-                "(.jpg, .png and the like): add some, or remove the folder"
+                f"every class must have images (.jpg, .png, ...), but there are none in "
+                f"'{folder}': add some, or remove the folder"
             )
         samples.extend(Sample(folder / image, name) for image in images)
         others.update(_suffix(file) or "without suffix" for file in sorted({*files} - {*images}))
@@ -123,7 +169,7 @@ def _suffix(name: str) -> str:
 
 
 def _entries(root: Path) -> tuple[list[str], list[str]]:
-    """Names of the folders and of the files in `root`, sorted, without hidden ones.
+    """Return the names of the folders and of the files in `root`, sorted, without hidden ones.
 
     Archives packed on macOS carry a hidden ``._NAME.jpg`` beside each ``NAME.jpg``.
     """

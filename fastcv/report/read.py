@@ -1,9 +1,9 @@
-"""Run directories and committed summaries, read into results."""
+"""Read run directories and saved summaries into results."""
 
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from fastcv.recipe.aliases import NAMES, current_changes, current_flat, current_
 from fastcv.recipe.diff import decisive, planned_epochs
 from fastcv.recipe.metrics import MEASURES
 
-# Any of these makes a folder a run directory, so that one without recipe.json is noticed.
+# Any of these makes a folder a run directory, so that a run without recipe.json is noticed.
 _SIGNS = {"recipe.json", "environment.json", "summary.json", "metrics.csv"}
 UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError),
@@ -24,7 +24,11 @@ UNREADABLE = (
 
 
 def read_runs(folder: Path, warn: Callable[[str], None]) -> list[Result | Unfinished]:
-    """Read all runs in a folder, or the one that it is, the newest first; no smoke runs.
+    """Read all runs in a folder, newest first; smoke runs are left out.
+
+    Args:
+        folder: a run directory, or a folder that holds some at any depth.
+        warn: takes a line for every run that cannot be read.
 
     Raises:
         ValueError: there is no such folder.
@@ -44,48 +48,39 @@ def read_runs(folder: Path, warn: Callable[[str], None]) -> list[Result | Unfini
 
 
 def read_run(path: Path, warn: Callable[[str], None]) -> Result | Unfinished | None:
-    """Read one run directory; None of a smoke run, `Unfinished` of one without a summary."""
+    """Read one run directory: `Unfinished` without a summary, None for a smoke run."""
     run = Run(path)
-    started = run.started
+    started, summary = run.started, run.summary
     if started["smoke"]:
         return None
-    name, seed, flat = started["name"], started["flat"]["seed"], started["flat"]
-    own = bool(started["settings"].get("file"))
-    summary = run.summary
-    if not summary:
-        return Unfinished(
-            recipe=name,
-            seed=seed,
-            epochs=len(read_csv(path / "metrics.csv")),
-            planned=planned_epochs(flat),
-            path=path,
-            own=own,
-        )
-    environment = run.environment
-    stated = {
-        key.removeprefix("reported."): value
-        for key, value in flat.items()
-        if key.startswith("reported.") and value is not None
+    flat = started["flat"]
+    identity = {
+        "recipe": started["name"],
+        "seed": flat["seed"],
+        "own": bool(started["settings"].get("file")),
+        "path": path,
     }
+    if not summary:
+        epochs = len(read_csv(path / "metrics.csv"))
+        return Unfinished(**identity, epochs=epochs, planned=planned_epochs(flat))
+    environment = run.environment
+    names = ("device", "device_name", "precision", "packages", "command", "git_revision")
     return Result(
-        recipe=name,
-        seed=seed,
+        **identity,
         measured=_measured(summary, path, warn),
         epochs=summary["epochs"],
         seconds=summary["seconds"],
         warmup_seconds=summary.get("warmup_seconds"),
         images_per_second=summary.get("images_per_second"),
         skipped=summary.get("skipped_images", 0),
-        device=environment["device"],
-        device_name=environment["device_name"],
-        precision=environment["precision"],
-        packages=environment["packages"],
-        command=environment["command"],
-        git_revision=environment["git_revision"],
+        **{name: environment[name] for name in names},
         settings=decisive(flat),
-        reported=stated,
-        own=own,
-        path=path,
+        reported={
+            key.removeprefix("reported."): value
+            for key, value in flat.items()
+            if key.startswith("reported.") and value is not None
+        },
+        changed=started["changed"],
     )
 
 
@@ -101,32 +96,38 @@ def read_summaries(folder: Path, warn: Callable[[str], None]) -> list[Result]:
 
 
 def read_summary(file: Path, warn: Callable[[str], None] = lambda line: None) -> Result:
-    """Read one committed summary."""
-    given: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    """Read one saved summary."""
+    values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     known = {each.name for each in fields(Result)} - {"path"}
-    if unknown := set(given) - known:
+    if unknown := set(values) - known:
         raise ValueError(f"a summary must hold {', '.join(sorted(known))}, not {unknown}")
     read = {
-        "recipe": NAMES.get(given["recipe"], given["recipe"]),
-        "measured": _measured(current_metrics(given["measured"]), file, warn),
-        "settings": current_flat(given.get("settings", {})),
-        "changed": current_changes(given.get("changed", {})),
+        "recipe": NAMES.get(values["recipe"], values["recipe"]),
+        "measured": _measured(current_metrics(values["measured"]), file, warn),
+        "settings": current_flat(values.get("settings", {})),
+        "changed": current_changes(values.get("changed", {})),
     }
-    return Result(**given | read)
+    return Result(**values | read)
 
 
 def _measured(
-    summary: dict[str, Any], source: Path, warn: Callable[[str], None]
+    summary: Mapping[str, Any], source: Path, warn: Callable[[str], None]
 ) -> dict[str, float]:
+    """Return the known metrics and the recipe's own: numbers called valid_NAME or test_NAME."""
+    own = [
+        name
+        for name, value in summary.items()
+        if name.startswith(("valid_", "test_")) and type(value) in (int, float)
+    ]
     found = {}
-    for metric in MEASURES:
+    for metric in dict.fromkeys((*MEASURES, *own)):
         value = summary.get(metric)
         if value is None:
             continue
         if not is_finite(value):
-            warn(f"{source}: its {metric} is left out, it is no finite number: {value!r:.40}")
+            warn(f"{source}: {metric} is left out: it must be a finite number, got {value!r:.40}")
         elif metric.endswith("accuracy") and not 0 <= value <= 1:
-            warn(f"{source}: its {metric} is left out, it is not between 0 and 1: {value}")
+            warn(f"{source}: {metric} is left out: it must be between 0 and 1, got {value}")
         else:
             found[metric] = value
     return found
@@ -135,11 +136,11 @@ def _measured(
 def _directories(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
         if _SIGNS & set(files):
-            folders.clear()  # nothing of its own files is another run
+            folders.clear()  # a run directory holds no other run
             yield Path(place)
 
 
 def sentence(error: Exception) -> str:
     """Say in one line why something could not be read."""
-    said = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-    return " ".join(said.split())
+    reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    return " ".join(reason.split())

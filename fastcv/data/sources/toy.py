@@ -1,4 +1,4 @@
-"""Small synthetic images that can be learnt: for tests, and for trying a recipe in seconds."""
+"""Small synthetic images that a net can learn: for tests, and for trying a recipe in seconds."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +12,18 @@ GRID = 4  # cells along a side of a class's pattern
 
 @dataclass(frozen=True, kw_only=True)
 class Toy:
-    """A source of random images, one pattern of colored cells per class, with noise.
+    """A source of random images: a pattern of colored cells for each class, with noise.
 
-    Patterns are symmetric left to right, so that flips do no harm. The same value gives the same
-    images on every machine.
+    Patterns are symmetric left to right, so that flips do no harm. Equal values make equal images
+    on every machine.
 
     Args:
-        classes: their number.
-        size: pixels of a side.
+        classes: number of classes.
+        size: height and width, pixels.
         channels: 3 for RGB, 1 for gray.
-        train: images of each class.
-        valid: images of each class; 0 for no validation part.
-        test: images of each class; 0 for no test part.
+        train: training images of each class.
+        valid: validation images of each class; 0 for no validation part.
+        test: test images of each class; 0 for no test part.
         noise: standard deviation of the noise, a fraction of the full range.
         seed: decides patterns and noise.
     """
@@ -37,11 +37,11 @@ class Toy:
     noise: float = 0.1
     seed: int = 0
 
-    def __call__(self, path: Path | None = None, *, skip_bad: bool = False) -> Samples:
-        """Draw the images; `path` and `skip_bad` are there because every source has them."""
+    def __call__(self, path: Path | None = None) -> Samples:
+        """Draw the images; `path` is ignored, as toy images lie in no folder."""
         width = len(str(self.classes - 1))
         names = tuple(f"toy{number:0{width}d}" for number in range(self.classes))
-        random = np.random.RandomState(self.seed)  # its stream is frozen, unlike the newer ones'
+        random = np.random.RandomState(self.seed)  # its stream is frozen, newer generators' is not
         half = random.randint(0, 256, (self.classes, GRID, GRID // 2, self.channels))
         cells = np.concatenate([half, half[:, :, ::-1]], axis=2)  # (classes, GRID, GRID, C)
         where = np.arange(self.size) * GRID // self.size

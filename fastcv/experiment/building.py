@@ -1,0 +1,118 @@
+"""From a recipe to a Learner: untrained, thinned for a smoke run, or with trained weights."""
+
+from collections.abc import Callable
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+
+import torch
+from fastai.callback.progress import ProgressCallback
+from fastai.torch_core import default_device, set_seed
+from fastcore.basics import noop
+
+from fastcv.learning import weights as weight_files
+from fastcv.learning.callbacks.alternation import Alternation
+from fastcv.learning.callbacks.fresh import fresh
+from fastcv.learning.callbacks.history import Accuracy, History
+from fastcv.learning.callbacks.mixing import Mixing
+from fastcv.learning.callbacks.precision import Precision, resolve
+from fastcv.learning.callbacks.progress import Progress
+from fastcv.learning.cpu import keep_freed_memory
+from fastcv.learning.cuda_graph.stepper import Stepper
+from fastcv.learning.learner import Learner
+from fastcv.learning.metrics import columns
+from fastcv.recipe.values import Recipe
+
+SMOKE_NOTE = "SMOKE RUN: toy images, random weights, one epoch a stage; its numbers mean nothing"
+
+
+def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Learner:
+    """Build the recipe's Learner: seeded, on its device, in its precision, not yet trained.
+
+    It is a fastai Learner (`show_batch`, `lr_find`, `fit_one_cycle`, `get_preds`, `predict`, ...)
+    whose `history` also gathers training accuracy and images per second.
+
+    Args:
+        recipe: what to build.
+        device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
+    """
+    device = _device(device)
+    stepper = Stepper(recipe.step, device)
+    set_seed(recipe.seed)
+    loaders = recipe.data(device=device)
+    kind = resolve(recipe.precision, device)
+    precision = Precision(kind, channels_last=recipe.step.channels_last)
+    history = History()
+    callbacks = [history, Progress(), precision, Alternation()]
+    if mixing := getattr(loaders, "mixing", ()):
+        callbacks.append(Mixing(mixing, len(loaders.vocab)))
+    learn = recipe.model(
+        loaders,
+        loss_func=recipe.loss(),
+        opt_func=recipe.optimizer,
+        metrics=[Accuracy(history), *columns(recipe.metrics, history)],
+        cbs=callbacks + fresh(recipe.callbacks),
+    )
+    learn.remove_cb(ProgressCallback)  # Progress shows more, and reads nothing from the device
+    learn.logger = noop  # nor does the Recorder print its row
+    learn.model.to(device)
+    learn.stepper = stepper
+    if device.type == "cpu":
+        keep_freed_memory()
+    return learn
+
+
+def _device(name: str | torch.device | None) -> torch.device:
+    if name is None:
+        return default_device()
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device must be cpu, cuda, cuda:N or mps, got {str(name)!r}") from error
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type, device.type == "cpu"):
+        raise ValueError(
+            f"device {str(device)!r} needs a GPU and a build of torch for it, and there is none: "
+            f"use 'cpu'"
+        )
+    return device
+
+
+def smoked(recipe: Recipe) -> Recipe:
+    """Return a recipe that runs in seconds: toy images, random weights, one epoch a stage."""
+    return replace(
+        recipe,
+        data=_smoked_slot(recipe.data),
+        model=_smoked_slot(recipe.model),
+        schedule=tuple(_smoked_slot(stage) for stage in recipe.schedule),
+    )
+
+
+def _smoked_slot(slot: Callable) -> Callable:
+    return slot.smoke() if hasattr(slot, "smoke") else slot
+
+
+def trained_learner(
+    recipe: Recipe,
+    weights: Path,
+    *,
+    smoke: bool = False,
+    device: str | torch.device | None = None,
+) -> Learner:
+    """Build the recipe's Learner with the weights of a finished run; no others are fetched.
+
+    Args:
+        recipe: what was run.
+        weights: the run's model.safetensors.
+        smoke: whether it was a smoke run, so that its net is the thinner one.
+        device: as in `learner`.
+
+    Raises:
+        ValueError: the weights are not those of this recipe's net.
+    """
+    if smoke:
+        recipe = smoked(recipe)
+    if is_dataclass(recipe.model) and hasattr(recipe.model, "weights"):
+        recipe = replace(recipe, model=replace(recipe.model, weights=None))
+    learn = learner(recipe, device=device)
+    weight_files.load(learn.model, weights)
+    return learn

@@ -1,0 +1,58 @@
+"""One job of a series in its own process: trains it, and records how it goes (see `record`).
+
+`python -m fastcv.experiment.series.child JOB` takes the job as JSON:
+
+    {"command": ["fastcv", "recipe", ...], "record": PATH, "reference": NAME[/VARIANT],
+     "settings": [KEY=VALUE, ...], "options": {"out": ..., "wandb": ..., "device": ...,
+     "smoke": ...}}
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastcv import catalogue
+from fastcv.experiment.building import smoked
+from fastcv.experiment.directory import Run
+from fastcv.experiment.series.record import MISTAKES, sentence
+from fastcv.experiment.train import planned_epochs, train
+from fastcv.files import write_json
+from fastcv.recipe import override
+
+
+def work(job: Mapping[str, Any]) -> int:
+    """Train a job, and return the exit status."""
+    record = Path(job["record"])
+    sys.argv = job["command"]  # the run writes it down as the command to give again
+    trained: Run | None = None  # once it has an epoch
+    try:
+        recipe = override(catalogue.get_recipe(job["reference"]), *job["settings"])
+        epochs = planned_epochs(smoked(recipe) if job["options"]["smoke"] else recipe)
+
+        def after_epoch(run: Run) -> None:
+            nonlocal trained
+            trained = run
+            epoch = len(run.metrics)
+            write_json(record, {"epoch": epoch, "epochs": epochs, "run": str(run.path)})
+
+        run = train(recipe, on_epoch=after_epoch, **job["options"])
+    except KeyboardInterrupt:
+        command = trained and trained.resume_command
+        path = str(trained.path) if command else None
+        write_json(record, {"stopped": path, "resume": command})
+        return 130  # as shells have it for Ctrl-C
+    except Exception as error:
+        write_json(record, {"failed": sentence(error)})
+        if isinstance(error, MISTAKES) and not os.environ.get("FASTCV_TRACEBACK"):
+            sys.stderr.write(f"fastcv: {sentence(error)}\n")
+            return 2
+        raise  # its traceback is for the log
+    write_json(record, {"finished": str(run.path)})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(work(json.loads(sys.argv[1])))

@@ -1,0 +1,41 @@
+"""Which columns of metrics.csv a stage can monitor."""
+
+import re
+
+from fastai.learner import Learner
+
+from fastcv.learning.metrics import Column
+
+
+def check_monitor(monitor: str) -> None:
+    """Check that `monitor` can be a column of metrics.csv; which there are, the fit knows.
+
+    Raises:
+        ValueError: it does not read train_NAME or valid_NAME.
+    """
+    if not re.fullmatch(r"(train|valid)_\w+", monitor):
+        raise ValueError(
+            f"monitor must be train_ or valid_ and the name of a metric, such as valid_loss, got "
+            f"{monitor!r}"
+        )
+
+
+def check_measured(learn: Learner, monitor: str) -> None:
+    """Check that a fit of `learn` will record `monitor`.
+
+    Raises:
+        ValueError: it is measured on validation images and there are none, or nobody measures it.
+    """
+    if monitor.startswith("valid") and not len(learn.dls.valid):
+        raise ValueError(
+            f"a stage that monitors {monitor} must have images to validate on, got none: hold some "
+            f"out, as by holdout=0.1, or monitor train_loss or train_accuracy"
+        )
+    own = [each.name for each in learn.metrics if isinstance(each, Column)]
+    validated = [f"valid_{name}" for name in ("loss", "accuracy", *own)]
+    known = ["train_loss", "train_accuracy", *(validated if len(learn.dls.valid) else ())]
+    if monitor not in known:
+        raise ValueError(
+            f"monitor must be one of {', '.join(known)}, got {monitor!r}: add the metric to the "
+            "recipe's metrics"
+        )

@@ -1,0 +1,192 @@
+"""What a schedule is made of: stages, each of which trains a Learner for some epochs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Protocol, Self
+
+from fastai.callback.core import Callback
+from fastai.callback.training import GradientClip
+from fastai.learner import Learner
+
+from fastcv.learning.callbacks.anneal import Anneal
+from fastcv.learning.callbacks.clip import ClipElements
+from fastcv.learning.callbacks.fresh import fresh
+from fastcv.learning.callbacks.keep_best import KeepBest, StopEarly
+from fastcv.learning.callbacks.monitor import check_monitor
+from fastcv.learning.curves import Curve
+from fastcv.learning.lr_finder import SUGGESTIONS, find_rates
+from fastcv.learning.models import last_children
+from fastcv.recipe.values import check_parts
+
+
+class StageLike(Protocol):
+    """What a recipe's schedule takes: a value that trains a Learner when it is called.
+
+    Anything with these three members is a stage. Make it a frozen dataclass of a module: runs can
+    then be saved, compared and resumed. A stage whose learning rate follows a curve is shorter to
+    write as a subclass of `Stage`, which also freezes, clips and stops early.
+
+    Example:
+        from dataclasses import dataclass, replace
+        import fastcv
+
+        @dataclass(frozen=True, kw_only=True)
+        class FlatCosine:
+            epochs: int
+            lr: float
+
+            def __call__(self, learn):
+                learn.create_opt()
+                learn.fit_flat_cos(self.epochs, self.lr)
+
+            def smoke(self):
+                return replace(self, epochs=1)
+
+        recipe = fastcv.get_recipe("digits")
+        recipe = replace(recipe, schedule=(FlatCosine(epochs=2, lr=3e-3),))
+        run = fastcv.train(recipe)
+    """
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images; the printed lines and the report count them."""
+
+    def __call__(self, learn: Learner) -> None:
+        """Train `learn`, by any number of fits; a stopped run is resumed in the right one."""
+
+    def smoke(self) -> Self:
+        """Return the stage to try a recipe with: the same for one epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStop:
+    """End the stage when `monitor` has not improved for `patience` epochs; keep the best weights.
+
+    Args:
+        patience: epochs without improvement, at least 1; None never stops, and only keeps the best
+            weights.
+        monitor: a column of metrics.csv. One whose name ends in "loss" should fall, any other rise.
+    """
+
+    patience: int | None = None
+    monitor: str = "valid_loss"
+
+    def __post_init__(self):
+        check_monitor(self.monitor)
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience must be at least 1 epoch, got {self.patience}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Base class of stages: a fresh optimizer, some layers frozen, and a fit with fresh callbacks.
+
+    A subclass overrides `curve` to move the learning rate; here it stays where it is.
+
+    Args:
+        epochs: passes over the training images.
+        lr: learning rate of the last parameter group. A name (valley, steep, slide, minimum,
+            largest) takes what the LR finder suggests when the stage starts; "steep" and "slide"
+            may lie where the loss has exploded.
+        lr_mult: the first group trains at lr / lr_mult, and those between are spaced evenly, in
+            ratio (fastai's `slice(lr / lr_mult, lr)`).
+        frozen: True trains the head alone, a number n the last n children of the net, False all.
+        clip: largest norm of the gradient; None does not limit it.
+        clip_value: largest magnitude of each element of the gradient; None does not limit it.
+        early_stop: when to end early; the best weights are then kept.
+        callbacks: fastai callbacks for this stage. Each is called without arguments and returns
+            a fresh one: a class (`CSVLogger`), a `functools.partial(SaveModelCallback,
+            monitor="accuracy")`, or a value of `fastcv.learning` (`FreezeFirst`, `TTA`). A resumed
+            stage restores those that have the methods `state()` and `restore(state)`, and fastai's
+            trackers.
+
+    Raises:
+        ValueError: `epochs` or `lr_mult` is below 1, `lr` is neither a number nor one of these
+            names, or a callback is an instance.
+    """
+
+    epochs: int
+    lr: float | str
+    lr_mult: float = 1.0
+    frozen: bool | int = False
+    clip: float | None = None
+    clip_value: float | None = None
+    early_stop: EarlyStop | None = None
+    callbacks: tuple[Callable[[], Callback], ...] = ()
+
+    def __post_init__(self):
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        names = [suggest.__name__ for suggest in SUGGESTIONS]
+        if not isinstance(self.lr, Real) and self.lr not in names:
+            raise ValueError(
+                f"lr must be a number or one of {', '.join(names)}, got {self.lr!r}: for rates "
+                "that grow towards the head, set lr to the head's and lr_mult to the ratio"
+            )
+        if self.lr_mult < 1:
+            raise ValueError(f"lr_mult must be at least 1, got {self.lr_mult}")
+        check_parts("callbacks", self.callbacks)
+
+    def __call__(self, learn: Learner) -> None:
+        """Train `learn` for this stage."""
+        learn.create_opt()
+        freeze(learn, self.frozen)
+        callbacks = [*self._own_callbacks(), *fresh(self.callbacks)]
+        learn.fit(self.epochs, lr=learning_rate(learn, self.lr, self.lr_mult), cbs=callbacks)
+
+    def curve(self) -> Curve | None:
+        """Return how learning rate and momentum move over the stage; None leaves both alone."""
+        return None
+
+    def smoke(self) -> Self:
+        """Return the same stage for one epoch."""
+        return replace(self, epochs=1)
+
+    def _own_callbacks(self) -> list[Callback]:
+        """Return what the stage's settings stand for."""
+        callbacks: list[Callback] = []
+        if (curve := self.curve()) is not None:
+            callbacks.append(Anneal(curve))
+        if self.clip is not None:
+            callbacks.append(GradientClip(max_norm=self.clip))
+        if self.clip_value is not None:
+            callbacks.append(ClipElements(self.clip_value))
+        if self.early_stop is not None:
+            keep = KeepBest(self.early_stop.monitor)
+            callbacks += [keep, StopEarly(keep, self.early_stop.patience)]
+        return callbacks
+
+
+def freeze(learn: Learner, frozen: bool | int) -> None:
+    """Train the head alone (True), the last n children (n), or everything (False)."""
+    if frozen is False:
+        learn.unfreeze()
+    elif frozen is not True:
+        last_children(learn, frozen)
+    elif len(learn.opt.param_groups) > 1:
+        learn.freeze()
+    else:
+        raise ValueError(
+            "a frozen stage must have a net with more than one parameter group, got one group: "
+            "use a Pretrained model, or frozen=False"
+        )
+
+
+def learning_rate(learn: Learner, lr: float | str, lr_mult: float) -> slice:
+    """Return a stage's rates as fastai's `fit` takes them; a name asks the LR finder."""
+    if isinstance(lr, str):
+        lr = _suggested(learn, lr, lr_mult)
+    return slice(lr / lr_mult, lr)
+
+
+def _suggested(learn: Learner, name: str, lr_mult: float) -> float:
+    """Run the LR finder, or read what it found before a resumed run was stopped."""
+    history = getattr(learn, "history", None)
+    if history is not None and history.resuming:
+        rates = next(rates for stage, rates in history.found if stage == history.stage)
+    else:
+        rates = find_rates(learn, lr_mult=lr_mult)
+        if history is not None:
+            history.found.append((history.stage, rates))
+    return rates.suggestions[name][0]

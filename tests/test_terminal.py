@@ -1,0 +1,87 @@
+import io
+from types import SimpleNamespace
+
+import pytest
+
+from fastcv import terminal
+from fastcv.terminal import ERASE, Bar, aligned, with_bar
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _ordinary(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is set."""
+    now = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr(terminal, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
+    return now
+
+
+def test_bar_is_due_ten_times_a_second_at_most(clock):
+    bar, drawn = Bar(Terminal()), 0
+    for step in range(1000):
+        clock.seconds = 100 + step / 1000  # one second
+        if bar.due:
+            bar.draw("train", step / 1000)
+            drawn += 1
+    assert 9 <= drawn <= 10
+    assert bar.stream.getvalue().count(ERASE) == drawn
+
+
+def test_bar_is_never_due_in_a_file(clock):
+    bar = Bar(io.StringIO())
+    assert not bar.due
+    assert bar.width is None
+    bar.line("epoch 1")
+    assert bar.stream.getvalue() == "epoch 1\n"
+
+
+def test_bar_is_not_drawn_where_lines_cannot_be_erased(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    bar = Bar(Terminal())
+    assert not bar.due
+    bar.line("epoch 1")
+    assert bar.stream.getvalue() == "epoch 1\n"
+
+
+@pytest.mark.parametrize("columns", [5, 20, 30, 80])
+def test_bar_stays_in_one_line_and_shows_its_fraction(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    out = Terminal()
+    Bar(out).draw("epoch 1/1  train  50%", 0.5)
+    text = out.getvalue().removeprefix(ERASE)
+    assert len(text) <= columns
+    assert "\n" not in text
+    if columns == 80:
+        assert text == f"epoch 1/1  train  50% {'━' * 12}"
+
+
+def test_line_replaces_the_bar_on_a_terminal():
+    bar = Bar(Terminal())
+    bar.draw("train", 0.5)
+    bar.line("done")
+    assert bar.stream.getvalue().rpartition(ERASE)[2] == "done\n"
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_chunks_pass_with_a_line_at_the_end(monkeypatch, live):
+    stream = Terminal() if live else io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    assert list(with_bar(iter("abc"), 4, 10, "decoding")) == ["a", "b", "c"]
+    text = stream.getvalue()
+    assert text.endswith(" s\n")
+    assert text.rpartition(ERASE)[2].startswith("decoding: 10 images, ")
+    assert ("4/10 images" in text) == live
+
+
+def test_aligned_columns_are_as_wide_as_their_widest_cell():
+    assert aligned([("a", "bb", "c"), ("aaa", "b", "")]) == ["a    bb  c", "aaa  b"]
