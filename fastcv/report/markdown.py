@@ -2,11 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from fastcv import files
 from fastcv.experiment.comparison import Result
+from fastcv.markdown import code, escaped, table
 from fastcv.report.document import READING, Chapter, Document
 from fastcv.report.figures import Picture
 from fastcv.report.tables import Block, ShortCut
@@ -142,28 +143,3 @@ def _picture(picture: Picture, folder: Path) -> str:
         shutil.copyfile(picture.file, part)
         os.replace(part, place)
     return f"![{escaped(picture.alt)}](figures/{place.name})\n\n*{escaped(picture.caption)}*"
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Set rows of cells, which are Markdown themselves, as a table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def escaped(text: str) -> str:
-    """Set a text on one line, so that Markdown and HTML take nothing in it for their own."""
-    # As entities, because a table reads a backslash before a bar otherwise than a paragraph.
-    return " ".join(text.split()).translate(_ENTITIES)
-
-
-def code(text: str) -> str:
-    """Set a text as code, in a table as anywhere."""
-    if not text or set(text) & _ENDS_CODE:
-        return f"<code>{escaped(text)}</code>"
-    return f"`{text}`"
-
-
-_ENTITIES = {ord("&"): "&amp;", ord("<"): "&lt;"} | {
-    ord(each): f"&#{ord(each)};" for each in "|`\\[]*"
-}
-_ENDS_CODE = {*"<|`\\\n\r"}  # the first not in Markdown, but a README's marks are comments of HTML

@@ -6,7 +6,8 @@ from pathlib import Path
 from fastcv import files
 from fastcv.experiment.comparison import Experiment
 from fastcv.experiment.words import measured, number, short
-from fastcv.report.markdown import code, escaped, short_cut_table, table
+from fastcv.markdown import code, escaped, table
+from fastcv.report.markdown import short_cut_table
 from fastcv.report.tables import Block, blocks, short_cuts, shown_metrics
 
 BEGIN = "<!-- results: written by `fastcv report --readme` from recipes/results/*.json -->"
