@@ -16,8 +16,10 @@ def pixels(image, side, channels=3, upright=False):
     Returns:
         (side, side, channels), uint8; stack several of them to a batch.
     """
-    picture = image.copy() if isinstance(image, Image.Image) else Image.open(image)
-    picture = ImageOps.exif_transpose(picture) if upright else picture
+    if not isinstance(image, Image.Image):
+        with Image.open(image) as opened:
+            return pixels(opened, side, channels, upright)
+    picture = ImageOps.exif_transpose(image) if upright else image.copy()
     if picture.mode == "I" or picture.mode.startswith("I;16"):  # 16-bit gray
         levels = np.asarray(picture).astype(np.int64)
         picture = Image.fromarray(((levels * 255 + 32_767) // 65_535).astype(np.uint8))
