@@ -88,11 +88,9 @@ def card(run: Run, *, license: str = LICENSE, repository: str = "USER/NAME") -> 
     model = trained_model(run)
     source = _source(run)
     judged = _judged(run)
-    front = yaml.safe_dump(
-        _front(run, model, source, judged, license), sort_keys=False, allow_unicode=True
-    )
+    front = _front(run, model, source, judged, " ".join(license.split()))
     parts = [
-        f"---\n{front}---",
+        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         f"# {escaped(model.name)}",
         _lead(run, model, source, license),
         "## Use",

@@ -63,7 +63,8 @@ def share(
             "sharing on the Hugging Face Hub needs a token that may write: log in with "
             "'hf auth login', or set HF_TOKEN"
         )
-    import httpx  # of huggingface_hub's requirements
+    # HTTPError is its client's: httpx's or httpx2's.
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     try:
         api.create_repo(repository, private=private or None, exist_ok=True)
@@ -72,9 +73,13 @@ def share(
             [hub.CommitOperationAdd(name, content) for name, content in files.items()],
             commit_message=f"Share {trained_model(run).name}",
         )
-    # RuntimeError: how huggingface_hub reports a large file that could not be uploaded.
-    except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        # A large file's own error stands behind a RuntimeError.
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        reason = str(cause)
+        if isinstance(cause, HfHubHTTPError) and cause.server_message:
+            reason = f"{cause.server_message} (HTTP {cause.response.status_code})"
+        reason = " ".join(reason.split())
         raise ValueError(
             f"the Hub must accept '{repository}', {api.endpoint} did not: {reason}"
         ) from error
