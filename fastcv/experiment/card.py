@@ -1,5 +1,6 @@
 """The model card: what a run trained, on what, how good it is and how to use it."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fastcv.predict.trained import TrainedModel
 from fastcv.recipe.addresses import address, is_address
 
 NAME = "MODEL.md"
+FOLDER, SUMMARY = "export", "export.json"  # in a run directory; what was measured of each file
 LICENSE = "unknown"  # Hugging Face's word for none stated
 WEAKEST = 5  # classes
 # Names of data sets on the Hugging Face Hub, by the name of their source.
@@ -118,10 +120,7 @@ def _judged(run: Run) -> list[dict[str, Any]]:
     file, rows = run.path / evaluation.TABLE, []
     kept = {name.partition("/")[0] for name in _names(file)}
     summary = run.summary
-    counts = dict(zip(PARTS, summary["images"][1:], strict=False))
-    if len(counts) == 1 and summary.get("test_accuracy") is not None:  # the test images validated
-        counts = {"test": counts["valid"]}
-    for part, images in counts.items():
+    for part, images in _counts(summary).items():
         if part in kept:
             found = evaluation.evaluate(evaluation.read(file, part))
             row = {
@@ -144,6 +143,14 @@ def _judged(run: Run) -> list[dict[str, Any]]:
             continue
         rows.append({"part": PARTS[part], **row})
     return rows
+
+
+def _counts(summary: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many images each part has, but for the training images."""
+    counts = dict(zip(PARTS, summary["images"][1:], strict=False))
+    if len(counts) == 1 and summary.get("test_accuracy") is not None:  # the test images validated
+        counts = {"test": counts["valid"]}
+    return {part: images for part, images in counts.items() if images}
 
 
 def _names(file: Path) -> list[str]:
@@ -197,13 +204,19 @@ def _lead(run: Run, model: TrainedModel, source: str, license: str) -> str:
 
 
 def _onnx_use(run: Run, model: TrainedModel) -> Iterator[str]:
-    folder = run.path / "export"
+    folder = run.path / FOLDER
     if (folder / FILES["onnx"]).is_file():
         yield "Without fastcv and torch, with ONNX Runtime:"
         said = _ONNX.format(file=FILES["onnx"], side=model.resize, channels=model.channels)
         yield f"```python\n{said}```"
-    if (folder / INT8).is_file():
-        yield f"{code(INT8)} is the same, quantized to 8 bits."
+    if (folder / INT8).is_file() and (folder / SUMMARY).is_file():
+        found = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))[INT8]
+        before, after = float(found["accuracy_before"]), float(found["accuracy_after"])
+        yield (
+            f"{code(INT8)} is the same, quantized to 8 bits: its accuracy on "
+            f"{int(found['images']):,} {escaped(found['part'])} images is {after:.2%} instead of "
+            f"{before:.2%}."
+        )
 
 
 def _result_row(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -240,12 +253,13 @@ def _weakest(judged: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _data(run: Run, model: TrainedModel, source: str) -> Iterator[str]:
-    train, *others = run.summary["images"]
-    counts = ", ".join(f"{count:,}" for count in others if count)
+    counts = {"training": run.summary["images"][0]}
+    counts |= {PARTS[part]: images for part, images in _counts(run.summary).items()}
+    parts = ", ".join(f"{images:,} {part}" for part, images in counts.items())
     hub = HUB.get(source)
     link = f" ([{hub}](https://huggingface.co/datasets/{hub}))" if hub else ""
     yield (
-        f"{code(source)}{link}: {train:,} images to train on, {counts} to validate or test. The "
+        f"{code(source)}{link}: {parts} images. The "
         f"shorter side of an image is resized to {model.resize} pixels, bilinear with "
         f"antialiasing, the middle {model.size} x {model.size} pixels are cut out and normalized "
         f"with mean {_numbers(model.mean)} and standard deviation "

@@ -13,8 +13,7 @@ from fastcv import files
 from fastcv.data import Images
 from fastcv.data.decoding import Decoding
 from fastcv.data.samples import Sample
-from fastcv.experiment.card import NAME as CARD
-from fastcv.experiment.card import write_card
+from fastcv.experiment import card
 from fastcv.experiment.directory import Run
 from fastcv.experiment.trained import load
 from fastcv.predict import export as exported
@@ -22,7 +21,6 @@ from fastcv.predict.evaluation import matched, wilson
 from fastcv.predict.predictor import image_files
 from fastcv.predict.trained import TrainedModel
 
-FOLDER, SUMMARY = "export", "export.json"
 IMAGES = 256  # to compare on, and to calibrate on
 
 
@@ -80,7 +78,7 @@ def export(
     if to == "onnx":
         exported.onnx_modules()  # before anything that takes time
     run = Path(run)
-    folder = run / FOLDER if out is None else out
+    folder = run / card.FOLDER if out is None else out
     predictor = load(run, device="cpu", trust=trust)
     model = predictor.model
     found = _own(Run(run, trust=trust)) if images is None else _in_folder(images, model)
@@ -121,8 +119,8 @@ def export(
         (folder / exported.INT8).unlink(missing_ok=True)  # of an older export
         _note(folder, exported.INT8, None)
     if (run / "recipe.json").is_file():
-        write_card(Run(run, trust=trust))
-        write(f"{run / CARD}")
+        card.write_card(Run(run, trust=trust))
+        write(f"{run / card.NAME}")
     return file
 
 
@@ -191,7 +189,7 @@ def _size(file: Path) -> str:
 
 def _note(folder: Path, name: str, measured: dict[str, Any] | None) -> None:
     """Write what was measured of a file into export.json; None takes the file's entry out."""
-    file = folder / SUMMARY
+    file = folder / card.SUMMARY
     noted = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     noted.pop(name, None)
     files.write_json(file, noted | ({name: measured} if measured else {}))

@@ -8,9 +8,8 @@ from os import PathLike
 from pathlib import Path
 from types import ModuleType
 
-from fastcv.experiment.card import LICENSE, last_part, write_card
+from fastcv.experiment.card import FOLDER, LICENSE, last_part, write_card
 from fastcv.experiment.directory import Run
-from fastcv.experiment.export import FOLDER
 from fastcv.experiment.trained import trained_model
 from fastcv.predict import trained
 from fastcv.predict.export import FILES, INT8, RESIZE

@@ -71,7 +71,7 @@ def test_the_page_says_what_a_user_of_the_net_asks(run):
     low, high = evaluation.wilson(355, 359)
     assert f"| validation | 359 | 98.89% | {low:.2%} to {high:.2%} | 0.0474 |" in page
     assert "`MnistCNN` with 53,002 parameters" in page
-    assert "1,438 images to train on" in page
+    assert "`digits`: 1,438 training, 359 validation images." in page
     assert "| `schedule.0.lr` | `0.003` |" in page
     assert "| python | 3.11.7 |" in page
     assert "torch 2.14.1" in page
@@ -103,6 +103,7 @@ def test_the_test_images_that_validated_are_one_row_called_test(run):
     assert "| validation |" not in page
     edit(run, "summary.json", lambda values: values["images"].append(100))
     _, page = parts(card(run))
+    assert "1,438 training, 359 validation, 100 test images" in page
     assert "| validation | 359 |" in page
     assert "| test | 100 | 90.00% |" in page
 

@@ -57,7 +57,9 @@ def test_a_run_is_exported_and_measured_on_its_own_images(exported):
     assert "on 256 images a probability differs from torch's by at most" in lines[0]
     assert f"{small['accuracy_after']:.2%} after quantization" in lines[1]
     assert lines[2] == str(run / "MODEL.md")
-    assert "onnxruntime.InferenceSession" in (run / "MODEL.md").read_text(encoding="utf-8")
+    card = (run / "MODEL.md").read_text(encoding="utf-8")
+    assert "onnxruntime.InferenceSession" in card
+    assert f"on 359 validation images is {small['accuracy_after']:.2%} instead of" in card
 
 
 @pytest.mark.parametrize("page", ["docs", "card"])
