@@ -346,6 +346,60 @@ def copy(
     typer.echo(f"{file}: edit it, then run it with: {command}")
 
 
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run directory, or a folder with its model.json.")],
+    to: Annotated[str, typer.Option(help="onnx or pt2 (torch.export).")] = "onnx",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Write model.int8.onnx too, and measure its accuracy.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the files; default: RUN/export.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Compare on the images of this folder, not the run's.")
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the recipe file that the run names.")
+    ] = False,
+) -> None:
+    """Export a trained net as one file: bytes in, probabilities out, checked against torch."""
+    from fastcv.experiment.export import export as run_export
+
+    run_export(run, to=to, int8=int8, out=out, images=images, trust=trust, write=typer.echo)
+
+
+@app.command()
+def share(
+    run: Annotated[Path, typer.Argument(help="The directory of a finished run.")],
+    repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="On the Hub.")],
+    license: Annotated[
+        str, typer.Option(help="Its identifier on the Hub, such as apache-2.0.")
+    ] = "unknown",
+    card: Annotated[
+        Path | None, typer.Option(help="Push this model card; default: one made from the run.")
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Keep a new repository private.")
+    ] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the recipe file that the run names.")
+    ] = False,
+) -> None:
+    """Push a trained net, its ONNX file and its model card to the Hugging Face Hub."""
+    from fastcv.experiment.share import share as run_share
+
+    run_share(
+        run,
+        repository,
+        license=license,
+        card_file=card,
+        private=private,
+        trust=trust,
+        write=typer.echo,
+    )
+
+
 def _chosen(name: str, settings: list[str], seed: int | None = None) -> Any:
     """Load a recipe and apply settings to it."""
     chosen = catalogue.get_recipe(name)

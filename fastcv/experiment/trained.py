@@ -69,10 +69,15 @@ def load(run: str | PathLike, *, device: str | None = None, trust: bool = False)
         ValueError: there is no trained model, or it cannot be read.
     """
     folder = Path(run)
-    if not (folder / NAME).is_file() and (folder / "classes.json").is_file():
-        older = Run(folder, trust=trust)
-        precision = older.environment["precision"]
-        return Predictor.of(
-            describe(older.recipe, older.classes, precision=precision), folder, device
-        )
-    return Predictor.of(TrainedModel.read(folder), folder, device)
+    return Predictor.of(trained_model(Run(folder, trust=trust)), folder, device)
+
+
+def trained_model(run: Run) -> TrainedModel:
+    """Return the description of what a run trained; of an older run made from its recipe.
+
+    Raises:
+        ValueError: there is no trained model, or it cannot be read.
+    """
+    if not (run.path / NAME).is_file() and (run.path / "classes.json").is_file():
+        return describe(run.recipe, run.classes, precision=run.environment["precision"])
+    return TrainedModel.read(run.path)

@@ -67,14 +67,17 @@ class TrainedModel:
 
     def write(self, folder: Path) -> None:
         """Write model.json into a folder whose model.safetensors is there already."""
+        files.write_json(folder / NAME, self.plain() | {"sha256": sha256(folder / WEIGHTS)})
+
+    def plain(self) -> dict[str, Any]:
+        """Return all of it as plain data, as model.json has it."""
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         values["net"] = address(self.net)
         values["settings"] = {
             key: address(value) if callable(value) else value
             for key, value in self.settings.items()
         }
-        values["sha256"] = sha256(folder / WEIGHTS)
-        files.write_json(folder / NAME, {"format": FORMAT, **values})
+        return {"format": FORMAT, **values}
 
     @classmethod
     def read(cls, folder: Path) -> "TrainedModel":

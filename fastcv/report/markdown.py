@@ -2,10 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from fastcv import files
+from fastcv.markdown import code, escaped, table
 from fastcv.report import tables
 from fastcv.report.charts import Picture
 from fastcv.report.document import READING, Document, Section
@@ -105,28 +106,3 @@ def _picture(picture: Picture, folder: Path) -> str:
         shutil.copyfile(picture.file, part)
         os.replace(part, place)
     return f"![{escaped(picture.alt)}](figures/{place.name})\n\n*{escaped(picture.caption)}*"
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Set rows of cells, which are Markdown themselves, as a table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def escaped(text: str) -> str:
-    """Set a text on one line, its Markdown and HTML escaped."""
-    # As entities: a table reads a backslash before a bar otherwise than a paragraph does.
-    return " ".join(text.split()).translate(_ENTITIES)
-
-
-def code(text: str) -> str:
-    """Set a text as code, in a table as anywhere."""
-    if not text or set(text) & _ENDS_CODE:
-        return f"<code>{escaped(text)}</code>"
-    return f"`{text}`"
-
-
-_ENTITIES = {ord("&"): "&amp;", ord("<"): "&lt;"} | {
-    ord(each): f"&#{ord(each)};" for each in "|`\\[]*"
-}
-_ENDS_CODE = {*"<|`\\\n\r"}  # Markdown allows the first, but a README's marks are HTML comments

@@ -6,7 +6,8 @@ from pathlib import Path
 from fastcv import files
 from fastcv.experiment.comparison import Experiment
 from fastcv.experiment.words import measured, number, short
-from fastcv.report.markdown import changed_table, code, escaped, run_cells, table
+from fastcv.markdown import code, escaped, table
+from fastcv.report.markdown import changed_table, run_cells
 from fastcv.report.tables import (
     RUN_COLUMNS,
     Row,

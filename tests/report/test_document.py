@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from fastcv.experiment.comparison import Experiment, Result
+from fastcv.markdown import code, escaped, table
 from fastcv.recipe.values import Reported
 from fastcv.report import as_text, charts, gather
 from fastcv.report.document import compose
-from fastcv.report.markdown import code, escaped, table
 from fastcv.report.markdown import write as write_markdown
 
 
