@@ -9,15 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image
 
-from fastcv.interpret.activations import mosaic
 from fastcv.interpret.predicted import readable, shortened
 from fastcv.interpret.style import (
     BLUE,
+    DPI,
     GRAY,
     INK,
     LABEL,
     RIGHT,
-    SMALL,
     WRONG,
     blank,
     dress,
@@ -26,8 +25,8 @@ from fastcv.interpret.style import (
 from fastcv.predict.evaluation import Predictions, calibration_error, reliability
 
 HEAT = colormaps["inferno"]
-STRONGEST = 0.7  # opacity of the heat map where a class has the most evidence
-MOST_FILTERS = 64
+STRONGEST = 0.75  # opacity of the heat map where a class has the most evidence
+MOST_FILTERS, PER_ROW, FILTER, GAP = 64, 16, 56, 6  # the last two in pixels
 MOST_NAMED = 20  # classes up to which the map of embeddings names them
 GRID = (20, 14)  # cells of the map of embeddings, each with one thumbnail at most
 CAPTION = 7.2  # points
@@ -81,6 +80,7 @@ def tiles(title: str, rows: Sequence[Row], *, smoke: bool = False) -> Figure:
     height = HEAD + sum(heights) + (0.3 if smoke else 0.0)
     figure = blank(title, height=height, width=width, smoke=smoke)
     figure.set_layout_engine("none")
+    figure.texts[0].set_y(1 - MARGIN / height)  # the title; by default a fraction below the top
     top = height - HEAD
     plain = {"ha": "left", "va": "top", "fontsize": CAPTION, "linespacing": 1.15}
     for row, text, tall in zip(rows, texts, heights, strict=True):
@@ -147,10 +147,10 @@ def reliability_curve(predictions: Predictions, *, smoke: bool = False) -> Figur
     accuracy = [row["accuracy"] for row in rows]
     axes.plot((0, 1), (0, 1), color=GRAY, linewidth=1, linestyle="--")
     axes.vlines(confidence, accuracy, confidence, color=WRONG, linewidth=1.2, alpha=0.7)
-    axes.plot(confidence, accuracy, color=BLUE, marker="o", markersize=4.5, linewidth=1.4)
-    axes.text(0.03, 0.95, "above the diagonal: too modest", fontsize=SMALL, color=GRAY)
-    axes.text(0.97, 0.03, "below: too sure", fontsize=SMALL, color=GRAY, ha="right")
-    dress(axes, x="confidence", y="accuracy")
+    axes.plot(
+        confidence, accuracy, color=BLUE, marker="o", markersize=4.5, linewidth=1.4, clip_on=False
+    )
+    dress(axes, x="confidence (below the diagonal the net is too sure)", y="accuracy")
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     counts.hist(predictions.confidences, bins=15, range=(0, 1), color=BLUE, edgecolor="white")
     dress(counts, x="confidence", y="images")
@@ -259,15 +259,27 @@ def first_filters(weights: np.ndarray, *, smoke: bool = False) -> Figure:
     low = shown.min(axis=(1, 2, 3), keepdims=True)
     span = shown.max(axis=(1, 2, 3), keepdims=True) - low
     shown = (shown - low) / np.where(span > 0, span, 1)
-    channels = range(3) if shown.shape[1] == 3 else (0, 0, 0)
-    pixels = np.stack([mosaic(shown[:, channel], 480) for channel in channels], axis=-1)
+    if shown.shape[1] != 3:
+        shown = shown[:, :1].repeat(3, axis=1)
     count, _, height, width = weights.shape
     first = f", the first {MOST_FILTERS}" if count > MOST_FILTERS else ""
     title = (
         f"First convolution: {count} filters of {height} x {width}{first}, each on its own scale"
     )
-    figure = blank(title, height=5.0, smoke=smoke)
-    axes = figure.subplots()
-    axes.imshow(np.nan_to_num(pixels, nan=1.0), interpolation="nearest")
+    enlarged = max(1, FILTER // max(height, width))
+    shown = shown.transpose(0, 2, 3, 1).repeat(enlarged, axis=1).repeat(enlarged, axis=2)
+    shown = np.pad(shown, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=1)
+    missing = -len(shown) % PER_ROW
+    shown = np.pad(shown, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=1)
+    _, tall, wide, _ = shown.shape
+    laid = shown.reshape(-1, PER_ROW, tall, wide, 3).transpose(0, 2, 1, 3, 4)
+    pixels = laid.reshape(-1, PER_ROW * wide, 3)
+    drawn = len(pixels) / DPI
+    figure = blank(title, height=HEAD + drawn + MARGIN, smoke=smoke)
+    figure.set_layout_engine("none")
+    size = figure.get_size_inches() * DPI
+    at = (MARGIN * DPI / size[0], MARGIN * DPI / size[1])
+    axes = figure.add_axes((*at, pixels.shape[1] / size[0], len(pixels) / size[1]))
+    axes.imshow(pixels, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
     return figure

@@ -182,8 +182,10 @@ def explain(
         ValueError: a run cannot be read, or there is no image to explain.
     """
     folder = Path(run)
+    names = _told_apart([folder, *map(Path, also)])
     nets = [
-        Net(_short(Path(each)), load(each, device=device, trust=trust)) for each in (run, *also)
+        Net(name, load(each, device=device, trust=trust))
+        for name, each in zip(names, (run, *also), strict=True)
     ]
     out = folder / "explain" if out is None else out
     try:
@@ -217,9 +219,13 @@ def explain(
     return file
 
 
-def _short(run: Path) -> str:
-    """Name a run by the last two folders of its path."""
-    return "/".join(run.resolve().parts[-2:])
+def _told_apart(runs: Sequence[Path]) -> list[str]:
+    """Name runs by the last two folders of their paths, or by more where these are equal."""
+    parts = [run.resolve().parts for run in runs]
+    count = 2
+    while len({each[-count:] for each in parts}) < len(set(parts)):
+        count += 1
+    return ["/".join(each[-count:]) for each in parts]
 
 
 def _named_on_disk(paths: Sequence[Path], net: Net, write: Callable[[str], None]) -> list[Subject]:
