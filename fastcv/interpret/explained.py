@@ -28,11 +28,13 @@ HEAT = colormaps["inferno"]
 STRONGEST = 0.75  # opacity of the heat map where a class has the most evidence
 MOST_FILTERS, PER_ROW, FILTER, GAP = 64, 16, 56, 6  # the last two in pixels
 MOST_NAMED = 20  # classes up to which the map of embeddings names them
+FEWEST = 30  # images for t-SNE, which needs neighbors
 GRID = (20, 14)  # cells of the map of embeddings, each with one thumbnail at most
+NEAR = (0.2, 0.032)  # names closer than this, in width and height of the map, would overlap
 CAPTION = 7.2  # points
 # inches
 CELL, SIDE, LINE, MARGIN, HEAD = 1.7, 1.5, 0.125, 0.12, 0.42
-LETTERS = 29  # of a caption that fit over a picture
+LETTERS = 25  # of a caption that fit over a picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,14 +173,17 @@ def project(features: np.ndarray) -> np.ndarray:
 
     count = len(features)
     points = np.zeros((count, 2), dtype=np.float32)
-    rank = min(50, count, features.shape[1])
-    reduced = PCA(rank, random_state=0).fit_transform(features) if count > 1 else features[:, :2]
-    if count >= 30 and rank > 2:
-        perplexity = min(30, (count - 1) / 3)
-        reduced = TSNE(
-            perplexity=perplexity, init="pca", learning_rate="auto", random_state=0
-        ).fit_transform(reduced)
-    points[:, : min(2, rank)] = reduced[:, :2]
+    rank = min(50, *features.shape)
+    if count > 1:
+        reduced = PCA(rank, random_state=0).fit_transform(features)
+        if count >= FEWEST and rank > 2:
+            reduced = TSNE(
+                perplexity=min(30, (count - 1) / 3),
+                init="pca",
+                learning_rate="auto",
+                random_state=0,
+            ).fit_transform(reduced)
+        points[:, : min(2, rank)] = reduced[:, :2]
     low, high = points.min(axis=0), points.max(axis=0)
     return (points - low) / np.maximum(high - low, 1e-12)
 
@@ -229,21 +234,28 @@ def embedding_map(
             )
         )
     if len(predictions.classes) <= MOST_NAMED:
+        places: list[tuple[float, float]] = []
         for index, name in enumerate(readable(predictions.classes)):
             own = points[targets == index]
-            if len(own):
-                axes.text(
-                    *np.median(own, axis=0),
-                    shortened(name, 24),
-                    ha="center",
-                    va="center",
-                    fontsize=LABEL,
-                    weight="bold",
-                    color=INK,
-                    parse_math=False,
-                    zorder=9,
-                    path_effects=[patheffects.withStroke(linewidth=3.5, foreground="white")],
-                )
+            if not len(own):
+                continue
+            x, y = np.median(own, axis=0)
+            while any(abs(x - left) < NEAR[0] and abs(y - top) < NEAR[1] for left, top in places):
+                y -= NEAR[1]
+            places.append((x, y))
+            axes.text(
+                x,
+                y,
+                shortened(name, 24),
+                ha="center",
+                va="center",
+                fontsize=LABEL,
+                weight="bold",
+                color=INK,
+                parse_math=False,
+                zorder=9,
+                path_effects=[patheffects.withStroke(linewidth=3.5, foreground="white")],
+            )
     return figure
 
 

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import resources
 from io import BytesIO
@@ -199,7 +199,8 @@ def explain(
     page = _Page(out, write, smoke)
     summary = None
     if paths:
-        subjects, of = _named_on_disk(paths, nets[0], write), "the images you named"
+        subjects = _named_on_disk(paths, nets[0], write)
+        of = f"{len(subjects):,} named image{'s' * (len(subjects) > 1)}"
         _compare(page, subjects, nets)
         _explain_images(page, subjects, nets[0])
     else:
@@ -265,6 +266,12 @@ def _chosen(found: Predictions, images: RunImages) -> list[Subject]:
     ]
 
 
+def _plain(subject: Subject, net: Net) -> Tile:
+    true = net.index(subject.true)
+    said = "true class unknown" if true is None else f"true: {net.names[true]}"
+    return Tile(net.picture(subject.image), ("the image", said), f"{subject.name}: the image")
+
+
 def _explain_images(page: _Page, subjects: Sequence[Subject], net: Net) -> None:
     """Add Grad-CAM of the predicted and the true class."""
     page.write(f"Grad-CAM of {len(subjects)} images")
@@ -274,17 +281,13 @@ def _explain_images(page: _Page, subjects: Sequence[Subject], net: Net) -> None:
         (probabilities,) = net.probabilities(x)
         predicted, true = int(probabilities.argmax()), net.index(subject.true)
         picture = net.picture(subject.image)
-        what = "true: " + net.names[true] if true is not None else "true class unknown"
-        row = [Tile(picture, ("the image", what), f"{subject.name}: the image")]
+        row = [_plain(subject, net)]
         asked = dict.fromkeys(index for index in (predicted, true) if index is not None)
         for index in asked:
             (cam,) = net.cams(x, [index])
             known = None if true is None else index == true
-            role = (
-                "predicted and true"
-                if index == predicted == true
-                else ("predicted" if index == predicted else "true")
-            )
+            roles = {"predicted": index == predicted, "true": index == true}
+            role = " and ".join(name for name, has in roles.items() if has)
             evidence = "" if cam.max() > 0 else ", no evidence"
             row.append(
                 Tile(
@@ -310,13 +313,7 @@ def _compare(page: _Page, subjects: Sequence[Subject], nets: Sequence[Net]) -> N
     page.write(f"{len(subjects)} images through {len(nets)} runs")
     rows = []
     for subject in subjects:
-        row = [
-            Tile(
-                nets[0].picture(subject.image),
-                ("the image", "true class unknown" if subject.true is None else subject.true),
-                f"{subject.name}: the image",
-            )
-        ]
+        row = [_plain(subject, nets[0])]
         for net in nets:
             x = net.input([subject.image])
             (probabilities,) = net.probabilities(x)
@@ -381,7 +378,9 @@ def _judge(
         of = int((found.targets == true).sum())
         heading = f"{names[true]} taken for {names[predicted]}: {len(both)} of {of}"
         surest = both[np.argsort(-found.confidences[both], kind="stable")][:PER_PAIR]
-        rows.append(Row(heading, tuple(tile(int(index)) for index in surest)))
+        # The heading names the classes already.
+        shown = (tile(int(index)) for index in surest)
+        rows.append(Row(heading, tuple(replace(each, lines=each.lines[:1]) for each in shown)))
     page.pictures(
         "confused_pairs",
         "Most confused pairs",
@@ -390,12 +389,17 @@ def _judge(
         else "No image is taken for another class.",
         rows,
     )
+    readably = dict(zip(found.classes, names, strict=True)) | {"": ""}
+    rows = [
+        row | {key: readably[row[key]] for key in ("class", "most_confused_with")}
+        for row in sorted(summary.per_class, key=lambda row: row["f1"])
+    ]
     page.sections.append(
         Section(
             "per_class",
             "Classes",
             "The classes with the lowest F1 score stand first.",
-            table=tuple(sorted(summary.per_class, key=lambda row: row["f1"])),
+            table=tuple(rows),
         )
     )
     page.chart(

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 import sys
 from html import unescape
 from html.parser import HTMLParser
@@ -55,7 +56,8 @@ def photos(tmp_path_factory):
     for number, name in enumerate(CLASSES):
         (folder / name).mkdir()
         for index in range(8):
-            pixels = random.integers(0, 256, (30 + index, 40, 3), dtype=np.uint8)
+            pixels = np.zeros((30 + index, 40, 3), dtype=np.uint8)
+            pixels[5:20, 5:25] = random.integers(0, 256, 3)
             pixels[..., number] = 255
             Image.fromarray(pixels).save(folder / name / f"{index}.png")
     return folder
@@ -188,8 +190,11 @@ def test_kept_predictions_are_shown_and_not_computed_again(runs, photos, tmp_pat
 def test_named_images_go_through_several_runs_side_by_side(runs, photos, tmp_path):
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes(b"no picture")
+    few = tmp_path / HOSTILE
+    few.mkdir()
+    shutil.copy(photos / HOSTILE / "0.png", few)
     arguments = [
-        "explain", str(runs[0]), str(photos / "owl" / "0.png"), str(photos / HOSTILE),
+        "explain", str(runs[0]), str(photos / "owl" / "0.png"), str(few),
         str(damaged), "--also", str(runs[1]), "--out", str(tmp_path / "out"), "--device", "cpu",
     ]  # fmt: skip
     result = CliRunner().invoke(app, arguments)
@@ -202,7 +207,7 @@ def test_named_images_go_through_several_runs_side_by_side(runs, photos, tmp_pat
     for run in runs:
         name = "/".join(run.parts[-3:])  # both were made in the same second
         through = [each for each in page.images if f"through {name}" in each["alt"]]
-        assert len(through) == 9
+        assert len(through) == 2
         expected = load(run, device="cpu")(photos / "owl" / "0.png")
         (said,) = [each["alt"] for each in through if "owl/0.png" in each["alt"]]
         assert expected.label in said
