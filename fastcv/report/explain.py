@@ -424,7 +424,7 @@ def _list_label_errors(
     note = (
         f"Confident learning suspects {len(indices):,} of {len(found.targets):,} labels; the "
         "least likely come first, and label_errors.csv lists all. Check them by eye: a hard image "
-        "looks the same."
+        "looks the same, and a weak net suspects many."
         if indices
         else f"Confident learning suspects none of {len(found.targets):,} labels."
     )
