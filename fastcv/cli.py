@@ -400,6 +400,46 @@ def share(
     )
 
 
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="The directory of a finished run.")],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PATH]...", help="Images or folders; default: the run's own."),
+    ] = None,
+    also: Annotated[
+        list[Path] | None, typer.Option(metavar="RUN", help="Show the images to this run, too.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the page; default: RUN/explain.")
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(help="valid or test: the images to explain; default: valid.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the run's data; default: its recipe's.")
+    ] = None,
+    device: Device = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the recipe files that the runs name.")
+    ] = False,
+) -> None:
+    """Explain what a run learned: one HTML page, with its figures beside it."""
+    from fastcv.report.explain import explain as explain_run
+
+    explain_run(
+        run,
+        paths or (),
+        also=also or (),
+        out=out,
+        part=part,
+        data=data,
+        device=device,
+        trust=trust,
+        write=typer.echo,
+    )
+
+
 def _chosen(name: str, settings: list[str], seed: int | None = None) -> Any:
     """Load a recipe and apply settings to it."""
     chosen = catalogue.get_recipe(name)

@@ -166,6 +166,26 @@ class Images:
         _, dls.mixing = self._augmentations()
         return dls
 
+    def listing(self) -> dict[str, list[tuple[str, Sample]]]:
+        """List the images of each loader with their names, as `dls.names` has them, undecoded.
+
+        Returns:
+            "train", "valid" and, where there is a loader for it, "test": pairs of name and sample.
+        """
+        self._check()
+        samples = self.source(None if self.path is None else Path(self.path))
+        if self.skip_bad:
+            samples = readable(samples, self.resize or self.size)
+        parts, _ = self._parts(samples)
+        named = [
+            (_name(sample, place, samples.root), sample)
+            for place, sample in enumerate(chain(*samples[:3]))
+        ]
+        names = ("train", "valid", "test")  # the last may be missing
+        return {
+            name: [named[place] for place in part] for name, part in zip(names, parts, strict=False)
+        }
+
     def smoke(self) -> "Images":
         """Return the same on a few small synthetic images, for a run in seconds."""
         size = min(self.size, SMOKE_SIZE)

@@ -221,6 +221,19 @@ def rows(predictions: Predictions) -> list[dict[str, Any]]:
     ]
 
 
+def top_losses(predictions: Predictions, n: int | None = None) -> list[dict[str, Any]]:
+    """Return the images with the largest losses, largest first, as top_losses.csv has them.
+
+    Args:
+        predictions: of N images.
+        n: number of images; all if None.
+    """
+    columns = ("path", "true", "predicted", "confidence", "loss")
+    found = rows(predictions)
+    order = np.argsort(-predictions.losses, kind="stable")[:n]
+    return [{key: found[index][key] for key in columns} for index in order]
+
+
 def save(parts: dict[str, Predictions], file: Path) -> None:
     """Write the predictions of some parts, as {"valid": ..., "test": ...}, as one compressed table.
 
@@ -238,6 +251,19 @@ def save(parts: dict[str, Predictions], file: Path) -> None:
     written = BytesIO()
     np.savez_compressed(written, **arrays)
     files.write_bytes(file, written.getvalue())
+
+
+def parts(file: Path) -> tuple[str, ...]:
+    """Return the parts whose predictions a file holds.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return tuple(dict.fromkeys(name.partition("/")[0] for name in arrays.files))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{str(file)!r} must hold predictions: {error}") from error
 
 
 def read(file: Path, part: str) -> Predictions:

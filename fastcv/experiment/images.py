@@ -1,0 +1,123 @@
+"""The images of a run, and what it predicts of them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fastcv.data.samples import Sample
+from fastcv.experiment.directory import Run
+from fastcv.experiment.train import smoked
+from fastcv.predict import evaluation
+from fastcv.predict.evaluation import Predictions
+from fastcv.predict.predictor import Prediction, Predictor
+
+PARTS = ("valid", "test")
+
+
+class RunImages:
+    """The images that a run was validated and tested on, found again through its recipe.
+
+    Args:
+        run: the run.
+        data: the folder of the data; the recipe's own if None.
+    """
+
+    def __init__(self, run: Run, data: Path | None = None):
+        self.run, self._data = run, data
+
+    @cached_property
+    def listing(self) -> dict[str, list[tuple[str, Sample]]]:
+        """Pairs of name and sample, of "train", "valid" and, if there is one, "test".
+
+        Raises:
+            ValueError: the data is not there, or the recipe's `data` cannot list it.
+        """
+        recipe = self.run.recipe
+        if self.run.started["smoke"]:
+            recipe = smoked(recipe)
+        if not hasattr(recipe.data, "listing"):
+            raise ValueError(
+                f"the images of a run must be listed by its recipe's data, "
+                f"{type(recipe.data).__name__} has no listing(): take Images, or name image files"
+            )
+        data = recipe.data if self._data is None else replace(recipe.data, path=self._data)
+        return data.listing()
+
+    @cached_property
+    def _named(self) -> dict[str, Path | np.ndarray]:
+        return {name: sample.image for part in self.listing.values() for name, sample in part}
+
+    def __getitem__(self, name: str) -> Path | np.ndarray:
+        """Return the file or the pixels of an image by its name in `Predictions.paths`.
+
+        Raises:
+            ValueError: the data has no such image.
+        """
+        try:
+            return self._named[name]
+        except KeyError:
+            raise ValueError(
+                f"the run's data must still hold its images, but has no {name!r}: "
+                "name the folder it was trained on with --data"
+            ) from None
+
+    def predictions(
+        self,
+        predictor: Predictor,
+        part: str | None = None,
+        write: Callable[[str], None] = lambda line: None,
+    ) -> tuple[str, Predictions]:
+        """Return what the run predicted of a part; computed where it kept no predictions.
+
+        Args:
+            predictor: of the run.
+            part: "valid" or "test"; None takes the first of these that the run has.
+            write: takes a line if the images must be predicted, which takes a while.
+
+        Returns:
+            The part, and the predictions of its images.
+
+        Raises:
+            ValueError: the run has no such part.
+        """
+        if part is not None and part not in PARTS:
+            raise ValueError(f"part must be valid or test, got {part!r}")
+        file = self.run.path / evaluation.TABLE
+        kept = evaluation.parts(file) if file.is_file() else ()
+        there = kept or tuple(each for each in PARTS if self.listing.get(each))
+        part = part or next((each for each in PARTS if each in there), "valid")
+        if part not in there:
+            raise ValueError(
+                f"part must be one that the run has, {' or '.join(there)}, got {part!r}"
+            )
+        if kept:
+            return part, evaluation.read(file, part)
+        write(f"predicting {len(self.listing[part]):,} images")
+        return part, predict(predictor, self.listing[part])
+
+
+def predict(predictor: Predictor, listed: list[tuple[str, Sample]]) -> Predictions:
+    """Predict labeled images; files that cannot be read are left out.
+
+    Raises:
+        ValueError: a label is none of the net's classes.
+    """
+    number = {name: index for index, name in enumerate(predictor.classes)}
+    if unknown := sorted({sample.label for _, sample in listed} - set(number)):
+        raise ValueError(f"labels must be classes of the net, {unknown[0]!r} is not")
+    stream = predictor.stream(sample.image for _, sample in listed)
+    read = [
+        (name, number[sample.label], found.probabilities)
+        for (name, sample), found in zip(listed, stream, strict=True)
+        if isinstance(found, Prediction)
+    ]
+    names, targets, probabilities = zip(*read, strict=True) if read else ((), (), ())
+    shape = (len(read), len(number))
+    probabilities = np.asarray(probabilities, dtype=np.float32).reshape(shape)
+    targets = np.asarray(targets, dtype=np.int64)
+    of_truth = probabilities[np.arange(len(targets)), targets]
+    losses = -np.log(np.maximum(of_truth, np.finfo(np.float32).tiny))
+    return Predictions(names, probabilities, targets, losses, predictor.classes)
