@@ -63,6 +63,16 @@ Data = Annotated[
         help="Folder of the data; default: $FASTCV_DATA/NAME, or else fastai's data folder."
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Run the recipe file that the run names; only for runs whose author you trust.",
+    ),
+]
+FinishedRun = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")
+]
 Seed = Annotated[
     int | None, typer.Option(help="Seed of the weights, the order of images and augmentation.")
 ]
@@ -170,6 +180,9 @@ def recipe(
     again: Annotated[
         bool, typer.Option("--again", help="With --all or --seeds: run finished ones again.")
     ] = False,
+    keep_checkpoint: Annotated[
+        bool, typer.Option("--keep-checkpoint", help="Keep last.ckpt of a finished run.")
+    ] = False,
     device: Device = None,
     out: Out = Path("runs"),
     wandb: Wandb = "auto",
@@ -219,7 +232,7 @@ def recipe(
         return
     from fastcv.experiment.train import train
 
-    train(chosen, out=out, wandb=wandb, device=device, smoke=smoke)
+    train(chosen, out=out, wandb=wandb, device=device, smoke=smoke, keep_checkpoint=keep_checkpoint)
 
 
 @app.command()
@@ -228,13 +241,7 @@ def resume(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; default: the device it began on.")
     ] = None,
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust",
-            help="Run the recipe file that the run names; only for runs whose author you trust.",
-        ),
-    ] = False,
+    trust: Trust = False,
 ) -> None:
     """Resume a stopped run after its last finished epoch."""
     from fastcv.experiment.train import resume as resume_run
@@ -347,6 +354,112 @@ def copy(
 
 
 @app.command()
+def predict(
+    run: FinishedRun,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Images and folders.")],
+    top: Annotated[int, typer.Option(help="Likeliest classes to name of each image.")] = 1,
+    csv: Annotated[Path | None, typer.Option(help="Write a table to this file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Images computed at a time.")] = 32,
+    device: Device = None,
+    trust: Trust = False,
+) -> None:
+    """Predict images with a trained net; the exit code is 1 if some cannot be read."""
+    from fastcv.experiment.trained import load
+    from fastcv.predict.writing import predict_files
+
+    unreadable = predict_files(
+        load(run, device=device, trust=trust),
+        paths,
+        top=top,
+        table=csv,
+        as_json=json,
+        batch_size=batch_size,
+        write=typer.echo,
+        warn=lambda line: typer.echo(line, err=True),
+    )
+    if csv is not None:
+        typer.echo(str(csv))
+    if unreadable:
+        raise typer.Exit(1)
+
+
+@app.command()
+def validate(
+    run: FinishedRun,
+    data: Annotated[
+        Path | None, typer.Option(help="Judge it on this folder of class folders instead.")
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option("--split", help="valid or test; default: test if there is one.")
+    ] = None,
+    tta: Annotated[bool, typer.Option("--tta", help="Average over mirrored images.")] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate", help="Fit a temperature on the validation images, and keep it."
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the tables and figures; default: in RUN.")
+    ] = None,
+    device: Device = None,
+    trust: Trust = False,
+) -> None:
+    """Judge a trained net: accuracy with its interval, calibration, a table of classes."""
+    from fastcv.experiment.judge import validate as validate_run
+
+    validate_run(
+        run,
+        data=data,
+        part=part,
+        tta=tta,
+        calibrate=calibrate,
+        device=device,
+        out=out,
+        trust=trust,
+        write=typer.echo,
+    )
+
+
+@app.command()
+def compare(
+    first: FinishedRun,
+    second: FinishedRun,
+    part: Annotated[
+        str | None, typer.Option("--split", help="valid or test; default: what both predicted.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The page; default: compare.html in the second run.")
+    ] = None,
+    trust: Trust = False,
+) -> None:
+    """Compare two trained nets on the same images: difference, McNemar's test, a page."""
+    from fastcv.report.compare import compare_runs
+
+    compare_runs(first, second, part=part, out=out, trust=trust, write=typer.echo)
+
+
+@app.command()
+def serve(
+    run: FinishedRun,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
+    device: Device = None,
+    trust: Trust = False,
+) -> None:
+    """Serve a page to drop images on, and POST /predict for programs."""
+    from fastcv.experiment.trained import load
+    from fastcv.predict.serve import serve as serve_page
+
+    predictor = load(run, device=device, trust=trust)
+    typer.echo(f"http://{host}:{port}")
+    serve_page(predictor, host=host, port=port)
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A run directory, or a folder with its model.json.")],
     to: Annotated[str, typer.Option(help="onnx or pt2 (torch.export).")] = "onnx",
@@ -359,9 +472,7 @@ def export(
     images: Annotated[
         Path | None, typer.Option(help="Compare on the images of this folder, not the run's.")
     ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run the recipe file that the run names.")
-    ] = False,
+    trust: Trust = False,
 ) -> None:
     """Export a trained net as one file: bytes in, probabilities out, checked against torch."""
     from fastcv.experiment.export import export as run_export
@@ -382,9 +493,7 @@ def share(
     private: Annotated[
         bool, typer.Option("--private", help="Keep a new repository private.")
     ] = False,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run the recipe file that the run names.")
-    ] = False,
+    trust: Trust = False,
 ) -> None:
     """Push a trained net, its ONNX file and its model card to the Hugging Face Hub."""
     from fastcv.experiment.share import share as run_share
@@ -420,9 +529,7 @@ def explain(
         Path | None, typer.Option(help="Folder of the run's data; default: its recipe's.")
     ] = None,
     device: Device = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run the recipe files that the runs name.")
-    ] = False,
+    trust: Trust = False,
 ) -> None:
     """Explain what a run learned: one HTML page, with its figures beside it."""
     from fastcv.report.explain import explain as explain_run

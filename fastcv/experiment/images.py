@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from fastcv.data.samples import Sample
+from fastcv.experiment.building import smoked
 from fastcv.experiment.directory import Run
-from fastcv.experiment.train import smoked
 from fastcv.predict import evaluation
 from fastcv.predict.evaluation import Predictions
 from fastcv.predict.predictor import Prediction, Predictor

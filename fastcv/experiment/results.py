@@ -10,8 +10,13 @@ import numpy as np
 
 from fastcv import files, interpret
 from fastcv.experiment import directory
+from fastcv.experiment.judge import write_evaluation
+from fastcv.experiment.trained import describe
 from fastcv.learning import weights
 from fastcv.learning.learner import Learner
+from fastcv.predict import evaluation
+from fastcv.predict.evaluation import Predictions
+from fastcv.predict.trained import NAME as MODEL
 from fastcv.recipe.checks import compare
 from fastcv.recipe.values import Recipe
 
@@ -42,8 +47,11 @@ class Results:
         """
         history, loaders = self.learn.history, self.learn.dls
         files.write_csv(self.run.path / "steps.csv", history.steps)
-        weights.save(self.learn.model, self.model[0])
-        files.write_json(self.model[1], list(loaders.vocab))
+        weights.save(self.learn.model, self.run.path / directory.WEIGHTS)
+        files.write_json(self.run.path / "classes.json", list(loaders.vocab))
+        self._describe()
+        evaluation.save(self._parts, self.run.path / evaluation.TABLE)
+        files.write_json(self.run.path / "split.json", getattr(loaders, "names", []))
         self._draw()
         measured = self._measure() | {"parameters": parameters}
         reported = self.recipe.reported
@@ -72,8 +80,9 @@ class Results:
 
     @property
     def model(self) -> list[Path]:
-        """The files of the trained model: its weights and its class names."""
-        return [self.run.path / directory.WEIGHTS, self.run.path / "classes.json"]
+        """The files of the trained model: its weights, its class names and its description."""
+        names = (directory.WEIGHTS, "classes.json", MODEL)
+        return [file for file in map(self.run.path.joinpath, names) if file.is_file()]
 
     def table(self) -> list[dict[str, Any]]:
         """Return predictions, evenly spaced over the images: image, classes, confidence, loss."""
@@ -82,8 +91,8 @@ class Results:
         return [
             {
                 "image": found.image(index),
-                "predicted": found.vocab[found.predicted[index]],
-                "true": found.vocab[found.targets[index]],
+                "predicted": found.classes[found.predicted[index]],
+                "true": found.classes[found.targets[index]],
                 "confidence": float(found.probabilities[index].max()),
                 "loss": float(found.losses[index]),
             }
@@ -95,10 +104,31 @@ class Results:
         return len(self.learn.dls.loaders) > 2
 
     @cached_property
-    def _predicted(self) -> interpret.Predictions:
+    def _predicted(self) -> Predictions:
         # The test set is read with the final weights alone: once here, and once for the recipe's
         # own metrics, where there are any.
         return interpret.predictions(self.learn, ds_idx=2 if self._has_test else 1)
+
+    @cached_property
+    def _parts(self) -> dict[str, Predictions]:
+        """Predictions of the validation and the test images; test images may validate too."""
+        loaders = self.learn.dls
+        if not self._has_test:
+            return {
+                "test" if getattr(loaders, "valid_is_test", False) else "valid": self._predicted
+            }
+        valid = {"valid": interpret.predictions(self.learn, ds_idx=1)} if len(loaders.valid) else {}
+        return valid | {"test": self._predicted}
+
+    def _describe(self) -> None:
+        """Write model.json, if the recipe's data and model say what belongs into it."""
+        try:
+            described = describe(
+                self.recipe, self.learn.dls.vocab, precision=self.learn.precision.precision
+            )
+            described.write(self.run.path)
+        except ValueError as error:
+            self.learn.epoch_lines.line(f"no {MODEL}: {error}")
 
     def _measure(self) -> dict[str, Any]:
         """Measure the final weights on every split, and find the best validation accuracy."""
@@ -111,7 +141,7 @@ class Results:
         if self.recipe.metrics:
             evaluated = self._validated(2 if self._has_test else 1) | evaluated
         if self._has_test and len(self.learn.dls.valid):
-            measured |= {f"valid_{name}": value for name, value in self._validated(1).items()}
+            measured |= {f"valid_{name}": value for name, value in self._on_valid().items()}
         elif not self._has_test:
             measured |= {f"valid_{name}": value for name, value in evaluated.items()}
         validated = [row["valid_accuracy"] for row in rows if "valid_accuracy" in row]
@@ -125,6 +155,12 @@ class Results:
         if "tta_accuracy" in last:
             measured["tta_accuracy"] = last["tta_accuracy"]
         return measured
+
+    def _on_valid(self) -> dict[str, float]:
+        if self.recipe.metrics:
+            return self._validated(1)
+        found = self._parts["valid"]
+        return {"loss": float(found.losses.mean()), "accuracy": found.accuracy}
 
     def _validated(self, split: int) -> dict[str, float]:
         names = ("loss", *(metric.name for metric in self.learn.metrics))
@@ -146,7 +182,6 @@ class Results:
                 history.rows, {} if self.smoke else accuracies, title=self.recipe.name, **smoke
             ),
             "schedule": interpret.schedule(history.steps, **smoke),
-            "confusion_matrix": interpret.confusion_matrix(found, **smoke),
             "predictions": interpret.prediction_grid(found, seed=self.recipe.seed, **few, **smoke),
             "top_losses": interpret.top_losses(found, **few, **smoke),
         }
@@ -159,5 +194,7 @@ class Results:
         for number, (_, rates) in enumerate(history.found, 1):
             name = "lr_find" if number == 1 else f"lr_find_{number}"
             drawn[name] = interpret.lr_find(rates.rates, rates.losses, rates.suggestions, **smoke)
+        figures = self.run.path / "figures"
         for name, figure in drawn.items():
-            interpret.save(figure, self.run.path / "figures" / f"{name}.png")
+            interpret.save(figure, figures / f"{name}.png")
+        write_evaluation(self.run.path, found, figures=figures, smoke=self.smoke)

@@ -36,6 +36,7 @@ def train(
     device: str | None = None,
     smoke: bool = False,
     resume: Run | str | Path | None = None,
+    keep_checkpoint: bool = False,
     write: Callable[[str], None] = print,
     on_epoch: Callable[[Run], None] = lambda run: None,
 ) -> Run:
@@ -48,6 +49,8 @@ def train(
         device: as in `learner`.
         smoke: run it on toy images with random weights, in seconds.
         resume: a stopped run of this recipe, or its directory, to continue after its last epoch.
+        keep_checkpoint: keep last.ckpt of the finished run; its weights are a second copy, beside
+            the optimizer's state.
         write: called with each line that is printed apart from the epochs.
         on_epoch: called with the run after every epoch; `run.metrics` has the epoch's row.
 
@@ -86,6 +89,8 @@ def train(
             tracker.finish(
                 summary, summary["reported"], run.figures, results.table(), results.model
             )
+    if not keep_checkpoint:
+        (run.path / directory.CHECKPOINT).unlink(missing_ok=True)
     _conclude(recipe, run, summary, smoke, write)
     if tracker.sync_hint:
         write(f"to upload it to Weights & Biases: {tracker.sync_hint}")

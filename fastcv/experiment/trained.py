@@ -48,7 +48,8 @@ def describe(recipe: Recipe, classes: Sequence[str], *, precision: str) -> Train
         mean=data.normalize.mean if data.normalize else (0.0,),
         std=data.normalize.std if data.normalize else (1.0,),
         precision=precision,
-        weights=getattr(model, "weights", None) and str(model.weights),
+        # Of a file the name alone: its folder is nobody else's business.
+        weights=getattr(model, "weights", None) and Path(model.weights).name,
     )
 
 

@@ -79,7 +79,10 @@ class Predictor:
         net: the plain `torch.nn.Module`, in evaluation mode, on `device`.
         model: what model.json says: classes, sizes, normalization.
         device: where the net computes.
+        views: test-time augmentation, called with the net and its input; None for none.
     """
+
+    views: Callable[[nn.Module, Tensor], Tensor] | None = None
 
     def __init__(self, model: TrainedModel, net: nn.Module, device: torch.device):
         self.model, self.net, self.device = model, net, device
@@ -180,7 +183,7 @@ class Predictor:
             returns: (B, classes), float32.
         """
         with torch.inference_mode(), self._autocast():
-            return self.net(x).float()
+            return (self.views(self.net, x) if self.views else self.net(x)).float()
 
     def _autocast(self) -> AbstractContextManager:
         if self.model.precision != "bf16":

@@ -1,22 +1,17 @@
 """One page that explains what a run learned: explain.html, with its figures beside it."""
 
-import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib import resources
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from fastcv import __version__, files
+from fastcv import files
 from fastcv.data.formats import read_image
 from fastcv.experiment.directory import Run
 from fastcv.experiment.images import RunImages
@@ -39,6 +34,7 @@ from fastcv.predict.evaluation import Evaluation, Predictions, evaluate, top_los
 from fastcv.predict.grad_cam import features, grad_cam
 from fastcv.predict.label_errors import MISSING, label_errors
 from fastcv.predict.predictor import Predictor, image_files
+from fastcv.report.pages import render
 
 NAME = "explain.html"
 SIDE = 224  # pixels of a picture on the page
@@ -492,49 +488,12 @@ def _look_inside(page: _Page, subject: Subject, net: Net) -> None:
 
 
 def _render(page: _Page, nets: Sequence[Net], of: str, summary: Evaluation | None) -> str:
-    environment = Environment(
-        loader=PackageLoader("fastcv.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"breakable": _breakable, "percent": percent}
-    style = resources.files("fastcv.report").joinpath("page.css").read_text(encoding="utf-8")
-    return environment.get_template("explain.html.j2").render(
-        style=Markup(style),
+    return render(
+        "explain.html.j2",
         nets=nets,
         model=nets[0].predictor.model,
         of=of,
         summary=summary,
         sections=page.sections,
         smoke=page.smoke,
-        version=__version__,
-        inline=_inline,
-        chart=_inline_file,
     )
-
-
-def _breakable(text: str) -> Markup:
-    """Let a long path break behind a slash, an underscore or a dot."""
-    broken = escape(text)
-    for mark in "/_.":
-        broken = broken.replace(mark, Markup(f"{mark}<wbr>"))
-    return broken
-
-
-def _inline_file(file: Path) -> dict[str, object]:
-    with Image.open(file) as image:
-        return _inline(image.convert("RGB"))
-
-
-def _inline(picture: Image.Image) -> dict[str, object]:
-    """Return what an `img` needs of a picture: its data and its size in pixels."""
-    written = BytesIO()
-    picture.save(written, format="WEBP", quality=80, method=4)
-    data = base64.b64encode(written.getvalue()).decode("ascii")
-    return {
-        "source": f"data:image/webp;base64,{data}",
-        "width": picture.width,
-        "height": picture.height,
-    }

@@ -1,0 +1,191 @@
+"""A trained net judged on its own images or on a foreign folder, and calibrated."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastcv import files, interpret
+from fastcv.data.samples import Sample
+from fastcv.data.sources.folders import read_folders
+from fastcv.experiment.directory import Run
+from fastcv.experiment.images import RunImages, predict
+from fastcv.experiment.trained import trained_model
+from fastcv.interpret.explained import reliability_curve
+from fastcv.learning.tta import TTA
+from fastcv.predict import evaluation
+from fastcv.predict.calibration import fit_temperature
+from fastcv.predict.evaluation import Evaluation, Predictions
+from fastcv.predict.predictor import Predictor
+
+
+def write_evaluation(
+    folder: Path, found: Predictions, *, figures: Path | None = None, smoke: bool = False
+) -> None:
+    """Write per_class.csv, predictions.csv, top_losses.csv, and two figures beside them.
+
+    Args:
+        folder: to write into.
+        found: the predictions.
+        figures: folder of confusion_matrix.png and reliability.png; `folder` if None.
+        smoke: whether the figures are marked as a smoke run's.
+    """
+    files.write_csv(folder / "per_class.csv", evaluation.per_class(found))
+    files.write_csv(folder / "predictions.csv", evaluation.rows(found))
+    files.write_csv(folder / "top_losses.csv", evaluation.top_losses(found, 100))
+    place = figures or folder
+    interpret.save(interpret.confusion_matrix(found, smoke=smoke), place / "confusion_matrix.png")
+    interpret.save(reliability_curve(found, smoke=smoke), place / "reliability.png")
+
+
+def validate(
+    run: str | Path,
+    *,
+    data: Path | None = None,
+    part: str | None = None,
+    tta: bool = False,
+    calibrate: bool = False,
+    device: str | None = None,
+    out: Path | None = None,
+    trust: bool = False,
+    write: Callable[[str], None] = print,
+) -> Evaluation:
+    """Judge a trained net, print what was found, and write its tables and figures.
+
+    Args:
+        run: its directory.
+        data: a folder of class folders to judge it on; None takes the run's own images.
+        part: "valid" or "test"; None takes the test images if there are any.
+        tta: average over each image and its mirror image, or as the recipe's own TTA says.
+        calibrate: fit a temperature on the validation images first, and keep it in model.json.
+        device: as in `load`.
+        out: folder of the files; None takes one in the run directory.
+        trust: as of `Run`.
+        write: takes each line.
+
+    Raises:
+        ValueError: there is no trained model, no such part, or no class in common.
+    """
+    source = Run(run, trust=trust)
+    if calibrate:
+        write(f"temperature {calibrate_run(source, device=device):.4f}, kept in model.json")
+    predictor = Predictor.of(trained_model(source), source.path, device)
+    if tta:
+        predictor.views = _views(source)
+    start = time.perf_counter()
+    if data is not None:
+        found, name = _on_folder(predictor, data, part, write), data.resolve().name
+    else:
+        name, found = _on_own(source, predictor, part, tta or calibrate, write)
+    seconds = time.perf_counter() - start
+    judged = evaluation.evaluate(found)
+    for line in lines(judged):
+        write(line)
+    write(f"{'seconds':<18} {seconds:.1f}")
+    folder = out or source.path / f"validate-{name}{'-tta' if tta else ''}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_evaluation(folder, found)
+    write(str(folder))
+    return judged
+
+
+def lines(judged: Evaluation) -> list[str]:
+    """Return what an evaluation says, a line each."""
+    low, high = judged.interval
+    rows = {
+        "images": f"{judged.images:,}",
+        "accuracy": f"{judged.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%})",
+        "top-5 accuracy": None if judged.top5 is None else f"{judged.top5:.2%}",
+        "loss": f"{judged.loss:.4f}",
+        "calibration error": f"{judged.calibration_error:.2%}",
+        "macro F1": f"{judged.macro_f1:.4f}",
+    }
+    return [f"{name:<18} {value}" for name, value in rows.items() if value is not None]
+
+
+def calibrate_run(run: Run, *, device: str | None = None) -> float:
+    """Fit a temperature on a run's validation images, keep it in its model.json, and return it.
+
+    Raises:
+        ValueError: the run has no validation images apart from its test images.
+    """
+    images = RunImages(run)
+    summary = run.summary
+    if not images.listing.get("valid") or (
+        "test_accuracy" in summary and len(summary.get("images", ())) == 2
+    ):
+        raise ValueError(
+            "a temperature must be fitted on validation images that are not the test images, "
+            f"{str(run.path)!r} has none: hold some out, as by holdout=0.1"
+        )
+    model = replace(trained_model(run), temperature=1.0)
+    predictor = Predictor.of(model, run.path, device)
+    found = predict(predictor, images.listing["valid"])
+    # A softmax keeps logits up to a constant, which no temperature changes.
+    logits = np.log(np.maximum(found.probabilities, np.finfo(np.float32).tiny))
+    temperature = fit_temperature(logits, found.targets)
+    replace(model, temperature=temperature).write(run.path)
+    return temperature
+
+
+def _views(run: Run) -> Callable[..., Any]:
+    """The recipe's own test-time augmentation, or else the image and its mirror image."""
+    stages = run.recipe.schedule
+    own = [each for stage in stages for each in getattr(stage, "callbacks", ())]
+    own = [each for each in own if isinstance(each, TTA)]
+    return (own[-1] if own else TTA(mirror=True, shift=0)).predict
+
+
+def _on_own(
+    run: Run,
+    predictor: Predictor,
+    part: str | None,
+    again: bool,
+    write: Callable[[str], None],
+) -> tuple[str, Predictions]:
+    """Return part and predictions of the run's own images, kept ones where they still hold."""
+    images = RunImages(run)
+    file = run.path / evaluation.TABLE
+    there = evaluation.parts(file) if file.is_file() else tuple(images.listing)
+    part = part or ("test" if "test" in there else "valid")
+    if again:
+        if not images.listing.get(part):
+            raise ValueError(f"the run must have {part} images, it has {' and '.join(there)}")
+        return part, predict(predictor, images.listing[part])
+    return images.predictions(predictor, part, write)
+
+
+def _on_folder(
+    predictor: Predictor, folder: Path, part: str | None, write: Callable[[str], None]
+) -> Predictions:
+    """Predict a folder of class folders, whose names are matched with the net's classes."""
+    if not folder.is_dir():
+        raise ValueError(f"the images must lie in a folder, {str(folder)!r} is none")
+    train, valid, test = read_folders(folder)
+    split = {"valid": valid, "test": test}.get(part or "", test or valid or train)
+    if not split:
+        raise ValueError(f"{str(folder)!r} must hold {part} images, but it has none")
+    labels = sorted({sample.label for sample in split})
+    known, unknown = evaluation.matched(predictor.classes, labels)
+    if not known:
+        raise ValueError(
+            f"class folders must be named as the net's classes ({', '.join(predictor.classes[:5])}, "
+            f"...), {str(folder)!r} has {', '.join(labels[:5])}: rename them"
+        )
+    if unknown:
+        left = sum(sample.label in unknown for sample in split)
+        write(f"left out, as no class of the net: {', '.join(unknown)} ({left:,} images)")
+    if missing := [name for name in predictor.classes if name not in known]:
+        write(f"without images here: {len(missing)} of {len(predictor.classes)} classes")
+    kept = [sample for sample in split if sample.label in known]
+    found = predict(predictor, [(_name(sample, folder), sample) for sample in kept])
+    if lost := len(kept) - len(found.paths):
+        write(f"skipped {lost:,} unreadable images")
+    return found
+
+
+def _name(sample: Sample, folder: Path) -> str:
+    return Path(sample.image).relative_to(folder).as_posix()

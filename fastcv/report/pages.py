@@ -1,0 +1,56 @@
+"""Pages that hold all they show: templates with autoescape, and pictures within them."""
+
+import base64
+from importlib import resources
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from PIL import Image
+
+from fastcv import __version__
+from fastcv.interpret.style import percent
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of this folder, in the report's style; foreign text stays text."""
+    environment = Environment(
+        loader=PackageLoader("fastcv.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"breakable": breakable, "percent": percent}
+    style = resources.files("fastcv.report").joinpath("page.css").read_text(encoding="utf-8")
+    return environment.get_template(template).render(
+        style=Markup(style), version=__version__, inline=inline, chart=inline_file, **values
+    )
+
+
+def breakable(text: str) -> Markup:
+    """Let a long path break behind a slash, an underscore or a dot."""
+    broken = escape(text)
+    for mark in "/_.":
+        broken = broken.replace(mark, Markup(f"{mark}<wbr>"))
+    return broken
+
+
+def inline_file(file: Path) -> dict[str, object]:
+    """Return what an `img` needs of a picture in a file."""
+    with Image.open(file) as image:
+        return inline(image.convert("RGB"))
+
+
+def inline(picture: Image.Image) -> dict[str, object]:
+    """Return what an `img` needs of a picture: its data and its size in pixels."""
+    written = BytesIO()
+    picture.save(written, format="WEBP", quality=80, method=4)
+    data = base64.b64encode(written.getvalue()).decode("ascii")
+    return {
+        "source": f"data:image/webp;base64,{data}",
+        "width": picture.width,
+        "height": picture.height,
+    }
