@@ -104,7 +104,7 @@ def read_summary(file: Path, warn: Callable[[str], None] = lambda line: None) ->
     read = {
         "recipe": NAMES.get(values["recipe"], values["recipe"]),
         "measured": _measured(current_metrics(values["measured"]), file, warn),
-        "settings": current_flat(values.get("settings", {})),
+        "settings": decisive(current_flat(values.get("settings", {}))),
         "changed": current_changes(values.get("changed", {})),
     }
     return Result(**values | read)
