@@ -7,7 +7,13 @@
         steps.csv          one row per step
         summary.json       final metrics, reported, within tolerance, epochs, seconds, images/s
         model.safetensors  the weights; classes.json: the names of the classes
-        last.ckpt          what `fastcv resume` continues from
+        model.json         how to use them: the net, the classes, the preprocessing
+        predictions.npz    predictions of the validation and the test images; predictions.csv:
+                           the last of these for people
+        per_class.csv      precision, recall, F1 and support of each class
+        top_losses.csv     the images with the largest losses
+        split.json         the names of the images of each loader
+        last.ckpt          what `fastcv resume` continues from; gone when the run is finished
         figures/*.png
         wandb/             what W&B wrote
 
@@ -196,7 +202,7 @@ class Run:
     @property
     def classes(self) -> list[str]:
         """Names of the classes, in the order of the logits."""
-        return self._json("classes.json")
+        return self._json("classes.json", list)
 
     @property
     def steps(self) -> list[dict[str, Any]]:
@@ -217,7 +223,7 @@ class Run:
         own = any(is_address(value) and not is_public(value) for value in values)
         return shlex.join(["fastcv", "resume", str(self.path), *(["--trust"] if own else [])])
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def _json(self, name: str, kind: type = dict) -> Any:
         file = self.path / name
         if not file.is_file():
             raise ValueError(f"a run directory must hold {name}, {str(self.path)!r} does not")
@@ -225,8 +231,9 @@ class Run:
             found = json.loads(file.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{str(file)!r} must be JSON: {error}") from error
-        if not isinstance(found, dict):
-            raise ValueError(f"{str(file)!r} must hold a JSON object, got {found!r:.40}")
+        if not isinstance(found, kind):
+            what = "object" if kind is dict else "array"
+            raise ValueError(f"{str(file)!r} must hold a JSON {what}, got {found!r:.40}")
         return found
 
 

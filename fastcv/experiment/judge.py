@@ -172,8 +172,8 @@ def _on_folder(
     known, unknown = evaluation.matched(predictor.classes, labels)
     if not known:
         raise ValueError(
-            f"class folders must be named as the net's classes ({', '.join(predictor.classes[:5])}, "
-            f"...), {str(folder)!r} has {', '.join(labels[:5])}: rename them"
+            f"class folders must be named as the net's classes, as {predictor.classes[0]!r}, "
+            f"{str(folder)!r} has {', '.join(labels[:5])}: rename them"
         )
     if unknown:
         left = sum(sample.label in unknown for sample in split)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fastcv import files
-from fastcv.data.formats import read_image
+from fastcv.data.decoding import read_image
 from fastcv.experiment.directory import Run
 from fastcv.experiment.images import RunImages
 from fastcv.experiment.trained import load

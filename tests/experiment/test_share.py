@@ -123,7 +123,7 @@ class _Answer(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    constants = pytest.importorskip("huggingface_hub", reason="needs the extra hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants", reason="needs the extra hub")
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # its protocol is no HTTP of ours
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
     monkeypatch.setenv("HF_TOKEN", "hf_secret")

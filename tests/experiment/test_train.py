@@ -37,6 +37,7 @@ def test_run_directory_holds_what_it_promises(tmp_path, capsys):
         "confusion_matrix",
         "curves",
         "predictions",
+        "reliability",
         "schedule",
         "top_losses",
     )
@@ -48,7 +49,12 @@ def test_run_directory_holds_what_it_promises(tmp_path, capsys):
         "summary.json",
         "model.safetensors",
         "classes.json",
-        "last.ckpt",
+        "model.json",
+        "predictions.npz",
+        "predictions.csv",
+        "per_class.csv",
+        "top_losses.csv",
+        "split.json",
         *(f"figures/{name}.png" for name in figures),
     }
     assert run.path.parent == tmp_path / "runs" / "digits"

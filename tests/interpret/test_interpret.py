@@ -219,7 +219,7 @@ def test_confusion_matrix_counts_are_sklearns():
     assert axes.get_ylabel() == "true class"
     assert axes.get_xlabel() == "predicted class"
     for axis in (axes.xaxis, axes.yaxis):
-        assert [label.get_text() for label in axis.get_ticklabels()] == list(predictions.vocab)
+        assert [label.get_text() for label in axis.get_ticklabels()] == list(predictions.classes)
 
 
 @pytest.mark.parametrize("classes", [100, 200])
@@ -247,9 +247,8 @@ def test_confusion_matrix_of_many_classes_lists_the_most_confused_pairs(classes)
 
 
 def test_confusion_matrix_class_without_images_is_an_empty_row():
-    predictions = Predictions(
-        np.eye(3, dtype=np.float32)[[0, 1]], np.array([0, 1]), np.zeros(2), BIRDS, image=None
-    )
+    probabilities = np.eye(3, dtype=np.float32)[[0, 1]]
+    predictions = Predictions(("a", "b"), probabilities, np.array([0, 1]), np.zeros(2), BIRDS)
     shares = interpret.confusion_matrix(predictions).axes[0].images[0].get_array()
     assert shares[2].tolist() == [0, 0, 0]
 
@@ -316,7 +315,7 @@ def test_every_mode_of_image_is_shown(mode, tmp_path):
     picture = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4)
     picture = picture.convert("I").convert(mode) if mode == "I;16" else picture.convert(mode)
     predictions = Predictions(
-        np.ones((1, 1)), np.zeros(1, int), np.ones(1), ("a",), lambda i: picture
+        ("x",), np.ones((1, 1)), np.zeros(1, int), np.ones(1), ("a",), lambda i: picture
     )
     figure = interpret.prediction_grid(predictions)
     shown = figure.axes[0].images[0]
@@ -366,10 +365,10 @@ def test_shortened_names_keep_both_ends():
 
 
 def test_predictions_of_other_lengths_are_refused():
-    with pytest.raises(ValueError, match=r"shape \(2, 3\) and 2 losses, got \(2, 2\)"):
-        Predictions(np.ones((2, 2)), np.zeros(2, int), np.ones(2), BIRDS, image=None)
+    with pytest.raises(ValueError, match=r"shape \(2, 3\), 2 losses and 2 paths, got \(2, 2\)"):
+        Predictions(("a", "b"), np.ones((2, 2)), np.zeros(2, int), np.ones(2), BIRDS)
     with pytest.raises(ValueError, match="at least one image, got none"):
-        Predictions(np.ones((0, 3)), np.zeros(0, int), np.ones(0), BIRDS, image=None)
+        Predictions((), np.ones((0, 3)), np.zeros(0, int), np.ones(0), BIRDS)
 
 
 class Blacken(Transform):
@@ -439,7 +438,7 @@ def test_predictions_are_in_order_and_without_augmentation(color_folder, ds_idx,
     )
     np.testing.assert_allclose(predictions.losses, expected, atol=1e-6)
     assert predictions.probabilities.dtype == np.float32
-    assert predictions.vocab == ("a", "b", "c")
+    assert predictions.classes == ("a", "b", "c")
     assert predictions.accuracy == (logits.argmax(1) == targets).float().mean()
     for i, picture in enumerate(pixels):
         np.testing.assert_array_equal(np.asarray(predictions.image(i)), picture)
@@ -503,7 +502,7 @@ def test_figures_need_no_pyplot_and_no_fastai():
         "import sys, numpy as np\n"
         "from PIL import Image\n"
         "from fastcv import interpret as f\n"
-        "p = f.Predictions(np.ones((2, 1)), np.zeros(2, int), np.ones(2), ('a',),"
+        "p = f.Predictions(('x', 'y'), np.ones((2, 1)), np.zeros(2, int), np.ones(2), ('a',),"
         " lambda i: Image.new('L', (8, 8)))\n"
         "row = dict(stage=1, epoch=1, train_loss=1, valid_loss=1, step=1, lr=1, momentum=1)\n"
         "import tempfile, pathlib\n"
