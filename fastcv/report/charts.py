@@ -12,7 +12,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from fastcv.experiment.comparison import Experiment, Result
@@ -196,7 +196,7 @@ def ladder(recipe: str, experiments: Sequence[Experiment], metric: str) -> Figur
     _name_rows(axes, [_step(each, experiments[0]) for each in shown])
     axes.set_xlim(0, 1.12)
     axes.set_xticks([tenth / 5 for tenth in range(6)])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     for look, label in (
         ({"color": REPORTED}, "reported"),
         (TO_BEAT, "to beat"),

@@ -106,7 +106,7 @@ def write(file: Path, text: str) -> bool:
     if not file.is_file():
         raise ValueError(f"the results table needs a file to stand in, {str(file)!r} is not there")
     old = file.read_text(encoding="utf-8")
-    before, after = _around(old, file)
+    before, _, after = _parts(old, file)
     new = f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
     if new == old:
         return False
@@ -116,15 +116,16 @@ def write(file: Path, text: str) -> bool:
 
 def between(text: str) -> str:
     """Return what stands between the marks of a file's text."""
-    before, after = _around(text, Path("README.md"))
-    return text[len(before) + len(BEGIN) : len(text) - len(after) - len(END)].strip()
+    return _parts(text, Path("README.md"))[1].strip()
 
 
-def _around(text: str, file: Path) -> tuple[str, str]:
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+def _parts(text: str, file: Path) -> tuple[str, str, str]:
+    """Split the text of a file into what stands before, between and behind the marks."""
+    before, _, rest = text.partition(BEGIN)
+    middle, end, after = rest.partition(END)
+    if not end or BEGIN in rest or END in before or END in after:
         raise ValueError(
             f"{str(file)!r} must hold the line {BEGIN!r} and, below it, the line {END!r}, "
             "once each: put them where the table should stand"
         )
-    before, _, rest = text.partition(BEGIN)
-    return before, rest.partition(END)[2]
+    return before, middle, after

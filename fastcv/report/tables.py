@@ -85,11 +85,8 @@ class Row:
     def measured(self) -> str:
         """All measured numbers in one line: "94.23 % test with TTA; 93.37 % test"."""
         group = self.group
-        return "; ".join(
-            f"{measured(group, metric)} {short(metric)}"
-            for metric in shown_metrics(group)
-            if group.values(metric)
-        )
+        there = (metric for metric in shown_metrics(group) if group.values(metric))
+        return "; ".join(f"{measured(group, metric)} {short(metric)}" for metric in there)
 
     @property
     def epochs(self) -> str:
