@@ -32,13 +32,9 @@ class BareTraining:
     def __call__(self, clock: Clock) -> None:
         """Train until the round is over."""
         self.net.train()
-        while True:
-            for x, y in self.batches:
-                with self.precision.scope(x.device):
-                    logits = self.forward(x)
-                loss = self.loss(logits.float(), y)
-                loss.backward()
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-                if clock.tick(len(x)):
-                    return
+        for x, y in clock.batches(self.batches):
+            with self.precision.scope(x.device):
+                logits = self.forward(x)
+            self.loss(logits.float(), y).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()

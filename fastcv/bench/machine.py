@@ -9,25 +9,20 @@ from fastcv.learning.callbacks.precision import cpu_has_bf16
 
 
 def describe(device: torch.device, precision: str) -> dict[str, Any]:
-    """Describe processor, GPU and versions.
-
-    Args:
-        device: the device that trains.
-        precision: the precision that fastcv trains in there.
-    """
-    found = environment(str(device), precision)
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    bf16 = cpu_has_bf16()
-    return {"processor": device_name("cpu"), "gpu": gpu, "cpu_bf16": bf16} | found
+    """Describe processor, GPU and versions; `precision` is what fastcv trains in there."""
+    return {
+        "processor": device_name("cpu"),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "cpu_bf16": cpu_has_bf16(),
+        **environment(str(device), precision),
+    }
 
 
 def headline(found: dict[str, Any]) -> str:
     """Write the description in one line."""
     bf16 = "with" if found["cpu_bf16"] else "without"
-    parts = [
-        f"{found['processor']} ({found['cpu_cores']} cores, {bf16} bf16 instructions)",
-        f"{found['threads']} threads",
-        f"torch {found['packages']['torch']}",
-        f"training in {found['precision']} on {found['gpu'] or found['device']}",
-    ]
-    return ", ".join(parts)
+    return (
+        f"{found['processor']} ({found['cpu_cores']} cores, {bf16} bf16 instructions), "
+        f"{found['threads']} threads, torch {found['packages']['torch']}, "
+        f"training in {found['precision']} on {found['gpu'] or found['device']}"
+    )

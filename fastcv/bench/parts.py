@@ -1,7 +1,7 @@
 """fastcv, and fastcv without each of its parts."""
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,11 +25,7 @@ class Terminal(io.StringIO):
 
 
 class FastTraining:
-    """A recipe's Learner with all its callbacks and its progress bar, in one cycle over all layers.
-
-    Args:
-        learn: the Learner that `fastcv.learner` returns.
-    """
+    """A recipe's Learner, all its callbacks and its progress bar, in one cycle over all layers."""
 
     def __init__(self, learn: Learner):
         self.learn = learn
@@ -104,11 +100,7 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Built:
-    """Data of a recipe that are loaders built before.
-
-    Args:
-        dls: the loaders; building them for each part would hold the images in memory again.
-    """
+    """Loaders as a recipe's data: building them again would hold the images in memory twice."""
 
     dls: DataLoaders
 
@@ -117,23 +109,13 @@ class Built:
         return self.dls
 
 
-def without(
-    recipe: Recipe, learn: Learner, device: torch.device, parts: Iterable[Part] = PARTS
-) -> dict[str, Learner]:
-    """Build a Learner without each part that is used, by the contender's name.
-
-    Args:
-        recipe: the recipe with all parts.
-        learn: its Learner.
-        device: where they train.
-        parts: the parts to switch off, one at a time.
-    """
+def without(recipe: Recipe, learn: Learner, device: torch.device) -> dict[str, Learner]:
+    """Build a Learner without each part that the recipe's `learn` uses, by the contender's name."""
     learners = {}
-    for part in parts:
-        if not part.used(recipe, learn):
-            continue
-        lesser = part.off(recipe)
-        if lesser.data == recipe.data:
-            lesser = replace(lesser, data=Built(learn.dls))
-        learners[f"without_{part.name}"] = learner(lesser, device=device)
+    for part in PARTS:
+        if part.used(recipe, learn):
+            lesser = part.off(recipe)
+            if lesser.data == recipe.data:
+                lesser = replace(lesser, data=Built(learn.dls))
+            learners[f"without_{part.name}"] = learner(lesser, device=device)
     return learners

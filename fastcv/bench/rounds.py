@@ -1,9 +1,11 @@
 """Fair timing: contenders take turns in interleaved rounds, each after a warm-up."""
 
 import random
-import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from statistics import median as median
+from statistics import quantiles
+from typing import TypeVar
 
 import torch
 from fastai.callback.core import Callback, CancelFitException, CancelValidException
@@ -12,6 +14,8 @@ from fastai.callback.core import Callback, CancelFitException, CancelValidExcept
 # contender before has left in another state.
 WARM_UP_BATCHES = 2
 WARM_UP_SECONDS = 0.5
+
+Batch = TypeVar("Batch")
 
 
 class Clock:
@@ -30,6 +34,12 @@ class Clock:
         self.seconds = seconds
         self.goal: int | None = None  # images in a round's timed part, set by the first round
         self.start()
+
+    def measure(self, run: Callable[["Clock"], None]) -> float:
+        """Measure a round of a loop, in images per second."""
+        self.start()
+        run(self)
+        return self.rate
 
     def start(self) -> None:
         """Start a round with its warm-up."""
@@ -59,6 +69,14 @@ class Clock:
         self.rate = self.images / (self._now() - self.began)
         return True
 
+    def batches(self, loader: Iterable[Batch]) -> Iterator[Batch]:
+        """Pass a loader's batches on, epoch after epoch, until the round is over."""
+        while True:
+            for batch in loader:
+                yield batch
+                if self.tick(len(batch[0])):
+                    return
+
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -83,23 +101,10 @@ class Stopwatch(Callback):
             raise CancelFitException
 
 
-def timed(run: Callable[[Clock], None], clock: Clock) -> Callable[[], float]:
-    """Turn a loop that takes a clock into a contender that returns images per second."""
-
-    def round_() -> float:
-        clock.start()
-        run(clock)
-        return clock.rate
-
-    return round_
-
-
-def drained(batches: Iterable, clock: Clock) -> None:
-    """Take batches from a loader, epoch after epoch, until the round is over."""
-    while True:
-        for batch in batches:
-            if clock.tick(len(batch[0])):
-                return
+def drain(loader: Iterable, clock: Clock) -> None:
+    """Take batches from a loader until the round is over."""
+    for _ in clock.batches(loader):
+        pass
 
 
 def interleaved(
@@ -120,14 +125,9 @@ def interleaved(
     return measured
 
 
-def median(values: list[float]) -> float:
-    """Return the median."""
-    return statistics.median(values)
-
-
 def quartiles(values: list[float]) -> list[float]:
     """Return the first and third quartile, which enclose the middle half of the rounds."""
     if len(values) == 1:
         return [values[0], values[0]]
-    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    first, _, third = quantiles(values, n=4, method="inclusive")
     return [first, third]
