@@ -1,8 +1,8 @@
 """Feature maps: the outputs of a net's layers for one image."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from fastcv.interpret.style import DPI, GRAY, INK, LABEL, blank
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
-    from torch import Tensor, nn
+    from torch import nn
 
 MOST_LAYERS = 16
 COLUMNS = 4
@@ -67,32 +67,38 @@ def feature_maps(
     import torch  # heavy; the other figures are drawn without it
     from torch import nn
 
-    net, x = _as_taken(net, image)
+    if hasattr(net, "dls"):
+        batch = net.dls.test_dl([image], num_workers=0).one_batch()
+        net, image = net.model, batch[0]
+    x = image.as_subclass(torch.Tensor)
+    x = x[None] if x.ndim == 3 else x[:1]
     silent = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten, nn.AdaptiveAvgPool2d)
     plain = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm)
     found: list[tuple[FeatureMaps, bool]] = []
-    hooks = []
 
-    def remember(layer: str, module: "nn.Module") -> None:
-        def hook(module: "nn.Module", inputs: Any, output: Any) -> None:
-            if isinstance(output, torch.Tensor) and output.ndim == 4:
-                # A copy: the ReLU that follows may work in place.
-                maps = output[0].detach().as_subclass(torch.Tensor).float().cpu().numpy().copy()
-                found.append((FeatureMaps(layer, maps), isinstance(module, plain)))
+    def remember(name: str, module: "nn.Module", inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and output.ndim == 4:
+            # A copy: the ReLU that follows may work in place.
+            maps = output[0].detach().as_subclass(torch.Tensor).float().cpu().numpy().copy()
+            layer = FeatureMaps(f"{name} {type(module).__name__}", maps)
+            found.append((layer, isinstance(module, plain)))
 
-        hooks.append(module.register_forward_hook(hook))
-
-    for name, module in _layers(net, nn.Sequential):
-        if not isinstance(module, silent):
-            remember(f"{name} {type(module).__name__}", module)
-    first = next(net.parameters(), x)
+    hooks = [
+        module.register_forward_hook(partial(remember, name))
+        for name, module in _layers(net, nn.Sequential)
+        if not isinstance(module, silent)
+    ]
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
     try:
-        with _evaluating(net), torch.no_grad():
+        with torch.no_grad():
             # Not net(x): a compiled net would not call the hooks of its layers.
-            net.forward(x.to(first.device))
+            net.forward(x.to(next(net.parameters(), x).device))
     finally:
         for hook in hooks:
             hook.remove()
+        for module, mode in modes:
+            module.training = mode
     if most is not None and len(found) > most:
         found = [each for each in found if not each[1]] or found
     if most is not None and len(found) > most:
@@ -101,35 +107,12 @@ def feature_maps(
     return [maps for maps, _ in found]
 
 
-def _as_taken(net: "nn.Module | Learner", image: Any) -> tuple["nn.Module", "Tensor"]:
-    """Return the net itself, and the image as a batch of one: a plain tensor, the net's input."""
-    from torch import Tensor
-
-    if hasattr(net, "dls"):
-        batch = net.dls.test_dl([image], num_workers=0).one_batch()
-        net, image = net.model, batch[0]
-    x = image.as_subclass(Tensor)
-    return net, x[None] if x.ndim == 3 else x[:1]
-
-
 def _layers(net: "nn.Module", chain: type, prefix: str = "") -> Iterator[tuple[str, "nn.Module"]]:
     for name, child in net.named_children():
         if type(child) is chain:
             yield from _layers(child, chain, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", child
-
-
-@contextmanager
-def _evaluating(net: "nn.Module") -> Iterator[None]:
-    """Switch every module to evaluation, and restore each one's mode at the end."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def activations(
@@ -143,16 +126,9 @@ def activations(
 ) -> Figure:
     """Draw the outputs of a net's layers for an image: a panel a layer, with its first 64 maps.
 
-    Each layer has its own scale, from black, its lowest value, to white, its highest. Maps that
-    are zero everywhere are counted as blank.
-
-    Args:
-        net: a net, or the Learner that holds it.
-        image: as for `feature_maps`.
-        picture: an image to show beside the maps, for Pillow or matplotlib.
-        most: layers to draw.
-        title: the figure's title, in front of the key to the colors.
-        smoke: whether to mark the figure as a smoke run's.
+    Net, image and `most` are as for `feature_maps`; `picture` is an image for Pillow or matplotlib
+    to show beside the maps. Each layer has its own scale, from black, its lowest value, to white,
+    its highest. Maps that are zero everywhere are counted as blank.
 
     Raises:
         ValueError: no layer's output is a map.
