@@ -53,14 +53,16 @@ class Service:
         self._session: Any = None
         self._process: Popen[bytes] | None = None
 
-    def claim(self) -> None:
-        """Take the service for ours, unless another session in this process has started it."""
-        self.ours = "WANDB_SERVICE" not in os.environ
-
     def session(self) -> wandb.Settings:
-        """Start a session and return its settings; one that is not ours is used as it is."""
+        """Start a session and return its settings.
+
+        The service is ours, unless another session in this process has started it: then it is used
+        as it is.
+        """
         import wandb
 
+        if self._session is None:
+            self.ours = "WANDB_SERVICE" not in os.environ
         self._session = wandb.setup(settings() if self.ours else None)
         self._process = _child(self._session) if self.ours else None
         return self._session.settings
