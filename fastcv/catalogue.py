@@ -25,17 +25,11 @@ LISTED = ("test", "best_test", "valid", "best_valid", "train")  # the first that
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One line of the list of recipes, read from a file's syntax alone.
+    """One line of the list of recipes, read from a file's syntax alone."""
 
-    Args:
-        name: "NAME" or "NAME/VARIANT".
-        summary: the first line of the file's docstring; of a variant, its line under "Variants".
-        reported: the numbers of its report, as written in the file.
-    """
-
-    name: str
-    summary: str
-    reported: dict[str, Any]
+    name: str  # "NAME" or "NAME/VARIANT"
+    summary: str  # the first line of the file's docstring; a variant's line under "Variants"
+    reported: dict[str, Any]  # the numbers of its report, as written in the file
 
     @property
     def family(self) -> str:

@@ -51,14 +51,12 @@ class Bar:
     def __init__(self, stream: TextIO):
         self.stream = stream
         self._drawn = 0.0
+        terminal = stream.isatty()
+        # A notebook's output is no terminal: it gets plain lines.
         self._console = Console(
-            file=stream,
-            force_terminal=stream.isatty(),
-            force_jupyter=False,  # a notebook's output is no terminal: it gets plain lines
-            highlight=False,
-            markup=False,
+            file=stream, force_terminal=terminal, force_jupyter=False, highlight=False, markup=False
         )
-        self.live = stream.isatty() and not self._console.is_dumb_terminal
+        self.live = terminal and not self._console.is_dumb_terminal
 
     @property
     def due(self) -> bool:

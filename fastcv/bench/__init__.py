@@ -3,8 +3,7 @@
     fastcv bench light_resnet_cifar10 --json bench.json
 
 All contenders train the same net on the same images with the same kinds of augmentation, in one
-process and in interleaved rounds. `plain_pytorch`, `stock_fastai`, `parts` and `ceiling` describe
-them.
+process and in interleaved rounds. `plain_pytorch`, `stock_fastai` and `parts` describe them.
 """
 
 import time
@@ -20,14 +19,12 @@ from fastai.torch_core import default_device
 from torch import nn
 
 from fastcv.bench import equivalents, memory, tiny_step
-from fastcv.bench.ceiling import BareTraining
-from fastcv.bench.machine import describe
-from fastcv.bench.parts import FastTraining, without
+from fastcv.bench.parts import BareTraining, FastTraining, without
 from fastcv.bench.plain_pytorch import Pictures, PlainLoader, PlainTraining
 from fastcv.bench.rounds import Clock, drain, interleaved, median, quartiles
 from fastcv.bench.stock_fastai import RATE, StockTraining, stock_loaders
 from fastcv.bench.synthetic import Synthetic
-from fastcv.bench.table import lines
+from fastcv.bench.table import describe, lines
 from fastcv.experiment.building import learner
 from fastcv.learning.learner import Learner
 from fastcv.learning.losses import CrossEntropy

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 
 from fastcv import catalogue
-from fastcv.bench.ceiling import BareTraining
-from fastcv.bench.parts import FastTraining
+from fastcv.bench.parts import BareTraining, FastTraining
 from fastcv.bench.rounds import Clock
 from fastcv.bench.synthetic import Synthetic
 from fastcv.experiment.building import learner

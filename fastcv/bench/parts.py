@@ -1,4 +1,4 @@
-"""fastcv, and fastcv without each of its parts."""
+"""fastcv, fastcv without each of its parts, and its step alone."""
 
 import io
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from fastai.data.core import DataLoaders
+from torch import nn
 
 from fastcv.bench.rounds import Clock, Stopwatch
 from fastcv.bench.stock_fastai import EPOCHS, RATE
@@ -37,21 +38,43 @@ class FastTraining:
             OneCycle(epochs=EPOCHS, lr=RATE)(self.learn)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One part that makes fastcv fast, and how to switch it off.
+class BareTraining:
+    """The upper limit on this hardware: fastcv's step alone, on batches already on the device.
 
-    Args:
-        name: the contender is called "without_NAME".
-        says: what the part does, for the table.
-        used: returns whether the recipe's Learner uses it on this machine.
-        off: returns the recipe without it.
+    Net, optimizer, precision, memory layout and compilation are those of a recipe's Learner, whose
+    data are `Synthetic`; its net is trained in place. It does not use a CUDA graph.
     """
 
-    name: str
-    says: str
-    used: Callable[[Recipe, Learner], bool]
-    off: Callable[[Recipe], Recipe]
+    def __init__(self, learn: Learner, loss: nn.Module):
+        learn.create_opt()
+        learn("before_fit")  # places the net and sets its memory layout, as a fit does
+        self.net, self.loss = learn.model, loss
+        self.forward = learn.stepper.net(learn)
+        self.optimizer = learn.opt.opt
+        for group in self.optimizer.param_groups:
+            group["lr"] = RATE
+        self.batches = learn.dls.train.dataset
+        self.precision = learn.precision
+
+    def __call__(self, clock: Clock) -> None:
+        """Train until the round is over."""
+        self.net.train()
+        for x, y in clock.batches(self.batches):
+            with self.precision.scope(x.device):
+                logits = self.forward(x)
+            self.loss(logits.float(), y).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One part that makes fastcv fast, and how to switch it off."""
+
+    name: str  # the contender is called "without_NAME"
+    says: str  # what the part does, for the table
+    used: Callable[[Recipe, Learner], bool]  # whether the Learner uses it on this machine
+    off: Callable[[Recipe], Recipe]  # the recipe without it
 
 
 def _stepping(recipe: Recipe, **settings: object) -> Recipe:

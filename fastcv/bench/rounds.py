@@ -22,11 +22,7 @@ class Clock:
     """Tell a loop over batches when to stop, and measure its speed.
 
     A round is a warm-up, then as many images as the first round finished in `seconds`, so that
-    every round does the same work.
-
-    Args:
-        device: where the work is done; the clock is read after a GPU has finished.
-        seconds: duration of the first round's timed part.
+    every round does the same work. The clock is read after a GPU has finished.
     """
 
     def __init__(self, device: torch.device, seconds: float):
@@ -113,10 +109,8 @@ def interleaved(
     """Measure every contender once in each round, in a new order each time.
 
     Changes of the machine (heat, other programs) and aftereffects of the contender before then
-    affect all contenders alike. The orders are the same on every machine.
-
-    Returns:
-        The measurements of each contender, in the order of the rounds.
+    affect all contenders alike. The orders are the same on every machine; the measurements are
+    returned in the order of the rounds.
     """
     measured: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import torch
 from fastai.data.core import DataLoaders
@@ -20,8 +21,7 @@ class Repeated:
         return self.length
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for number in range(self.length):
-            yield self.dataset[number % len(self.dataset)]
+        return islice(cycle(self.dataset), self.length)
 
     def to(self, device: torch.device) -> None:
         """Do nothing: the batches are already on their device."""

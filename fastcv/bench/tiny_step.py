@@ -6,9 +6,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from fastcv.bench.ceiling import BareTraining
 from fastcv.bench.equivalents import fastai_optimizer
-from fastcv.bench.parts import FastTraining
+from fastcv.bench.parts import BareTraining, FastTraining
 from fastcv.bench.rounds import Clock
 from fastcv.bench.stock_fastai import StockTraining
 from fastcv.bench.synthetic import Synthetic

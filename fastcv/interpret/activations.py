@@ -26,15 +26,10 @@ PANEL, BETWEEN, PICTURE, CAPTION, MARGIN, HEAD = SIDE / DPI, 0.14, 1.1, 0.4, 0.1
 
 @dataclass(frozen=True, eq=False)
 class FeatureMaps:
-    """One layer's output for one image.
+    """One layer's output for one image."""
 
-    Args:
-        layer: its name within the net and its class: "layer1.0 BasicBlock".
-        maps: (C, H, W), float32: a map for each channel.
-    """
-
-    layer: str
-    maps: np.ndarray
+    layer: str  # its name within the net and its class: "layer1.0 BasicBlock"
+    maps: np.ndarray  # (C, H, W), float32: a map for each channel
 
     @property
     def blank(self) -> int:
@@ -50,7 +45,7 @@ def feature_maps(
     Layers are the net's children; an `nn.Sequential` is replaced by its own children. Of a
     torchvision ResNet these are conv1, bn1, relu, maxpool and each residual block. Layers whose
     output is not a map are left out, as are those that change nothing in evaluation or only
-    average a map.
+    average a map; none may be left.
 
     The net runs in evaluation mode, without a gradient; its mode and its hooks are restored.
 
@@ -60,9 +55,6 @@ def feature_maps(
             `dls.test_dl` takes: a path, pixels (H, W, C), a Pillow image.
         most: layers to return, None for all. If there are more, convolutions and norms are left
             out first, then others, evenly spaced.
-
-    Returns:
-        An entry for each layer; none if no layer's output is a map.
     """
     import torch  # heavy; the other figures are drawn without it
     from torch import nn

@@ -22,16 +22,11 @@ def curves(
 ) -> Figure:
     """Draw training and validation loss and accuracy against the epoch, over all stages.
 
-    The loss axis is logarithmic if a few large losses would flatten the rest.
-
-    Args:
-        rows: the rows of metrics.csv in order, one an epoch: `stage`, `epoch` (from 1, over all
-            stages), `train_loss`, `valid_loss`, and `train_accuracy`, `valid_accuracy` (fractions
-            0-1). An empty or missing number is left out of its curve.
-        reported: name to accuracy (fraction 0-1), each drawn as a dashed line; a name that starts
-            with "train" has the color of the training curve.
-        title: the figure's title.
-        smoke: whether to mark the figure as a smoke run's.
+    `rows` are those of metrics.csv in order, one an epoch: `stage`, `epoch` (from 1, over all
+    stages), `train_loss`, `valid_loss`, and `train_accuracy`, `valid_accuracy` (fractions 0-1). An
+    empty or missing number is left out of its curve. `reported` maps a name to an accuracy, drawn
+    as a dashed line; a name that starts with "train" has the color of the training curve. The loss
+    axis is logarithmic if a few large losses would flatten the rest.
 
     Raises:
         ValueError: `rows` is empty.

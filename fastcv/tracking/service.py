@@ -35,6 +35,7 @@ GRACE = 60.0  # beyond these limits, and for any other call, until wandb counts 
 QUIET = {
     "silent": True,
     "console": "off",
+    "finish_timeout_raises": True,
     "disable_code": True,
     "disable_git": True,
     "disable_job_creation": True,
@@ -127,11 +128,7 @@ def settings(**more: Any) -> wandb.Settings:
     """Return wandb's settings: quiet, limited in time, and `more`; unknown ones are dropped."""
     import wandb
 
-    bounds = {
-        "init_timeout": INIT_TIMEOUT,
-        "finish_timeout": FINISH_TIMEOUT,
-        "finish_timeout_raises": True,
-    }
+    bounds = {"init_timeout": INIT_TIMEOUT, "finish_timeout": FINISH_TIMEOUT}
     values = QUIET | bounds | more
     known = wandb.Settings.model_fields
     return wandb.Settings(**{k: v for k, v in values.items() if k in known and v is not None})
