@@ -21,7 +21,7 @@ from torch import nn
 from fastcv.bench import equivalents, memory, tiny_step
 from fastcv.bench.parts import BareTraining, FastTraining, without
 from fastcv.bench.plain_pytorch import Pictures, PlainLoader, PlainTraining
-from fastcv.bench.rounds import Clock, drain, interleaved, median, quartiles
+from fastcv.bench.rounds import Clock, Contenders, drain, interleaved, median, quartiles
 from fastcv.bench.stock_fastai import RATE, StockTraining, stock_loaders
 from fastcv.bench.synthetic import Synthetic
 from fastcv.bench.table import describe, lines
@@ -31,8 +31,6 @@ from fastcv.learning.losses import CrossEntropy
 from fastcv.recipe.values import Recipe
 
 __all__ = ["bench"]
-
-Contenders = dict[str, Callable[[], float]]
 
 
 def bench(

@@ -52,7 +52,7 @@ def torchvision_transform(data: Images, *, resized: bool) -> transforms.Compose:
     steps = [] if resized else [transforms.Resize(side), transforms.CenterCrop(side)]
     for each in data.augment:
         steps.append(_of_torchvision(each, size))
-        if isinstance(each, RandomResizedCrop) or getattr(each, "size", None) is not None:
+        if getattr(each, "size", None) is not None:
             size = pair("size", each.size)[0]
     if size != data.size:
         steps.append(transforms.CenterCrop(data.size))

@@ -2,10 +2,9 @@
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from statistics import median as median
 from statistics import quantiles
-from typing import TypeVar
 
 import torch
 from fastai.callback.core import Callback, CancelFitException, CancelValidException
@@ -15,7 +14,7 @@ from fastai.callback.core import Callback, CancelFitException, CancelValidExcept
 WARM_UP_BATCHES = 2
 WARM_UP_SECONDS = 0.5
 
-Batch = TypeVar("Batch")
+Contenders = dict[str, Callable[[], float]]  # each measures one round
 
 
 class Clock:
@@ -65,7 +64,7 @@ class Clock:
         self.rate = self.images / (self._now() - self.began)
         return True
 
-    def batches(self, loader: Iterable[Batch]) -> Iterator[Batch]:
+    def batches(self, loader: Iterable[tuple]) -> Iterator[tuple]:
         """Pass a loader's batches on, epoch after epoch, until the round is over."""
         while True:
             for batch in loader:
@@ -103,9 +102,7 @@ def drain(loader: Iterable, clock: Clock) -> None:
         pass
 
 
-def interleaved(
-    contenders: Mapping[str, Callable[[], float]], rounds: int
-) -> dict[str, list[float]]:
+def interleaved(contenders: Contenders, rounds: int) -> dict[str, list[float]]:
     """Measure every contender once in each round, in a new order each time.
 
     Changes of the machine (heat, other programs) and aftereffects of the contender before then

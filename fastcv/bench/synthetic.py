@@ -29,21 +29,13 @@ class Repeated:
 
 @dataclass(frozen=True, kw_only=True)
 class Synthetic:
-    """Data of a recipe without images: random batches on the device.
+    """Data of a recipe without images: random batches on the device."""
 
-    Args:
-        shape: (C, H, W) of the images.
-        classes: number of classes.
-        batch_size: images in a batch.
-        batches: number of different batches; the default exceeds a processor's cache.
-        length: batches in an epoch.
-    """
-
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int]  # (C, H, W)
     classes: int
     batch_size: int
-    batches: int = 8
-    length: int = 400
+    batches: int = 8  # different ones; these exceed a processor's cache
+    length: int = 400  # batches in an epoch
 
     def __call__(self, device: torch.device | str | None = None) -> DataLoaders:
         """Draw the batches: pairs of (B, C, H, W) float32, channels-last, and (B,) int64."""

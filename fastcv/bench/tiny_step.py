@@ -8,7 +8,7 @@ from torch import nn
 
 from fastcv.bench.equivalents import fastai_optimizer
 from fastcv.bench.parts import BareTraining, FastTraining
-from fastcv.bench.rounds import Clock
+from fastcv.bench.rounds import Clock, Contenders
 from fastcv.bench.stock_fastai import StockTraining
 from fastcv.bench.synthetic import Synthetic
 from fastcv.experiment.building import learner
@@ -52,7 +52,7 @@ RECIPE = Recipe(
 )
 
 
-def contenders(device: torch.device, seconds: float) -> dict[str, Callable[[], float]]:
+def contenders(device: torch.device, seconds: float) -> Contenders:
     """Build the three loops; each measures microseconds a step, for some seconds in a round.
 
     All have the same net, batches and loss. "bare" and "fastcv" use torch's fused SGD,

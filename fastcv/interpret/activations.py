@@ -26,10 +26,10 @@ PANEL, BETWEEN, PICTURE, CAPTION, MARGIN, HEAD = SIDE / DPI, 0.14, 1.1, 0.4, 0.1
 
 @dataclass(frozen=True, eq=False)
 class FeatureMaps:
-    """One layer's output for one image."""
+    """One layer's output for one image: (C, H, W) float32, a map for each channel."""
 
     layer: str  # its name within the net and its class: "layer1.0 BasicBlock"
-    maps: np.ndarray  # (C, H, W), float32: a map for each channel
+    maps: np.ndarray
 
     @property
     def blank(self) -> int:
@@ -142,46 +142,44 @@ def activations(
     figure = blank(title, height=height, width=width, smoke=smoke)
     figure.set_layout_engine("none")
 
-    def panel(left: float, row: int, pixels: np.ndarray, side: float = PANEL) -> Axes:
-        """Place axes that show each of `pixels` as one pixel of the figure, if `side` allows."""
+    def panel(
+        left: float, row: int, pixels: np.ndarray, title: str, pad: float, side: float, **look: Any
+    ) -> Axes:
+        """Show each of `pixels` as one pixel of the figure, if `side` allows, under a title."""
         size = np.array(pixels.shape[1::-1]) / DPI
         size = size / max(1, *(size / side))
         top = height - HEAD - CAPTION - row * (CAPTION + PANEL + BETWEEN)
         bottom = top - size[1]
-        return figure.add_axes((left / width, bottom / height, size[0] / width, size[1] / height))
+        box = (left / width, bottom / height, size[0] / width, size[1] / height)
+        axes = figure.add_axes(box)
+        axes.imshow(pixels, aspect="auto", **look)
+        axes.set_axis_off()
+        axes.set_title(title, loc="left", fontsize=LABEL, color=INK, pad=pad, parse_math=False)
+        return axes
 
     if picture is not None:
         pixels = np.asarray(picture)
         enlarged = max(1, round(PICTURE * DPI) // max(pixels.shape[:2]))
         pixels = pixels.repeat(enlarged, axis=0).repeat(enlarged, axis=1)
-        _show_picture(panel(MARGIN, 0, pixels, PICTURE), pixels)
+        limits = {"vmin": 0, "vmax": 255} if pixels.dtype == np.uint8 else {}
+        panel(MARGIN, 0, pixels, "the image", pad=4, side=PICTURE, cmap="gray", **limits)
     for place, each in enumerate(found):
         row, column = divmod(place, columns)
         pixels = mosaic(each.maps[:MOST_MAPS])
         left = MARGIN + beside + column * (PANEL + BETWEEN)
-        _show_maps(panel(left, row, pixels), each, pixels)
+        axes = panel(left, row, pixels, each.layer, pad=14, side=PANEL, cmap="magma")
+        axes.annotate(
+            _caption(each), (0, 1), xytext=(0, 4), xycoords="axes fraction",
+            textcoords="offset points", fontsize=CAPTION_SIZE, color=GRAY,
+        )  # fmt: skip
     return figure
 
 
-def _show_picture(axes: Axes, pixels: np.ndarray) -> None:
-    limits = {"vmin": 0, "vmax": 255} if pixels.dtype == np.uint8 else {}
-    axes.imshow(pixels, cmap="gray", aspect="auto", **limits)
-    axes.set_axis_off()
-    axes.set_title("the image", loc="left", fontsize=LABEL, color=INK, pad=4)
-
-
-def _show_maps(axes: Axes, found: FeatureMaps, pixels: np.ndarray) -> None:
-    axes.imshow(pixels, cmap="magma", aspect="auto")
-    axes.set_axis_off()
+def _caption(found: FeatureMaps) -> str:
     count, height, width = found.maps.shape
     caption = f"{count} maps of {height} x {width}"
     caption += f", the first {MOST_MAPS}" if count > MOST_MAPS else ""
-    caption += f"; {found.blank} blank" if found.blank else ""
-    axes.set_title(found.layer, loc="left", fontsize=LABEL, color=INK, pad=14, parse_math=False)
-    axes.annotate(
-        caption, (0, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points",
-        fontsize=CAPTION_SIZE, color=GRAY,
-    )  # fmt: skip
+    return caption + (f"; {found.blank} blank" if found.blank else "")
 
 
 def mosaic(maps: np.ndarray, side: int = SIDE) -> np.ndarray:

@@ -50,16 +50,12 @@ class Service:
     """wandb's service process, and this process's session with it."""
 
     def __init__(self) -> None:
-        self.ours = False  # whether it is ours to end
+        self.ours = False  # to end: no other session in this process has started it
         self._session: Any = None
         self._process: Popen[bytes] | None = None
 
     def session(self) -> wandb.Settings:
-        """Start a session and return its settings.
-
-        The service is ours, unless another session in this process has started it: then it is used
-        as it is.
-        """
+        """Start a session and return its settings; in a service that is not ours, as they are."""
         import wandb
 
         if self._session is None:

@@ -42,9 +42,7 @@ def start(
     tracker = Tracker(Path(directory).absolute(), name, smoke)
     if mode == "off" or (mode == "auto" and service.switched_off()):
         return tracker
-    tracker._attempt(
-        partial(tracker._open, mode, config, resume_id), service.INIT_TIMEOUT + service.GRACE
-    )
+    tracker._attempt(partial(tracker._open, mode, config, resume_id), service.INIT_TIMEOUT)
     return tracker
 
 
@@ -127,9 +125,7 @@ class Tracker:
         """End a run that did not reach `finish`; W&B shows it as failed unless the code is 0."""
         run, self._run = self._run, None
         if run is not None:
-            self._attempt(
-                partial(self._end, run, exit_code), service.FINISH_TIMEOUT + service.GRACE, then=""
-            )
+            self._attempt(partial(self._end, run, exit_code), service.FINISH_TIMEOUT, then="")
         if self._service.ours:
             self._attempt(partial(self._service.end, run), then="")
             self._service.ours = False
@@ -231,15 +227,15 @@ class Tracker:
     def _attempt(
         self,
         action: Callable[[], None],
-        seconds: float | None = None,
+        seconds: float = 0.0,
         *,
         then: str = "; training continues without it",
         exit_code: int = 1,
     ) -> None:
-        """Run an action; if W&B fails or is silent, print one message and end the tracking."""
+        """Run an action; if W&B fails or is silent for `seconds` and GRACE, say so, and end."""
         try:
             with service.environment(self._directory):
-                service.within(seconds or service.GRACE, action, give_up=self._service.kill)
+                service.within(seconds + service.GRACE, action, give_up=self._service.kill)
         # wandb's errors have no common class; SystemExit means that its service has crashed.
         except (Exception, SystemExit) as error:
             self._unsent = self._files is not None
