@@ -48,9 +48,8 @@ class Clock:
         """Count a finished batch, and return whether the round is over."""
         if not self.running:
             self.warmed += 1
-            if self.warmed >= WARM_UP_BATCHES and time.perf_counter() - self.began >= min(
-                WARM_UP_SECONDS, self.seconds
-            ):
+            warm = time.perf_counter() - self.began >= min(WARM_UP_SECONDS, self.seconds)
+            if warm and self.warmed >= WARM_UP_BATCHES:
                 self.running = True
                 self.began = self._now()
             return False

@@ -143,9 +143,9 @@ def activations(
     figure.set_layout_engine("none")
 
     def panel(
-        left: float, row: int, pixels: np.ndarray, title: str, pad: float, side: float, **look: Any
+        left: float, row: int, pixels: np.ndarray, name: str, pad: float, side: float, **look: Any
     ) -> Axes:
-        """Show each of `pixels` as one pixel of the figure, if `side` allows, under a title."""
+        """Show each of `pixels` as one pixel of the figure, if `side` allows, under a name."""
         size = np.array(pixels.shape[1::-1]) / DPI
         size = size / max(1, *(size / side))
         top = height - HEAD - CAPTION - row * (CAPTION + PANEL + BETWEEN)
@@ -154,7 +154,7 @@ def activations(
         axes = figure.add_axes(box)
         axes.imshow(pixels, aspect="auto", **look)
         axes.set_axis_off()
-        axes.set_title(title, loc="left", fontsize=LABEL, color=INK, pad=pad, parse_math=False)
+        axes.set_title(name, loc="left", fontsize=LABEL, color=INK, pad=pad, parse_math=False)
         return axes
 
     if picture is not None:

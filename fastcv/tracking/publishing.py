@@ -28,13 +28,12 @@ def publish(save: Callable[[str, str], str]) -> str:
     import wandb
 
     process = service.Service()
-    returned: list[str] = []
 
-    def ask() -> None:
+    def ask() -> str:
         entity = session.entity or wandb.Api().default_entity
         if not entity:
             raise ValueError("WANDB_ENTITY must name an entity, the API key has no default one")
-        returned.append(save(entity, session.project or service.PROJECT))
+        return save(entity, session.project or service.PROJECT)
 
     with tempfile.TemporaryDirectory() as folder, service.environment(Path(folder)):
         try:
@@ -48,7 +47,7 @@ def publish(save: Callable[[str, str], str]) -> str:
             if service.session_mode(session) != "online":
                 raise NoAccount(f"W&B is kept {session.mode}")
             try:
-                service.within(service.PUBLISH_TIMEOUT, ask, give_up=process.kill)
+                return service.within(service.PUBLISH_TIMEOUT, ask, give_up=process.kill)
             except (Exception, SystemExit) as error:  # wandb's errors have no common class
                 raise ValueError(
                     f"W&B's server must accept the upload, {session.base_url} did not: "
@@ -57,4 +56,3 @@ def publish(save: Callable[[str, str], str]) -> str:
         finally:
             with contextlib.suppress(Exception, SystemExit):
                 process.end()
-    return returned[0]

@@ -12,6 +12,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from subprocess import Popen
 from threading import Thread
@@ -151,30 +152,28 @@ def environment(directory: Path) -> Iterator[None]:
             os.environ.pop(key, None)
 
 
-def within(seconds: float, action: Callable[[], None], give_up: Callable[[], None]) -> None:
-    """Run an action with a time limit.
+def within(seconds: float, action: Callable[[], Any], give_up: Callable[[], None]) -> Any:
+    """Run an action with a time limit, and return what it returns.
 
     Raises:
         TimeoutError: it did not end in time, and `give_up` was called. Its thread is a daemon, and
             usually ends when the process that it waits for is killed.
     """
-    outcome: list[BaseException | None] = []
+    outcome: Future[Any] = Future()
 
     def work() -> None:
         try:
-            action()
-            outcome.append(None)
+            outcome.set_result(action())
         except BaseException as error:  # raised again below, in the thread that waits
-            outcome.append(error)
+            outcome.set_exception(error)
 
     thread = Thread(target=work, name="fastcv-wandb", daemon=True)
     thread.start()
     thread.join(seconds)
-    if not outcome:
+    if not outcome.done():
         give_up()
         raise TimeoutError(f"no answer within {seconds:g} seconds")
-    if outcome[0] is not None:
-        raise outcome[0]
+    return outcome.result()
 
 
 def reason(error: BaseException) -> str:
