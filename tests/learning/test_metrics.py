@@ -21,8 +21,8 @@ from sklearn.metrics import (
 )
 from torch import nn
 
-from fastcv.data.images import Images
 from fastcv.data import Toy
+from fastcv.data.images import Images
 from fastcv.experiment.results import Results
 from fastcv.experiment.train import learner, train
 from fastcv.learning import SGD, Constant, CrossEntropy, EarlyStop, FromScratch, Plateau
