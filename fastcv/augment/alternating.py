@@ -29,9 +29,6 @@ class AlternatingFlip:
         seed: decides the halves.
         epoch: counted from 0.
 
-    Shape:
-        x: (B, C, H, W), uint8, or float in 0-1; returned in the same shape, type and memory format.
-
     Source: Jordan 2024, arXiv:2404.00498.
     """
 

@@ -44,9 +44,6 @@ class Sharpness:
     Args:
         factor: 0 smooths, 1 changes nothing, 2 sharpens.
         p: probability.
-
-    Shape:
-        x: (B, C, H, W), float in 0-1, or uint8, converted to that.
     """
 
     factor: float

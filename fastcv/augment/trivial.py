@@ -177,8 +177,7 @@ def trivial_augment(
 class TrivialAugment:
     """Apply one random operation of random strength to each image, as `TrivialAugmentWide` does.
 
-    Shape:
-        x: (B, C, H, W), uint8 or float in 0-1; type and memory format are kept; C is 1 or 3.
+    Images must have 1 or 3 channels; bytes stay bytes.
 
     Source: Müller and Hutter 2021, arXiv:2103.10158.
     """

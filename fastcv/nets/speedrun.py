@@ -21,22 +21,12 @@ class SpeedrunNet(nn.Module):
     The defaults have 1,971,352 parameters at 10 classes.
 
     Args:
-        classes: number of logits.
-        channels: channels of the images.
-        size: height and width of the images in pixels; each stage halves it.
+        size: height and width of the images, pixels; each stage halves it.
         widths: channels of each stage, in order.
         depth: convolutions of each stage, at least 2; each after the second adds a shortcut.
         patch: height and width in pixels of the patches to whiten.
         memory: fraction of the running statistics that survives a training batch; short trainings
             must forget faster than torch's 0.9.
-
-    Shape:
-        x: (B, channels, size, size), float, normalized per channel.
-        returns: (B, classes) logits, not probabilities.
-
-    Raises:
-        ValueError: there are no widths or one is below 1, a stage has fewer than two convolutions,
-            or the images are too small for the stages.
 
     Source: Jordan 2024, arXiv:2404.00498.
     """
@@ -152,15 +142,11 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, halve, and convolve again."""
-        for number, (convolution, norm) in enumerate(
-            zip(self.convolutions, self.norms, strict=True)
-        ):
-            if number == 0:
-                x = shortcut = F.gelu(norm(F.max_pool2d(convolution(x), 2)))
-            elif number == 1:
-                x = F.gelu(norm(convolution(x)))
-            else:
-                x = F.gelu(norm(convolution(x)) + shortcut)
+        convolutions, norms = list(self.convolutions), list(self.norms)
+        shortcut = F.gelu(norms[0](F.max_pool2d(convolutions[0](x), 2)))
+        x = F.gelu(norms[1](convolutions[1](shortcut)))
+        for convolution, norm in zip(convolutions[2:], norms[2:], strict=True):
+            x = F.gelu(norm(convolution(x)) + shortcut)
         return x
 
 
