@@ -98,16 +98,15 @@ def affine(
     return resample(x, affine_matrix(degrees, translate, scale, shear), interpolation)
 
 
+def _check_interpolation(interpolation: str) -> None:
+    if interpolation not in ("bilinear", "nearest"):
+        raise ValueError(f"interpolation must be 'bilinear' or 'nearest', got {interpolation!r}")
+
+
 class Resampled:
     """What affine augmentations share: a call reads images through the drawn `matrix(x)`."""
 
     interpolation: str
-
-    def __post_init__(self):
-        if self.interpolation not in ("bilinear", "nearest"):
-            raise ValueError(
-                f"interpolation must be 'bilinear' or 'nearest', got {self.interpolation!r}"
-            )
 
     def __call__(self, x: Tensor) -> Tensor:
         """Resample a batch."""
@@ -131,7 +130,7 @@ class Rotation(Resampled):
 
     def __post_init__(self):
         interval("degrees", self.degrees)
-        super().__post_init__()
+        _check_interpolation(self.interpolation)
 
     def matrix(self, x: Tensor) -> Tensor:
         """Draw what a call would: maps (B, 3, 3) from output to input pixels from the center."""
@@ -160,7 +159,7 @@ class Affine(Resampled):
 
     def __post_init__(self):
         interval("degrees", self.degrees)
-        super().__post_init__()
+        _check_interpolation(self.interpolation)
         if self.translate is not None and not all(0 <= each <= 1 for each in self.translate):
             raise ValueError(f"translate must be two fractions 0-1, got {self.translate}")
         if self.scale is not None:
