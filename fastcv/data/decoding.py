@@ -33,10 +33,7 @@ class Decoding:
     channels: int
 
     def __call__(self, image: Path | np.ndarray) -> np.ndarray:
-        """Decode one image.
-
-        Returns:
-            (side, side, channels), uint8.
+        """Decode one image to (side, side, channels), uint8.
 
         Raises:
             ValueError: it cannot be read or is too narrow; the sentence names it.

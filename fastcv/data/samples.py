@@ -41,19 +41,14 @@ class Samples(NamedTuple):
     skipped: int = 0
 
 
-def labeled(
-    train: list[Sample],
-    valid: list[Sample],
-    test: list[Sample],
-    root: Path | None,
-    skipped: int = 0,
-) -> Samples:
-    """Join three lists into a data set, and collect their class names.
+def labeled(parts: Parts, root: Path | None, skipped: int = 0) -> Samples:
+    """Join training, validation and test samples into a data set, and collect their class names.
 
     Raises:
         ValueError: there are fewer than two images, there is only one class, or a class cannot be
             learned because it has no training image.
     """
+    train, valid, test = parts
     place = "the data set" if root is None else f"'{root}'"
     images = len(train) + len(valid) + len(test)
     if images < 2:

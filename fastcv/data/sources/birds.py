@@ -55,14 +55,10 @@ def birds(path: Path | None = None) -> Samples:
 
 
 def read_cub(root: Path) -> Parts | None:
-    """Read Caltech-UCSD Birds: a folder ``images`` and the lists that split it.
+    """Read Caltech-UCSD Birds: a folder ``images``, if there is one, and the lists that split it.
 
-    Splits are ``lists/train.txt`` and ``lists/test.txt`` (2010), or ``images.txt`` and
-    ``train_test_split.txt`` (2011). Classes are named by their folders, or by
-    ``image_class_labels.txt`` and ``classes.txt`` if the 2011 lists come with these.
-
-    Returns:
-        (train, valid, test), valid empty; None if there is no folder ``images``.
+    Classes are named by their folders, or by ``image_class_labels.txt`` and ``classes.txt`` if the
+    2011 lists come with these.
 
     Raises:
         ValueError: the lists are missing, name an image that is not there, or name one twice.

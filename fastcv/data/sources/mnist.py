@@ -26,12 +26,7 @@ def mnist(path: Path | None = None) -> Samples:
 def read_mnist(root: Path) -> Parts | None:
     """Read MNIST's original idx files, plain or compressed (``.gz``).
 
-    Args:
-        root: the folder of the files, or the parent of ``raw`` or ``MNIST/raw``, where torchvision
-            puts them.
-
-    Returns:
-        (train, valid, test) with images (28, 28), valid empty; None if the files are not there.
+    They lie in `root`, or in its ``raw`` or ``MNIST/raw``, where torchvision puts them.
 
     Raises:
         ValueError: a file is missing, truncated or not an idx file, or the numbers of images and

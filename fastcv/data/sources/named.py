@@ -64,7 +64,7 @@ class NamedSet:
         else:
             root = inner[0] if inner and not split_folders(place) else place
             parts = read_folders(root, self.superclasses)
-        samples = labeled(*parts, root=root)
+        samples = labeled(parts, root)
         found = len(samples.train), len(samples.test)
         if found != self.published:
             # Not an error: part of a set is enough to try things out, though not to compare.
@@ -76,12 +76,9 @@ class NamedSet:
         return samples
 
     def find(self, path: Path | None = None) -> Path | None:
-        """Look in `path`, or else in ``$FASTCV_DATA``, then in fastai's data folder.
+        """Return `path`, or else the set's folder in ``$FASTCV_DATA`` or fastai's data folder.
 
         Empty folders do not count.
-
-        Returns:
-            `path` itself, or the first folder found; None if there is none.
 
         Raises:
             ValueError: ``$FASTCV_DATA`` is not a folder.
@@ -98,7 +95,7 @@ class NamedSet:
             if place := _first_filled(data, self.folders):
                 return place
         folders = [each for each in self.folders if each not in self.not_from_fastai]
-        return _first_filled(_fastai_data(), folders)
+        return _first_filled(fastai_data(), folders)
 
     def fetch(self) -> Path:
         """Fetch the set into fastai's data folder with a progress bar, and return its folder there.
@@ -110,7 +107,7 @@ class NamedSet:
         Raises:
             ValueError: no server answers, a checksum differs, or the folder cannot be written.
         """
-        target = _fastai_data() / self.name
+        target = fastai_data() / self.name
         # Not tempfile.mkdtemp: its folders are closed to other users, and this one is to stay.
         part = target.with_name(f".{self.name}-{uuid.uuid4().hex}.part")
         try:
@@ -146,8 +143,12 @@ def _first_filled(data: Path, folders: Iterable[str]) -> Path | None:
     return next((each for each in places if each.is_dir() and any(each.iterdir())), None)
 
 
-def _fastai_data() -> Path:
-    """Return fastai's data folder (``~/.fastai/data`` unless its configuration differs)."""
+def fastai_data() -> Path:
+    """Return fastai's data folder (``~/.fastai/data`` unless its configuration differs).
+
+    Raises:
+        ValueError: fastai cannot write its configuration.
+    """
     # Here, because this import takes seconds, and data with a path does without.
     from fastai.data.external import fastai_path
 
