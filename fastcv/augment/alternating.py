@@ -57,12 +57,7 @@ class AlternatingFlip:
 
 
 def at_epoch(augmentation: Callable, epoch: int) -> Callable:
-    """Set every part of `augmentation` that depends on the epoch to `epoch`.
-
-    Args:
-        augmentation: a value, or several composed by `compose`.
-        epoch: counted from 0.
-    """
+    """Return `augmentation`, one or a composition, with all that has an epoch set to `epoch`."""
     if hasattr(augmentation, "at_epoch"):
         return augmentation.at_epoch(epoch)
     parts: Any = getattr(augmentation, "values", None)

@@ -46,7 +46,6 @@ class RandomErasing:
     the data set.
 
     Args:
-        p: probability.
         scale: least and greatest area of the rectangle, fractions of the image.
         ratio: least and greatest height / width of the rectangle.
         value: in 0-1: a number, one for each channel, or "random" for noise, uniform in 0-1.

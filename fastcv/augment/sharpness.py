@@ -43,7 +43,6 @@ class Sharpness:
 
     Args:
         factor: 0 smooths, 1 changes nothing, 2 sharpens.
-        p: probability.
     """
 
     factor: float

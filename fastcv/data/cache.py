@@ -34,17 +34,11 @@ NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 class Pixels(NamedTuple):
-    """Decoded images, and the row of each requested one.
+    """Decoded images, and the row of each requested one."""
 
-    Attributes:
-        images: (N, side, side, channels), uint8; mapped from a file, or in memory.
-        rows: the row in `images` of each requested image.
-        bad: why an image cannot be read, by its place among the requested ones.
-    """
-
-    images: np.ndarray
-    rows: np.ndarray
-    bad: dict[int, str]
+    images: np.ndarray  # (N, side, side, channels), uint8; mapped from a file, or in memory
+    rows: np.ndarray  # in `images`, of each requested image
+    bad: dict[int, str]  # why an image cannot be read, by its place among the requested ones
 
 
 def cached(
@@ -94,11 +88,7 @@ def _shape(count: int, decoding: Decoding) -> tuple[int, int, int, int]:
 
 
 def _identity(image: Path | np.ndarray, root: Path | None, skip_bad: bool) -> str:
-    """Name an image by what decides its pixels: name, size and times, or the pixels' hash.
-
-    Raises:
-        ValueError: the file is missing and `skip_bad` is off.
-    """
+    """Name an image by what decides its pixels: name, size and times, or the pixels' hash."""
     if isinstance(image, np.ndarray):
         return f"{image.shape} {hashlib.sha256(np.ascontiguousarray(image)).hexdigest()}"
     path = os.fspath(image)

@@ -57,13 +57,11 @@ def without(samples: Samples, bad: Collection[Path]) -> Samples:
         for part in samples[:3]
     )
     count = sum(map(len, samples[:3])) - len(train) - len(valid) - len(test)
-    left = {sample.label for sample in train}
-    for label in samples.classes:
-        if label not in left:
-            raise ValueError(
-                f"every class must have readable training images, but in '{samples.root}' class "
-                f"'{label}' has none: replace them, or remove the class"
-            )
+    for label in sorted(set(samples.classes) - {sample.label for sample in train}):
+        raise ValueError(
+            f"every class must have readable training images, but in '{samples.root}' class "
+            f"'{label}' has none: replace them, or remove the class"
+        )
     return labeled((train, valid, test), root=samples.root, skipped=samples.skipped + count)
 
 

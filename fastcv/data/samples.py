@@ -26,8 +26,7 @@ class Samples(NamedTuple):
 
     Attributes:
         train: never empty, and holds every class.
-        valid: empty if the data set has no validation part.
-        test: empty if the data set has no test part.
+        valid, test: empty if the data set has no such part.
         classes: the class names, sorted; a label's place here is its number.
         root: the folder the files were found in; None for data that lies in no folder.
         skipped: number of images left out because they could not be read.

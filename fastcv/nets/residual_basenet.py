@@ -103,12 +103,7 @@ class ResidualBlock(nn.Module):
 
 
 def _convolution(
-    inputs: int,
-    outputs: int,
-    *,
-    stride: int = 1,
-    activation: Literal["relu"] | None,
-    norm: bool,
+    inputs: int, outputs: int, *, stride: int = 1, activation: Literal["relu"] | None, norm: bool
 ) -> list[nn.Module]:
     """Return a 3x3 convolution, with its norm and its activation if it has them."""
     layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)]

@@ -56,12 +56,11 @@ class ScaledResNet(nn.Module):
         stages: list[nn.Module] = []
         inputs = widths[0]
         for number, (outputs, depth) in enumerate(zip(widths, depths, strict=True), start=1):
-            blocks: list[nn.Module] = []
-            for _ in range(depth):
-                blocks.append(
-                    ScaledBlock(inputs, outputs, convs=convs, shortcut=shortcut, scale=scale)
-                )
-                inputs = outputs
+            blocks: list[nn.Module] = [
+                ScaledBlock(width, outputs, convs=convs, shortcut=shortcut, scale=scale)
+                for width in [inputs] + [outputs] * (depth - 1)
+            ]
+            inputs = outputs
             if number in max_pools:
                 blocks.append(nn.MaxPool2d(2))
             stages.append(nn.Sequential(*blocks))

@@ -73,10 +73,6 @@ class Whitening(nn.Module):
     Only the bias is trained. After the activation, the next layer sees the positive and the
     negative part of every whitened value.
 
-    Args:
-        channels: channels of the images.
-        patch: height and width of a patch, pixels.
-
     Shape:
         x: (B, channels, H, W).
         returns: (B, 2 * channels * patch ** 2, H - patch + 1, W - patch + 1).
@@ -151,12 +147,7 @@ class Stage(nn.Module):
 
 
 class Shift(nn.BatchNorm2d):
-    """Batch norm with a trained bias and no scale.
-
-    Args:
-        width: channels.
-        memory: fraction of the running statistics that survives a batch.
-    """
+    """Batch norm with a trained bias and no scale; `memory` is as in `SpeedrunNet`."""
 
     def __init__(self, width: int, memory: float) -> None:
         super().__init__(width, momentum=1 - memory)
