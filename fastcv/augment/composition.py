@@ -32,11 +32,7 @@ class Resampling(Resampled):
 
 @dataclass(frozen=True)
 class Composition:
-    """Applies augmentations in turn.
-
-    Shape:
-        x: (B, C, H, W). Bytes stay bytes up to the first step that does more than move pixels.
-    """
+    """Applies augmentations in turn; bytes stay bytes up to one that does more than move pixels."""
 
     values: tuple[Callable[[Tensor], Tensor], ...]
 

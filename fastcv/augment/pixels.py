@@ -15,11 +15,7 @@ def memory_format(x: Tensor) -> torch.memory_format:
 
 
 def to_float(x: Tensor) -> Tensor:
-    """Turn bytes into float32 in 0-1; return floats unchanged.
-
-    Shape:
-        x: (B, C, H, W), uint8 or float.
-    """
+    """Turn bytes into float32 in 0-1; return floats unchanged."""
     return x if x.is_floating_point() else x.to(torch.float32).div_(255)
 
 

@@ -16,8 +16,7 @@ def check_images(
     """Decode every file, and list those that cannot be read.
 
     Only decoding finds a truncated JPEG, so this costs what filling a cache costs (60,000 images of
-    32 pixels: some seconds). Code that decodes all images anyway should let `read_image` raise
-    instead. Decoding runs in threads: Pillow works outside Python's lock.
+    32 pixels: some seconds). It runs in threads, as Pillow works outside Python's lock.
 
     Args:
         samples: may hold arrays too, which are never bad.

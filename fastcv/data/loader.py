@@ -138,17 +138,11 @@ class CropAndNormalize(DisplayedTransform):
 
 @dataclass(eq=False)
 class Decoded:
-    """The decoded images of one loader, with the numbers of their classes.
+    """The decoded images of one loader, with the numbers of their classes."""
 
-    Args:
-        images: (N, H, W, C), uint8, on any device; may hold images of other loaders too.
-        rows: (n,), int64: the row in `images` of each image of this loader.
-        labels: (n,), int64.
-    """
-
-    images: Tensor
-    rows: Tensor
-    labels: Tensor
+    images: Tensor  # (N, H, W, C), uint8, on any device; may hold images of other loaders too
+    rows: Tensor  # (n,), int64: the row in `images` of each image of this loader
+    labels: Tensor  # (n,), int64
 
     def batch(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Gather images (B, C, H, W), channels-last, and labels (B,) at `places` (B,) of `rows`."""
@@ -172,8 +166,8 @@ class ImageDL(TfmdDL):
 
     Everything else is fastai's: the order of the images, the transforms of batches, `show_batch`,
     `test_dl` and so on. A loader that `new` derives from this one gathers too, provided it has the
-    same data set and makes batches of items in the same way; otherwise its `decoded` is None, and it
-    reads image by image.
+    same data set and makes batches of items in the same way; otherwise `decoded` is None, and it reads
+    image by image.
     """
 
     def __init__(self, dataset: Any = None, *, decoded: Decoded | None = None, **kwargs: Any):

@@ -27,27 +27,18 @@ FAILURES = (OSError, RuntimeError, EOFError, HTTPException, tarfile.TarError, zl
 
 @dataclass(frozen=True, kw_only=True)
 class NamedSet:
-    """A published data set: where it lies, how it is read and fetched, and its number of images.
+    """A published data set: where it lies, how it is read and fetched, and its number of images."""
 
-    Args:
-        name: how messages call it, and the folder it is fetched into.
-        folders: names its folder goes by: ours first, then its authors', torchvision's, fastai's.
-        not_from_fastai: those of `folders` that fastai's data folder may hold for another purpose.
-        published: numbers of training and test images.
-        read: reads the original files in a folder; returns None if they are not there.
-        download: downloads the set into a folder and unpacks it.
-        by_hand: what to copy into a folder if the set cannot be fetched.
-        superclasses: as in `read_folders`.
-    """
-
-    name: str
+    name: str  # in messages, and of the folder it is fetched into
+    # Names its folder goes by: ours first, then its authors', torchvision's, fastai's.
     folders: tuple[str, ...]
+    # Those of `folders` that fastai's data folder may hold for another purpose.
     not_from_fastai: tuple[str, ...] = ()
-    published: tuple[int, int]
-    read: Callable[[Path], Parts | None]
-    download: Callable[[Path], None]
-    by_hand: str
-    superclasses: bool = False
+    published: tuple[int, int]  # numbers of training and test images
+    read: Callable[[Path], Parts | None]  # reads a folder's original files; None if there are none
+    download: Callable[[Path], None]  # downloads the set into a folder and unpacks it
+    by_hand: str  # what to copy into a folder if the set cannot be fetched
+    superclasses: bool = False  # as in `read_folders`
 
     def samples(self, path: Path | None) -> Samples:
         """Find or fetch the set, and read its original files or else its image folders.
