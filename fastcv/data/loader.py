@@ -94,12 +94,7 @@ class AugmentBatch(DisplayedTransform):
 
 
 class CropAndNormalize(DisplayedTransform):
-    """Cut the center square out of larger images, and normalize.
-
-    Args:
-        size: of the result, pixels.
-        normalize: of each channel; None leaves pixels in 0-1.
-    """
+    """Cut images to their center, `size` pixels, and normalize; None leaves pixels in 0-1."""
 
     order = 99
 
@@ -166,8 +161,8 @@ class ImageDL(TfmdDL):
 
     Everything else is fastai's: the order of the images, the transforms of batches, `show_batch`,
     `test_dl` and so on. A loader that `new` derives from this one gathers too, provided it has the
-    same data set and makes batches of items in the same way; otherwise `decoded` is None, and it reads
-    image by image.
+    same data set and makes batches of items in the same way; otherwise `decoded` is None, and it
+    reads image by image.
     """
 
     def __init__(self, dataset: Any = None, *, decoded: Decoded | None = None, **kwargs: Any):

@@ -123,12 +123,7 @@ class Whitening(nn.Module):
 
 
 class Stage(nn.Module):
-    """3x3 convolutions with batch norm and GELU, halving height and width after the first.
-
-    Shape:
-        x: (B, inputs, H, W).
-        returns: (B, outputs, H // 2, W // 2).
-    """
+    """3x3 convolutions with batch norm and GELU, halving height and width after the first."""
 
     def __init__(self, inputs: int, outputs: int, depth: int, memory: float) -> None:
         super().__init__()
@@ -139,7 +134,7 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, halve, and convolve again."""
         convolutions, norms = list(self.convolutions), list(self.norms)
-        shortcut = F.gelu(norms[0](F.max_pool2d(convolutions[0](x), 2)))
+        shortcut = F.gelu(norms[0](F.max_pool2d(convolutions[0](x), 2)))  # (B, outputs, H/2, W/2)
         x = F.gelu(norms[1](convolutions[1](shortcut)))
         for convolution, norm in zip(convolutions[2:], norms[2:], strict=True):
             x = F.gelu(norm(convolution(x)) + shortcut)

@@ -19,9 +19,7 @@ from urllib.error import HTTPError, URLError
 from fastcv.data.samples import Parts, Samples, labeled
 from fastcv.data.sources.folders import read_folders, split_folders
 
-# Seconds a server may be silent before it counts as gone.
-SILENCE = 60
-
+SILENCE = 60  # seconds a server may be silent before it counts as gone
 FAILURES = (OSError, RuntimeError, EOFError, HTTPException, tarfile.TarError, zlib.error)
 
 
