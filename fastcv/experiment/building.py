@@ -10,10 +10,9 @@ from fastai.torch_core import default_device, set_seed
 from fastcore.basics import noop
 
 from fastcv.learning import weights as weight_files
-from fastcv.learning.callbacks.alternation import Alternation
 from fastcv.learning.callbacks.fresh import fresh
 from fastcv.learning.callbacks.history import Accuracy, History
-from fastcv.learning.callbacks.mixing import Mixing
+from fastcv.learning.callbacks.mixing import Alternation, Mixing
 from fastcv.learning.callbacks.precision import Precision, resolve
 from fastcv.learning.callbacks.progress import Progress
 from fastcv.learning.cpu import keep_freed_memory

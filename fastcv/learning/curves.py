@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 
+from fastai.callback.schedule import sched_cos
+
 # curve(step, epoch, steps an epoch, epochs) -> (factor of the learning rate, momentum or None).
 # Step and epoch count from 0 over the stage; None leaves the momentum as it is.
 Curve = Callable[[int, int, int, int], tuple[float, float | None]]
@@ -21,16 +23,12 @@ def one_cycle(pct_start: float, div: float, div_final: float, momenta: tuple | N
         else:
             at, ends = (position - pct_start) / (1 - pct_start), (1, 2)
         factors = (1 / div, 1.0, 1 / div_final)
-        factor = _half_cosine(factors[ends[0]], factors[ends[1]], at)
+        factor = sched_cos(factors[ends[0]], factors[ends[1]], at)
         if momenta is None:
             return factor, None
-        return factor, _half_cosine(momenta[ends[0]], momenta[ends[1]], at)
+        return factor, sched_cos(momenta[ends[0]], momenta[ends[1]], at)
 
     return curve
-
-
-def _half_cosine(start: float, end: float, at: float) -> float:
-    return start + (1 + math.cos(math.pi * (1 - at))) * (end - start) / 2
 
 
 def cosine(period: int | None, per_batch: bool) -> Curve:

@@ -28,21 +28,13 @@ OF_PROBABILITIES = ("log_loss", "d2_log_loss_score")
 
 
 class Column(Metric):
-    """A metric as a column of metrics.csv: one number an epoch, under one name.
+    """A metric as a column of metrics.csv, valid_NAME: one number an epoch, under one name."""
 
-    Args:
-        metric: what measures.
-        name: the column is valid_NAME.
-    """
+    name: str = ""  # without the split
 
     def __init__(self, metric: Metric, name: str):
-        self.metric, self._name = metric, name
+        self.metric, self.name = metric, name
         self._value: float | None = None
-
-    @property
-    def name(self) -> str:
-        """The metric's name, without the split."""
-        return self._name
 
     def reset(self) -> None:
         """Start over."""

@@ -30,8 +30,12 @@ def is_address(value: Any) -> bool:
     """Whether a value of a flat recipe reads "module:name" or, made of parts, "module:name()"."""
     if not isinstance(value, str) or value.count(":") != 1:
         return False
+    return all(part.isidentifier() for each in _parts(value) for part in each.split("."))
+
+
+def _parts(value: str) -> tuple[str, str]:
     module, _, name = value.removesuffix("()").partition(":")
-    return all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
+    return module, name
 
 
 def address(thing: Callable) -> str:
@@ -60,7 +64,7 @@ def current(value: str) -> str:
 
     Names are unique over all rooms, so that the name alone says what is meant.
     """
-    module, _, name = value.removesuffix("()").partition(":")
+    module, name = _parts(value)
     called = "()" if value.endswith("()") else ""
     for short in SHORT:
         if module.startswith(f"{short}."):
@@ -83,7 +87,7 @@ def resolve(value: str, *, trust: bool = False) -> Any:
     Raises:
         ValueError: there is no such thing, or it is none of these.
     """
-    module, _, name = current(value).removesuffix("()").partition(":")
+    module, name = _parts(current(value))
     found = _public(module, name)
     if found is None and trust:
         found = _imported(module, name, value)
@@ -105,7 +109,7 @@ def is_public(value: str) -> bool:
 
 def loaded(value: str) -> Any:
     """Return what an address names if that needs no import of anybody's code; else None."""
-    module, _, name = current(value).removesuffix("()").partition(":")
+    module, name = _parts(current(value))
     return getattr(sys.modules.get(module), name, None) or _public(module, name)
 
 
@@ -121,34 +125,30 @@ def _rooms() -> dict[str, str]:
 
 
 def _public(module: str, name: str) -> Any:
+    """Return what a current address names if a run may build it; else None."""
     if module in ROOMS:
         exported = importlib.import_module(module)
         found = getattr(exported, name) if name in exported.__all__ else None
         # Its functions build recipes: called by a slot, `unflat(trust=True)` would undo all this.
         return found if module != "fastcv.recipe" or isinstance(found, type) else None
-    if module == "torch.nn" or module.startswith("torch.nn.modules."):
+    if module == "torch.nn":
         from torch import nn
 
         found = getattr(nn, name, None)
         return found if isinstance(found, type) and issubclass(found, nn.Module) else None
-    if module == "torchvision.models" or module.startswith("torchvision.models."):
+    if module == "torchvision.models":
         from torchvision.models import get_model_builder, list_models
 
-        found = get_model_builder(name) if name in list_models() else None
-        return found if module in ("torchvision.models", getattr(found, "__module__", "")) else None
+        return get_model_builder(name) if name in list_models() else None
     if module.startswith("timm.models"):
-        return _timm_builder(name)
+        try:
+            import timm
+        except ImportError as error:
+            raise ValueError(
+                f"a run of timm's {name!r} needs timm: pip install 'timm>=1,<2' ({error})"
+            ) from error
+        return timm.model_entrypoint(name) if timm.is_model(name) else None
     return None
-
-
-def _timm_builder(name: str) -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise ValueError(
-            f"a run of timm's {name!r} needs timm: pip install 'timm>=1,<2' ({error})"
-        ) from error
-    return timm.model_entrypoint(name) if timm.is_model(name) else None
 
 
 def _imported(module: str, name: str, value: str) -> Any:

@@ -22,7 +22,7 @@ from sklearn.metrics import (
 from torch import nn
 
 from fastcv.data.images import Images
-from fastcv.data.toy import Toy
+from fastcv.data.sources.toy import Toy
 from fastcv.experiment.results import Results
 from fastcv.experiment.train import learner, train
 from fastcv.learning import SGD, Constant, CrossEntropy, EarlyStop, FromScratch, Plateau

@@ -11,20 +11,19 @@ def fresh(callbacks: Iterable[Callable[[], Callback]]) -> list[Callback]:
     Raises:
         ValueError: one needs arguments, or returns something else than a fastai callback.
     """
-    return [_built(each) for each in callbacks]
-
-
-def _built(make: Callable[[], Callback]) -> Callback:
-    try:
-        made = make()
-    except TypeError as error:
-        raise ValueError(
-            f"each of callbacks must be callable without arguments, got {make!r} ({error}): bind "
-            "its arguments with functools.partial"
-        ) from error
-    if not isinstance(made, Callback):
-        raise ValueError(
-            f"each of callbacks must return a fastai Callback when it is called, got a "
-            f"{type(made).__name__} from {make!r}"
-        )
-    return made
+    built = []
+    for make in callbacks:
+        try:
+            made = make()
+        except TypeError as error:
+            raise ValueError(
+                f"each of callbacks must be callable without arguments, got {make!r} ({error}): "
+                "bind its arguments with functools.partial"
+            ) from error
+        if not isinstance(made, Callback):
+            raise ValueError(
+                f"each of callbacks must return a fastai Callback when it is called, got a "
+                f"{type(made).__name__} from {make!r}"
+            )
+        built.append(made)
+    return built

@@ -43,8 +43,7 @@ class KeepBest(Callback):
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed fit needs."""
-        names = ("best", "best_epoch", "waited", "weights")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("best", "best_epoch", "waited", "weights")}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state`."""
@@ -67,15 +66,8 @@ class StopEarly(Callback):
     def __init__(self, keep: KeepBest, patience: int | None):
         self.keep, self.patience = keep, patience
 
-    def before_epoch(self) -> None:
-        """Stop a resumed fit that had already ended."""
-        self._stop_if_due()
-
     def after_epoch(self) -> None:
         """Stop, and say so."""
-        self._stop_if_due()
-
-    def _stop_if_due(self) -> None:
         if self.patience is None or self.keep.waited < self.patience:
             return
         if hasattr(self.learn, "epoch_lines"):
@@ -84,3 +76,5 @@ class StopEarly(Callback):
                 f"epochs; the weights are those of epoch {self.keep.best_epoch}"
             )
         raise CancelFitException
+
+    before_epoch = after_epoch  # a resumed fit may have ended already

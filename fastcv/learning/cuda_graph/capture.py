@@ -26,32 +26,23 @@ class Outputs(NamedTuple):
 
 
 class Backend(Protocol):
-    """What captures a program: CUDA, or a recorder in tests."""
+    """What captures a program: CUDA, or a recorder in tests.
+
+    `warm_up` and `capture` raise a RuntimeError if it cannot be captured.
+    """
 
     def warm_up(self, program: Callable[[], Outputs]) -> None:
-        """Run the program until all buffers and kernels that it needs exist.
-
-        Raises:
-            RuntimeError: it cannot be captured.
-        """
+        """Run the program until all buffers and kernels that it needs exist."""
 
     def capture(self, program: Callable[[], Outputs]) -> Callable[[], Outputs]:
-        """Record the program without running it; return a function that replays it.
-
-        Raises:
-            RuntimeError: it cannot be captured.
-        """
+        """Record the program without running it; return a function that replays it."""
 
     def wait(self) -> None:
         """Wait until all replays are done."""
 
 
 class CudaGraphs:
-    """Captures CUDA graphs.
-
-    Args:
-        device: where they run.
-    """
+    """Captures CUDA graphs, which run on `device`."""
 
     def __init__(self, device: torch.device):
         self.device = device

@@ -1,6 +1,6 @@
 """Stages by how their learning rate moves."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fastai.callback.core import Callback
 
@@ -53,7 +53,7 @@ class Cosine(Stage):
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983; torch's CosineAnnealingLR.
     """
 
-    per: str = field(default="epoch")
+    per: str = "epoch"
     t_max: int | None = None
 
     def __post_init__(self):
@@ -119,7 +119,5 @@ class Plateau(Stage):
         check_monitor(self.monitor)
 
     def _own_callbacks(self) -> list[Callback]:
-        return [
-            ReduceOnPlateau(self.monitor, self.factor, self.patience),
-            *super()._own_callbacks(),
-        ]
+        cut = ReduceOnPlateau(self.monitor, self.factor, self.patience)
+        return [cut, *super()._own_callbacks()]
