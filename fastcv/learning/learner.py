@@ -113,11 +113,9 @@ class Learner(fastai_learner.Learner):
         """Return the callbacks that act at an event, in order.
 
         fastai calls every callback at every event, and one without a method for it searches the
-        whole Learner and its net for one: that takes longer than the step of a small net.
-
-        Returns:
-            With each callback, whether its method can be called directly: for events of a batch,
-            fastai's `Callback.__call__` only adds the check of `run_train` and `run_valid`.
+        whole Learner and its net for one: that takes longer than the step of a small net. With each
+        comes whether its method can be called directly: for events of a batch, fastai's
+        `Callback.__call__` only adds the check of `run_train` and `run_valid`.
         """
         if self._handled_by != self.cbs.items:
             self._handled_by, self._by_event = list(self.cbs), {}

@@ -1,8 +1,5 @@
 """A learning-rate finder that leaves no trace: training after it equals training without it.
 
-    found = find_rates(learn)
-    found.suggestions["valley"]             # (rate, smoothed loss there)
-
 fastai's own finder advances the random states and the loaders and writes into `path`; this one
 runs inside a `snapshot`. A callback that writes files or stops the fit should do nothing while
 `hasattr(self.learn, "lr_finder")`, as fastai's own callbacks do.

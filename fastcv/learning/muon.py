@@ -27,8 +27,6 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
     Returns:
         (N, rows, columns), of the type of `matrices`; computed in bfloat16 on a GPU.
-
-    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/
     """
     a, b, c = COEFFICIENTS
     x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)

@@ -55,8 +55,8 @@ def copy(state: Mapping[str, Tensor], model: nn.Module, *, source: str) -> None:
     do not use it.
 
     Args:
-        state: tensors by name, without "_orig_mod.".
-        model: receives the values, in its own types and on its own device.
+        state: tensors by name, without "_orig_mod."; of any type, on any device.
+        model: receives the values.
         source: where `state` comes from, for the error message.
 
     Raises:

@@ -6,6 +6,7 @@ directory is data: reading one builds these and nothing else, unless its reader 
 """
 
 import importlib
+import pkgutil
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -49,9 +50,9 @@ def address(thing: Callable) -> str:
         raise ValueError(
             f"a callable in a recipe must be a named function or class of a module, got {thing!r}"
         )
-    room = _rooms().get(name)
-    if room and getattr(importlib.import_module(room), name) is thing:
-        return f"{room}:{name}"
+    exported = public_names().get(name)
+    if exported and pkgutil.resolve_name(exported) is thing:
+        return exported
     for short in SHORT:
         below = thing.__module__.startswith(f"{short}.")
         if below and getattr(sys.modules.get(short), name, None) is thing:
@@ -71,9 +72,8 @@ def current(value: str) -> str:
             return f"{short}:{name}{called}"
     if module.partition(".")[0] != "fastcv":
         return value
-    name = RENAMED.get(name, name)
-    room = _rooms().get(name)
-    return f"{room}:{name}{called}" if room else value
+    exported = public_names().get(RENAMED.get(name, name))
+    return f"{exported}{called}" if exported else value
 
 
 def resolve(value: str, *, trust: bool = False) -> Any:
@@ -90,7 +90,10 @@ def resolve(value: str, *, trust: bool = False) -> Any:
     module, name = _parts(current(value))
     found = _public(module, name)
     if found is None and trust:
-        found = _imported(module, name, value)
+        try:
+            found = pkgutil.resolve_name(f"{module}:{name}")
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"{value!r} must name something importable: {error}") from error
     if found is None:
         raise ValueError(
             f"a run may only name what fastcv exports, model builders of torchvision and timm, and "
@@ -113,15 +116,12 @@ def loaded(value: str) -> Any:
     return getattr(sys.modules.get(module), name, None) or _public(module, name)
 
 
+@cache
 def public_names() -> dict[str, str]:
     """Return the addresses of all that fastcv exports: `{"SGD": "fastcv.learning:SGD"}`."""
-    return {name: f"{room}:{name}" for name, room in _rooms().items()}
-
-
-@cache
-def _rooms() -> dict[str, str]:
-    """Name to room, of all that the rooms export."""
-    return {name: room for room in ROOMS for name in importlib.import_module(room).__all__}
+    return {
+        name: f"{room}:{name}" for room in ROOMS for name in importlib.import_module(room).__all__
+    }
 
 
 def _public(module: str, name: str) -> Any:
@@ -149,16 +149,6 @@ def _public(module: str, name: str) -> Any:
             ) from error
         return timm.model_entrypoint(name) if timm.is_model(name) else None
     return None
-
-
-def _imported(module: str, name: str, value: str) -> Any:
-    try:
-        thing = importlib.import_module(module)
-        for part in name.split("."):
-            thing = getattr(thing, part)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{value!r} must name something importable: {error}") from error
-    return thing
 
 
 def modules(values: Iterable[Any]) -> set[str]:

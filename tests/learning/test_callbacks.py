@@ -17,7 +17,7 @@ from torch import nn
 
 from fastcv.augment import HorizontalFlip
 from fastcv.data.images import Images
-from fastcv.data.toy import Toy
+from fastcv.data.sources.toy import Toy
 from fastcv.experiment.results import Results
 from fastcv.experiment.train import learner, train
 from fastcv.learning import SGD, TTA, Constant, CrossEntropy, FreezeFirst, FromScratch

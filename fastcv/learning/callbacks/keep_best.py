@@ -8,11 +8,7 @@ from fastcv.learning.callbacks.monitor import check_measured
 
 
 class KeepBest(Callback):
-    """Hold the weights of the best epoch in memory and put them back when the fit ends.
-
-    Args:
-        monitor: a column of `history`. One whose name ends in "loss" should fall, any other rise.
-    """
+    """Hold the weights of the best epoch in memory and put them back when the fit ends."""
 
     order, run_valid = 66, False
 
@@ -52,16 +48,9 @@ class KeepBest(Callback):
 
 
 class StopEarly(Callback):
-    """End the fit when the best epoch is `patience` epochs ago.
+    """End the fit when `keep`'s best epoch is `patience` epochs ago; None never ends it."""
 
-    Runs after all other callbacks, so that they have seen the epoch and the checkpoint is written.
-
-    Args:
-        keep: knows how long ago the best epoch was.
-        patience: epochs without improvement; None never stops.
-    """
-
-    order, run_valid = 110, False
+    order, run_valid = 110, False  # last: others have seen the epoch, the checkpoint is written
 
     def __init__(self, keep: KeepBest, patience: int | None):
         self.keep, self.patience = keep, patience

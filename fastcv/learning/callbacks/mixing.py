@@ -10,11 +10,7 @@ from fastcv.data.loader import AugmentBatch
 
 
 class Mixing(Callback):
-    """Mix the training batches; their targets become a probability for each class.
-
-    Args:
-        values: MixUp and CutMix values of `fastcv.augment`, applied in turn.
-    """
+    """Mix the training batches by values of `fastcv.augment` in turn: MixUp, CutMix."""
 
     order = 9  # before `Precision` lays the images out
     run_valid = False

@@ -9,7 +9,7 @@ import torch
 from fastai.learner import Learner
 from torch import Tensor, nn
 
-from fastcv.learning.cuda_graph.capture import Backend, CudaGraphs
+from fastcv.learning.cuda_graph.capture import CudaGraphs
 from fastcv.learning.cuda_graph.graph import Graph
 from fastcv.learning.cuda_graph.program import one_step
 from fastcv.recipe.values import Step
@@ -36,7 +36,7 @@ class Stepper:
         ValueError: `step.graph` is "on", and the device has no graphs.
     """
 
-    def __init__(self, step: Step, device: torch.device, *, backend: Backend | None = None):
+    def __init__(self, step: Step, device: torch.device, *, backend: CudaGraphs | None = None):
         self.step, self.device = step, device
         self.warmup_seconds = 0.0
         self.graph: Graph | None = None

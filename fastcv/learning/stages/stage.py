@@ -10,11 +10,10 @@ from fastai.callback.core import Callback
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner
 
-from fastcv.learning.callbacks.anneal import Anneal
+from fastcv.learning.callbacks.anneal import Anneal, Curve
 from fastcv.learning.callbacks.fresh import fresh
 from fastcv.learning.callbacks.keep_best import KeepBest, StopEarly
 from fastcv.learning.callbacks.monitor import check_monitor
-from fastcv.learning.curves import Curve
 from fastcv.learning.lr_finder import SUGGESTIONS, find_rates
 from fastcv.learning.models import last_children
 from fastcv.recipe.values import check_parts
