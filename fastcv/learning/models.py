@@ -1,8 +1,5 @@
 """The `model` slot of a recipe: values that build a Learner for given DataLoaders.
 
-    FromScratch(net=LightResNet, settings={"depths": (2, 2, 2, 2)})(dls) -> Learner
-    Pretrained(arch=resnet18, weights="IMAGENET1K_V1")(dls) -> Learner
-
 Random weights come from torch's global generator: seed it to get the same net again.
 """
 

@@ -1,9 +1,5 @@
 """Save and load weights: torchvision's by name, and files without pickled objects.
 
-    save(model, "model.safetensors")
-    load(model, "model.safetensors")
-    state = named(torchvision.models.resnet50, "IMAGENET1K_V2")
-
 Files are `.safetensors`, or `.pth` / `.pt` read by torch's weights-only reader. The "_orig_mod."
 that torch.compile adds is removed from names.
 """

@@ -54,11 +54,7 @@ def _shown(value: float | None) -> str:
 
 
 def check(run: Any) -> Checks:
-    """Compare a finished run with what its recipe says was reported.
-
-    Args:
-        run: what `train` returned, or `fastcv.Run(path)`.
-    """
+    """Compare a run, of `train` or `fastcv.Run(path)`, with what its recipe says was reported."""
     return compare(run.recipe.reported, run.summary)
 
 

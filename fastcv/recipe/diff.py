@@ -22,11 +22,7 @@ def diff(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[
 
     Seeds, names, places of named data sets and choices that only decide speed do not count, nor
     does a data folder added to a recipe without one. A setting that `theirs`, written by an older
-    fastcv, does not have yet counts at its default.
-
-    Args:
-        ours: a flat recipe. Only classes named here are looked up, never those of `theirs`.
-        theirs: another one, as of a run.
+    fastcv, does not have yet counts at its default. Only classes that `ours` names are looked up.
     """
     here, there = decisive(ours), decisive(with_defaults(theirs, ours))
     added = {"data.path"} if _without_folder(here) or _without_folder(there) else set()
@@ -48,7 +44,9 @@ def decisive(flat: Mapping[str, Any]) -> dict[str, Any]:
 
     A folder of images does; that of a named data set does not: the set is the same everywhere.
     """
-    aside = (*_ASIDE, "data.path") if _named_source(flat) else _ASIDE
+    source = str(flat.get("data.source", ""))
+    named = source.startswith(_NAMED_SOURCES) and not source.endswith("()")
+    aside = (*_ASIDE, "data.path") if named else _ASIDE
     return {
         key: value
         for key, value in flat.items()
@@ -78,13 +76,12 @@ def with_defaults(settings: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[
 def has_settings(
     settings: Mapping[str, Any], ours: Mapping[str, Any], asked: Sequence[str]
 ) -> bool:
-    """Whether a run had the settings that were asked for, including those that decide only speed.
+    """Whether a run's flat recipe has what was asked for, including what decides only speed.
 
     Args:
         settings: the run's flat recipe.
         ours: the flat recipe with what was asked for.
-        asked: "key=value" as for `override`. The data's folder does not count here: `diff` knows
-            when it matters.
+        asked: "key=value", as for `override`. Data folders are left to `diff`.
     """
     keys = {each.partition("=")[0].strip() for each in asked} - {"seed", "data.path"}
 
@@ -119,12 +116,6 @@ def _value(value: Any) -> str:
     if isinstance(value, str) and ":" in value:
         return value.partition(":")[2]
     return str(value)
-
-
-def _named_source(flat: Mapping[str, Any]) -> bool:
-    """Whether the images are a data set that is the same wherever it lies."""
-    source = str(flat.get("data.source", ""))
-    return source.startswith(_NAMED_SOURCES) and not source.endswith("()")
 
 
 def _without_folder(settings: Mapping[str, Any]) -> bool:

@@ -101,9 +101,7 @@ def as_tuples(value: Any) -> Any:
 def unflat(values: Mapping[str, Any], *, trust: bool = False) -> Recipe:
     """Build the recipe that `flat` wrote, in any version: `unflat(flat(recipe)) == recipe`.
 
-    Args:
-        values: a flat recipe.
-        trust: as in `addresses.resolve`.
+    `trust` is that of `addresses.resolve`.
 
     Raises:
         ValueError: it names something else, or something that is not there.

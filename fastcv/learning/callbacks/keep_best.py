@@ -48,7 +48,7 @@ class KeepBest(Callback):
 
 
 class StopEarly(Callback):
-    """End the fit when `keep`'s best epoch is `patience` epochs ago; None never ends it."""
+    """End the fit when the best epoch of `keep` is `patience` epochs ago; None never does."""
 
     order, run_valid = 110, False  # last: others have seen the epoch, the checkpoint is written
 

@@ -26,9 +26,9 @@ class Outputs(NamedTuple):
 
 
 class CudaGraphs:
-    """Captures programs as CUDA graphs, which run on `device`; another backend has these methods.
+    """Captures programs as CUDA graphs on `device`; any other backend must have its methods.
 
-    A program that cannot be captured is a RuntimeError.
+    `warm_up` and `capture` raise a RuntimeError if the program cannot be captured.
     """
 
     def __init__(self, device: torch.device):

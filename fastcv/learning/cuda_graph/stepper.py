@@ -24,13 +24,8 @@ class Stepper:
     Before the epochs of a fit it warms up without a trace: it compiles, captures, and lets a GPU
     load and choose its kernels. On a CPU without `compile` there is nothing to warm up.
 
-    Args:
-        step: the recipe's settings.
-        device: where the net trains.
-        backend: what captures; None takes CUDA graphs on a CUDA device.
-
-    Attributes:
-        warmup_seconds: sum over all fits so far.
+    What captures is `backend`, by default CUDA graphs on a CUDA device. `warmup_seconds` is the sum
+    over all fits so far.
 
     Raises:
         ValueError: `step.graph` is "on", and the device has no graphs.

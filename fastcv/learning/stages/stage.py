@@ -1,6 +1,6 @@
 """What a schedule is made of: stages, each of which trains a Learner for some epochs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Protocol, Self
@@ -11,7 +11,6 @@ from fastai.callback.training import GradientClip
 from fastai.learner import Learner
 
 from fastcv.learning.callbacks.anneal import Anneal, Curve
-from fastcv.learning.callbacks.fresh import fresh
 from fastcv.learning.callbacks.keep_best import KeepBest, StopEarly
 from fastcv.learning.callbacks.monitor import check_monitor
 from fastcv.learning.lr_finder import SUGGESTIONS, find_rates
@@ -155,6 +154,30 @@ class Stage:
             keep = KeepBest(self.early_stop.monitor)
             callbacks += [keep, StopEarly(keep, self.early_stop.patience)]
         return callbacks
+
+
+def fresh(callbacks: Iterable[Callable[[], Callback]]) -> list[Callback]:
+    """Build a callback of each: a class, a `functools.partial`, a value that can be called.
+
+    Raises:
+        ValueError: one needs arguments, or returns something else than a fastai callback.
+    """
+    built = []
+    for make in callbacks:
+        try:
+            made = make()
+        except TypeError as error:
+            raise ValueError(
+                f"each of callbacks must be callable without arguments, got {make!r} ({error}): "
+                "bind its arguments with functools.partial"
+            ) from error
+        if not isinstance(made, Callback):
+            raise ValueError(
+                f"each of callbacks must return a fastai Callback when it is called, got a "
+                f"{type(made).__name__} from {make!r}"
+            )
+        built.append(made)
+    return built
 
 
 class ClipElements(Callback):
