@@ -21,8 +21,8 @@ def keep_freed_memory() -> bool:
     Each training step frees and allocates the same tensors of a few megabytes. glibc returns such
     memory to the system, which clears it page by page when it is allocated again: a quarter of the
     step of a small convolutional net. The process then holds its peak memory. Environment
-    variables that configure malloc take precedence: then, on other systems than Linux and with
-    another C library, nothing is changed, and the result is False.
+    variables that configure malloc take precedence: where there are any, on other systems than
+    Linux, and with another C library, nothing changes and the result is False.
     """
     if sys.platform != "linux" or _set_by_user():
         return False

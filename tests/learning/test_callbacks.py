@@ -16,8 +16,8 @@ from tape import Tape
 from torch import nn
 
 from fastcv.augment import HorizontalFlip
+from fastcv.data import Toy
 from fastcv.data.images import Images
-from fastcv.data.sources.toy import Toy
 from fastcv.experiment.results import Results
 from fastcv.experiment.train import learner, train
 from fastcv.learning import SGD, TTA, Constant, CrossEntropy, FreezeFirst, FromScratch

@@ -141,9 +141,9 @@ def one_cycle(pct_start: float, div: float, div_final: float, momenta: tuple | N
 
 
 def cosine(period: int | None, per_batch: bool) -> Curve:
-    """Return (1 + cos(pi t / period)) / 2: torch's CosineAnnealingLR with eta_min 0, closed.
+    """Return (1 + cos(pi t / period)) / 2: down in `period` epochs or batches, then up, and so on.
 
-    Down in `period` epochs or batches (None: the whole stage), then up, and so on.
+    It is torch's CosineAnnealingLR with eta_min 0, in closed form; period None: the whole stage.
     """
 
     def curve(step: int, epoch: int, steps: int, epochs: int) -> tuple[float, None]:
