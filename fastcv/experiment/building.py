@@ -9,16 +9,15 @@ from fastai.torch_core import default_device, set_seed
 from fastcore.basics import noop
 
 from fastcv.learning import weights as weight_files
-from fastcv.learning.callbacks.alternation import Alternation
-from fastcv.learning.callbacks.fresh import fresh
 from fastcv.learning.callbacks.history import Accuracy, History
-from fastcv.learning.callbacks.mixing import Mixing
+from fastcv.learning.callbacks.mixing import Alternation, Mixing
 from fastcv.learning.callbacks.precision import Precision, resolve
 from fastcv.learning.callbacks.progress import Progress
 from fastcv.learning.cpu import keep_freed_memory
 from fastcv.learning.cuda_graph.stepper import Stepper
 from fastcv.learning.learner import Learner
 from fastcv.learning.metrics import columns
+from fastcv.learning.stages.stage import fresh
 from fastcv.recipe.values import Recipe
 
 SMOKE_NOTE = "SMOKE RUN: toy images, random weights, one epoch a stage; its numbers mean nothing"
