@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
@@ -25,17 +25,11 @@ LISTED = ("test", "best_test", "valid", "best_valid", "train")  # the first that
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One line of the list of recipes, read from a file's syntax alone.
+    """One line of the list of recipes, read from a file's syntax alone."""
 
-    Args:
-        name: "NAME" or "NAME/VARIANT".
-        summary: the first line of the file's docstring; of a variant, its line under "Variants".
-        reported: the numbers of its report, as written in the file.
-    """
-
-    name: str
-    summary: str
-    reported: dict[str, Any] = field(default_factory=dict)
+    name: str  # "NAME" or "NAME/VARIANT"
+    summary: str  # the first line of the file's docstring; a variant's line under "Variants"
+    reported: dict[str, Any]  # the numbers of its report, as written in the file
 
     @property
     def family(self) -> str:
@@ -65,11 +59,10 @@ def entries() -> list[Entry]:
 
 
 def matching(pattern: str) -> list[Entry]:
-    """Select recipes and variants by name.
+    """Select recipes and variants by a glob such as "*/one_cycle", or by a part of the name.
 
-    Args:
-        pattern: a glob such as "*/one_cycle", or a part of the name; upper and lower case are the
-            same. The exact name of a recipe selects it with its variants, and nothing else.
+    Upper and lower case are the same. The exact name of a recipe selects it with its variants, and
+    nothing else.
 
     Raises:
         ValueError: nothing matches; names the nearest.
@@ -133,9 +126,7 @@ def _variants(node: ast.expr | None) -> Iterator[tuple[str, ast.expr]]:
 def _reported(node: ast.expr, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Read the numbers of a `Reported(...)`, or of the recipe that an expression makes.
 
-    Args:
-        node: the expression.
-        known: the numbers of each name that was bound before.
+    `known` has the numbers of each name that was bound before.
     """
     if isinstance(node, ast.Attribute) and node.attr == "reported":  # recipe.reported
         node = node.value
@@ -154,9 +145,7 @@ def _reported(node: ast.expr, known: dict[str, dict[str, Any]]) -> dict[str, Any
 def headline(entry: Entry, *, short: bool = False) -> str:
     """Return an experiment's most telling number: `test 91.47 % (Report 003, table 1)`.
 
-    Args:
-        entry: the experiment.
-        short: leave the source out, and mark a number to beat with a sign: `> 91.47 % test`.
+    A short one leaves the source out, and marks a number to beat with a sign: `> 91.47 % test`.
     """
     reported = entry.reported
     source = f"(Report {reported.get('source')})"
@@ -267,13 +256,11 @@ def load_file(file: Path) -> ModuleType:
     sys.modules[name] = module  # so that an address can name what the file defines
     try:
         spec.loader.exec_module(module)
-    except (SyntaxError, ImportError) as error:
+    except BaseException as error:
         del sys.modules[name]
+        if not isinstance(error, SyntaxError | ImportError):
+            raise
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        raise ValueError(
-            f"a recipe file must be importable, {str(file)!r}{line}: {error}"
-        ) from error
-    except BaseException:
-        del sys.modules[name]
-        raise
+        what = f"a recipe file must be importable, {str(file)!r}{line}: {error}"
+        raise ValueError(what) from error
     return module

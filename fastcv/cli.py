@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option, echo
 from typer.core import TyperGroup
 
 from fastcv import __version__, catalogue
@@ -51,7 +52,7 @@ app = typer.Typer(
 
 RecipeName = Annotated[
     str,
-    typer.Argument(
+    Argument(
         metavar="NAME[/VARIANT]",
         help="A recipe, or the path of your own recipe file.",
         autocompletion=catalogue.completions,
@@ -59,26 +60,22 @@ RecipeName = Annotated[
 ]
 Data = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder of the data; default: $FASTCV_DATA/NAME, or else fastai's data folder."
-    ),
+    Option(help="Folder of the data; default: $FASTCV_DATA/NAME, or else fastai's data folder."),
 ]
 Trust = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--trust",
         help="Run the recipe file that the run names; only for runs whose author you trust.",
     ),
 ]
-FinishedRun = Annotated[
-    Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")
-]
+FinishedRun = Annotated[Path, Argument(metavar="RUN", help="The directory of a finished run.")]
 Seed = Annotated[
-    int | None, typer.Option(help="Seed of the weights, the order of images and augmentation.")
+    int | None, Option(help="Seed of the weights, the order of images and augmentation.")
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--set",
         metavar="KEY=VALUE",
         help="Replace a setting; public names are values: `--set optimizer=SGD`, "
@@ -87,34 +84,32 @@ Settings = Annotated[
     ),
 ]
 Compile = Annotated[
-    bool, typer.Option("--compile", help="Train with torch.compile: short for step.compile=True.")
+    bool, Option("--compile", help="Train with torch.compile: short for step.compile=True.")
 ]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out.")]
+SkipBad = Annotated[bool, Option("--skip-bad", help="Leave unreadable images out.")]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; default: the fastest there is.")
+    str | None, Option(help="cpu, cuda, cuda:1 or mps; default: the fastest there is.")
 ]
-Out = Annotated[Path, typer.Option(help="Folder for the runs.")]
+Out = Annotated[Path, Option(help="Folder for the runs.")]
 Wandb = Annotated[
     str,
-    typer.Option(
+    Option(
         help="Weights & Biases: auto, online, offline or off; auto is online if an API key is "
         "configured."
     ),
 ]
 Smoke = Annotated[
     bool,
-    typer.Option(
-        "--smoke", help="Try it in seconds: toy images, random weights, one epoch a stage."
-    ),
+    Option("--smoke", help="Try it in seconds: toy images, random weights, one epoch a stage."),
 ]
 
 
 @app.callback(invoke_without_command=True)
 def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[bool, Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        typer.echo(__version__)
+        echo(__version__)
         raise typer.Exit
 
 
@@ -122,14 +117,14 @@ def _options(
 def recipes(
     pattern: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             metavar="[PATTERN]",
             help="Part of a name, or a glob such as '*/one_cycle'; a recipe's name lists its "
             "variants.",
             autocompletion=catalogue.completions,
         ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="List every variant too.")] = False,
+    every: Annotated[bool, Option("--all", help="List every variant too.")] = False,
 ) -> None:
     """List the recipes, with the number that each one's report claims."""
     found = catalogue.matching("*" if pattern is None else pattern)
@@ -143,14 +138,14 @@ def recipes(
             count = f"{len(variants) or ''}" if terminal else f"variants: {len(variants)}"
             rows[-1].insert(2, count)
     if not terminal:
-        typer.echo("\n".join(aligned(rows)))
+        echo("\n".join(aligned(rows)))
         return
     columns = ["recipe", "reported", *["variants"] * folded, "about"]
     print_table(columns, rows, wrap=pattern is not None and not folded)
     if any(row[1].startswith(">") for row in rows):
-        typer.echo("\n> a number to beat")
+        echo("\n> a number to beat")
     if folded:
-        typer.echo("\nVariants of a recipe: fastcv recipes NAME; of all: fastcv recipes --all")
+        echo("\nVariants of a recipe: fastcv recipes NAME; of all: fastcv recipes --all")
 
 
 @app.command()
@@ -162,26 +157,24 @@ def recipe(
     skip_bad: SkipBad = False,
     smoke: Smoke = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print every setting and run nothing.")
+        bool, Option("--dry-run", help="Print every setting and run nothing.")
     ] = False,
     compiled: Compile = False,
-    every: Annotated[bool, typer.Option("--all", help="Run every variant too.")] = False,
-    seeds: Annotated[
-        int | None, typer.Option(metavar="K", help="Run K seeds, from --seed up.")
-    ] = None,
+    every: Annotated[bool, Option("--all", help="Run every variant too.")] = False,
+    seeds: Annotated[int | None, Option(metavar="K", help="Run K seeds, from --seed up.")] = None,
     jobs: Annotated[
         int,
-        typer.Option(
+        Option(
             metavar="N",
             help="With --all or --seeds: run N at a time, each in its own process, with a log in "
             "OUT/logs.",
         ),
     ] = 1,
     again: Annotated[
-        bool, typer.Option("--again", help="With --all or --seeds: run finished ones again.")
+        bool, Option("--again", help="With --all or --seeds: run finished ones again.")
     ] = False,
     keep_checkpoint: Annotated[
-        bool, typer.Option("--keep-checkpoint", help="Keep last.ckpt of a finished run.")
+        bool, Option("--keep-checkpoint", help="Keep last.ckpt of a finished run.")
     ] = False,
     device: Device = None,
     out: Out = Path("runs"),
@@ -210,15 +203,15 @@ def recipe(
             smoke=smoke,
         )
         if dry_run:
-            typer.echo(series.listing(planned))
+            echo(series.listing(planned))
         else:
             ran = {"out": out, "wandb": wandb, "device": device, "at_once": jobs}
             try:
-                planned = series.run(planned, settings=settings, write=typer.echo, **ran)
+                planned = series.run(planned, settings=settings, write=echo, **ran)
             except series.Stopped as stopped:
-                typer.echo(series.table(stopped.jobs, jobs))
+                echo(series.table(stopped.jobs, jobs))
                 raise
-            typer.echo(series.table(planned, jobs))
+            echo(series.table(planned, jobs))
         if any(job.failure for job in planned):
             raise typer.Exit(1)
         return
@@ -228,7 +221,7 @@ def recipe(
     if dry_run:
         from fastcv.recipe import flat
 
-        typer.echo("\n".join(f"{key}={value}" for key, value in flat(chosen).items()))
+        echo("\n".join(f"{key}={value}" for key, value in flat(chosen).items()))
         return
     from fastcv.experiment.train import train
 
@@ -237,9 +230,9 @@ def recipe(
 
 @app.command()
 def resume(
-    run: Annotated[Path, typer.Argument(help="The directory of a stopped run.")],
+    run: Annotated[Path, Argument(help="The directory of a stopped run.")],
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; default: the device it began on.")
+        str | None, Option(help="cpu, cuda, cuda:1 or mps; default: the device it began on.")
     ] = None,
     trust: Trust = False,
 ) -> None:
@@ -258,22 +251,22 @@ def lr_find(
     skip_bad: SkipBad = False,
     smoke: Smoke = False,
     device: Device = None,
-    out: Annotated[Path, typer.Option(help="Folder for lr_find.png and lr_find.csv.")] = Path("."),
+    out: Annotated[Path, Option(help="Folder for lr_find.png and lr_find.csv.")] = Path("."),
 ) -> None:
     """Plot the loss against the learning rate, with suggestions."""
     chosen = _chosen(name, _settings(settings, data, skip_bad), seed)
     from fastcv.experiment.lr_find import find_learning_rate
 
-    find_learning_rate(chosen, out=out, device=device, smoke=smoke, write=typer.echo)
+    find_learning_rate(chosen, out=out, device=device, smoke=smoke, write=echo)
 
 
 @app.command()
 def bench(
     name: RecipeName = "light_resnet_cifar10/one_cycle",
-    json: Annotated[Path | None, typer.Option(help="Also write the numbers to this file.")] = None,
-    rounds: Annotated[int, typer.Option(help="Measurements of each contender.")] = 5,
+    json: Annotated[Path | None, Option(help="Also write the numbers to this file.")] = None,
+    rounds: Annotated[int, Option(help="Measurements of each contender.")] = 5,
     memory: Annotated[
-        bool, typer.Option("--memory", help="Also measure peak memory, in separate processes.")
+        bool, Option("--memory", help="Also measure peak memory, in separate processes.")
     ] = False,
     data: Data = None,
     settings: Settings = None,
@@ -286,38 +279,31 @@ def bench(
     from fastcv import files
     from fastcv.bench import bench as measure
 
-    found = measure(chosen, device=device, rounds=rounds, peak_memory=memory, write=typer.echo)
+    found = measure(chosen, device=device, rounds=rounds, peak_memory=memory, write=echo)
     if json is not None:
         files.write_json(json, found)
-        typer.echo(str(json))
+        echo(str(json))
 
 
 @app.command()
 def report(
     runs: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Run directories, or folders of runs; default: runs."),
+        list[Path] | None, Argument(help="Run directories, or folders of runs; default: runs.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for report.md and report.html.")] = Path(
-        "report"
-    ),
-    results: Annotated[
-        Path | None, typer.Option(help="Folder of saved summaries to include.")
-    ] = None,
+    out: Annotated[Path, Option(help="Folder for report.md and report.html.")] = Path("report"),
+    results: Annotated[Path | None, Option(help="Folder of saved summaries to include.")] = None,
     save_results: Annotated[
-        Path | None, typer.Option(help="Only save a JSON summary of each run to this folder.")
+        Path | None, Option(help="Only save a JSON summary of each run to this folder.")
     ] = None,
     readme: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--readme", help="Only update README.md's table, from recipes/results/ or --results."
         ),
     ] = False,
     wandb: Annotated[
         bool,
-        typer.Option(
-            "--wandb", help="Also make a W&B Report; published if an API key is configured."
-        ),
+        Option("--wandb", help="Also make a W&B Report; published if an API key is configured."),
     ] = False,
 ) -> None:
     """Compare every experiment with its report: a table, Markdown, and an HTML page."""
@@ -330,14 +316,14 @@ def report(
         save_results=save_results,
         readme=readme,
         wandb=wandb,
-        write=typer.echo,
+        write=echo,
     )
 
 
 @app.command()
 def copy(
     name: RecipeName,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Your new file, ending in .py.")],
+    file: Annotated[Path, Argument(metavar="FILE", help="Your new file, ending in .py.")],
 ) -> None:
     """Copy a recipe to a file, to start your own from it."""
     source, variant = catalogue.find(name)
@@ -350,17 +336,17 @@ def copy(
     shutil.copyfile(source, file)
     own = f"{file}/{variant}" if variant else f"{file}"
     command = shlex.join(["fastcv", "recipe", own])
-    typer.echo(f"{file}: edit it, then run it with: {command}")
+    echo(f"{file}: edit it, then run it with: {command}")
 
 
 @app.command()
 def predict(
     run: FinishedRun,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Images and folders.")],
-    top: Annotated[int, typer.Option(help="Likeliest classes to name of each image.")] = 1,
-    csv: Annotated[Path | None, typer.Option(help="Write a table to this file.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per image.")] = False,
-    batch_size: Annotated[int, typer.Option(help="Images computed at a time.")] = 32,
+    paths: Annotated[list[Path], Argument(metavar="PATH...", help="Images and folders.")],
+    top: Annotated[int, Option(help="Likeliest classes to name of each image.")] = 1,
+    csv: Annotated[Path | None, Option(help="Write a table to this file.")] = None,
+    json: Annotated[bool, Option("--json", help="Print one JSON object per image.")] = False,
+    batch_size: Annotated[int, Option(help="Images computed at a time.")] = 32,
     device: Device = None,
     trust: Trust = False,
 ) -> None:
@@ -375,11 +361,11 @@ def predict(
         table=csv,
         as_json=json,
         batch_size=batch_size,
-        write=typer.echo,
-        warn=lambda line: typer.echo(line, err=True),
+        write=echo,
+        warn=lambda line: echo(line, err=True),
     )
     if csv is not None:
-        typer.echo(str(csv))
+        echo(str(csv))
     if unreadable:
         raise typer.Exit(1)
 
@@ -388,20 +374,18 @@ def predict(
 def validate(
     run: FinishedRun,
     data: Annotated[
-        Path | None, typer.Option(help="Judge it on this folder of class folders instead.")
+        Path | None, Option(help="Judge it on this folder of class folders instead.")
     ] = None,
     part: Annotated[
-        str | None, typer.Option("--split", help="valid or test; default: test if there is one.")
+        str | None, Option("--split", help="valid or test; default: test if there is one.")
     ] = None,
-    tta: Annotated[bool, typer.Option("--tta", help="Average over mirrored images.")] = False,
+    tta: Annotated[bool, Option("--tta", help="Average over mirrored images.")] = False,
     calibrate: Annotated[
         bool,
-        typer.Option(
-            "--calibrate", help="Fit a temperature on the validation images, and keep it."
-        ),
+        Option("--calibrate", help="Fit a temperature on the validation images, and keep it."),
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the tables and figures; default: in RUN.")
+        Path | None, Option(help="Folder of the tables and figures; default: in RUN.")
     ] = None,
     device: Device = None,
     trust: Trust = False,
@@ -418,7 +402,7 @@ def validate(
         device=device,
         out=out,
         trust=trust,
-        write=typer.echo,
+        write=echo,
     )
 
 
@@ -427,26 +411,26 @@ def compare(
     first: FinishedRun,
     second: FinishedRun,
     part: Annotated[
-        str | None, typer.Option("--split", help="valid or test; default: what both predicted.")
+        str | None, Option("--split", help="valid or test; default: what both predicted.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The page; default: compare.html in the second run.")
+        Path | None, Option(help="The page; default: compare.html in the second run.")
     ] = None,
     trust: Trust = False,
 ) -> None:
     """Compare two trained nets on the same images: difference, McNemar's test, a page."""
     from fastcv.report.compare import compare_runs
 
-    compare_runs(first, second, part=part, out=out, trust=trust, write=typer.echo)
+    compare_runs(first, second, part=part, out=out, trust=trust, write=echo)
 
 
 @app.command()
 def serve(
     run: FinishedRun,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+        str, Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
+    port: Annotated[int, Option(help="Port to listen on.")] = 7860,
     device: Device = None,
     trust: Trust = False,
 ) -> None:
@@ -455,44 +439,40 @@ def serve(
     from fastcv.predict.serve import serve as serve_page
 
     predictor = load(run, device=device, trust=trust)
-    typer.echo(f"http://{host}:{port}")
+    echo(f"http://{host}:{port}")
     serve_page(predictor, host=host, port=port)
 
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="A run directory, or a folder with its model.json.")],
-    to: Annotated[str, typer.Option(help="onnx or pt2 (torch.export).")] = "onnx",
+    run: Annotated[Path, Argument(help="A run directory, or a folder with its model.json.")],
+    to: Annotated[str, Option(help="onnx or pt2 (torch.export).")] = "onnx",
     int8: Annotated[
-        bool, typer.Option("--int8", help="Write model.int8.onnx too, and measure its accuracy.")
+        bool, Option("--int8", help="Write model.int8.onnx too, and measure its accuracy.")
     ] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the files; default: RUN/export.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="Folder of the files; default: RUN/export.")] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Compare on the images of this folder, not the run's.")
+        Path | None, Option(help="Compare on the images of this folder, not the run's.")
     ] = None,
     trust: Trust = False,
 ) -> None:
     """Export a trained net as one file: bytes in, probabilities out, checked against torch."""
     from fastcv.experiment.export import export as run_export
 
-    run_export(run, to=to, int8=int8, out=out, images=images, trust=trust, write=typer.echo)
+    run_export(run, to=to, int8=int8, out=out, images=images, trust=trust, write=echo)
 
 
 @app.command()
 def share(
-    run: Annotated[Path, typer.Argument(help="The directory of a finished run.")],
-    repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="On the Hub.")],
+    run: Annotated[Path, Argument(help="The directory of a finished run.")],
+    repository: Annotated[str, Argument(metavar="USER/NAME", help="On the Hub.")],
     license: Annotated[
-        str, typer.Option(help="Its identifier on the Hub, such as apache-2.0.")
+        str, Option(help="Its identifier on the Hub, such as apache-2.0.")
     ] = "unknown",
     card: Annotated[
-        Path | None, typer.Option(help="Push this model card; default: one made from the run.")
+        Path | None, Option(help="Push this model card; default: one made from the run.")
     ] = None,
-    private: Annotated[
-        bool, typer.Option("--private", help="Keep a new repository private.")
-    ] = False,
+    private: Annotated[bool, Option("--private", help="Keep a new repository private.")] = False,
     trust: Trust = False,
 ) -> None:
     """Push a trained net, its ONNX file and its model card to the Hugging Face Hub."""
@@ -505,28 +485,26 @@ def share(
         card_file=card,
         private=private,
         trust=trust,
-        write=typer.echo,
+        write=echo,
     )
 
 
 @app.command()
 def explain(
-    run: Annotated[Path, typer.Argument(help="The directory of a finished run.")],
+    run: Annotated[Path, Argument(help="The directory of a finished run.")],
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[PATH]...", help="Images or folders; default: the run's own."),
+        Argument(metavar="[PATH]...", help="Images or folders; default: the run's own."),
     ] = None,
     also: Annotated[
-        list[Path] | None, typer.Option(metavar="RUN", help="Show the images to this run, too.")
+        list[Path] | None, Option(metavar="RUN", help="Show the images to this run, too.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the page; default: RUN/explain.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="Folder of the page; default: RUN/explain.")] = None,
     part: Annotated[
-        str | None, typer.Option(help="valid or test: the images to explain; default: valid.")
+        str | None, Option(help="valid or test: the images to explain; default: valid.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the run's data; default: its recipe's.")
+        Path | None, Option(help="Folder of the run's data; default: its recipe's.")
     ] = None,
     device: Device = None,
     trust: Trust = False,
@@ -543,7 +521,7 @@ def explain(
         data=data,
         device=device,
         trust=trust,
-        write=typer.echo,
+        write=echo,
     )
 
 

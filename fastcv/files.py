@@ -5,7 +5,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,10 +16,7 @@ LOCK = ".lock"
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that gets its name when it is complete; after an error nothing has changed.
-
-    `with atomic(path) as file: torch.save(state, file)`
-    """
+    """Open a file that gets its name when it is complete; after an error nothing has changed."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)  # of a process killed earlier, or a link to somewhere else
     try:
@@ -65,10 +62,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a CSV file; numbers become int or float, empty cells None.
-
-    Returns:
-        The rows; none where there is no file.
+    """Read the rows of a CSV file, if it exists; numbers become int or float, empty cells None.
 
     Raises:
         ValueError: it is not CSV in UTF-8, or a row lacks cells.
@@ -89,10 +83,8 @@ def _number(text: str) -> int | float | str | None:
     if text == "":
         return None
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
     return text
 
 

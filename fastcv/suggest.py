@@ -3,18 +3,12 @@
 import difflib
 from collections.abc import Collection
 
-CUTOFF = 0.5  # of difflib's similarity, 0-1
 
-
-def did_you_mean(name: str, known: Collection[str], *, cutoff: float = CUTOFF) -> str:
+def did_you_mean(name: str, known: Collection[str], *, cutoff: float = 0.5) -> str:
     """Return " Did you mean 'NAME'?", or else the list of known names, to append to a sentence.
 
-    Letter case does not count.
-
-    Args:
-        name: the name that is not known.
-        known: the names that are.
-        cutoff: least similarity of a suggestion, 0-1; 0 always suggests one.
+    Letter case does not count. `cutoff` is difflib's similarity, 0-1, that a suggestion must have;
+    0 always suggests one.
     """
     by_lower = {each.lower(): each for each in known}
     nearest = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)

@@ -28,10 +28,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool) -> None:
     """Print a table as wide as the terminal.
 
-    Args:
-        columns: their headings.
-        rows: the cells of each row.
-        wrap: whether a last cell that is too long goes on in the next line; else it is cut.
+    With `wrap`, a last cell that is too long goes on in the next line; else it is cut.
     """
     console = Console(highlight=False, markup=False)
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)][:-1]
@@ -48,23 +45,18 @@ class Bar:
     """The last line of a terminal, which shows how much of a task is done.
 
     It has no thread and does not hide the cursor, so that an exception leaves the terminal as it
-    was. Where `stream` is no terminal, nothing is drawn.
-
-    Args:
-        stream: where lines and the bar are written.
+    was. Where `stream` is no terminal, only lines are written.
     """
 
     def __init__(self, stream: TextIO):
         self.stream = stream
         self._drawn = 0.0
+        terminal = stream.isatty()
+        # A notebook's output is no terminal: it gets plain lines.
         self._console = Console(
-            file=stream,
-            force_terminal=stream.isatty(),
-            force_jupyter=False,  # a notebook's output is no terminal: it gets plain lines
-            highlight=False,
-            markup=False,
+            file=stream, force_terminal=terminal, force_jupyter=False, highlight=False, markup=False
         )
-        self.live = stream.isatty() and not self._console.is_dumb_terminal
+        self.live = terminal and not self._console.is_dumb_terminal
 
     @property
     def due(self) -> bool:
@@ -84,13 +76,9 @@ class Bar:
             self.stream.write(ERASE)
             console.print(text, end=" ", no_wrap=True, crop=True)
             if room > 0:
-                bar = ProgressBar(
-                    total=1,
-                    completed=done,
-                    width=min(BAR_WIDTH, room),
-                    complete_style="green",
-                    finished_style="green",
-                )
+                look = {"complete_style": "green", "finished_style": "green"}
+                width = min(BAR_WIDTH, room)
+                bar = ProgressBar(total=1, completed=done, width=width, **look)
                 console.print(bar, end="")
         self.stream.flush()
 
@@ -103,11 +91,7 @@ class Bar:
 def with_bar(chunks: Iterable[Chunk], size: int, total: int, what: str) -> Iterator[Chunk]:
     """Pass chunks on, with a bar on stderr where that is a terminal, and a line at the end.
 
-    Args:
-        chunks: of images.
-        size: images in a chunk.
-        total: images in all chunks.
-        what: the task, which starts the line.
+    Chunks have `size` images each, and `total` in all; `what`, the task, starts the line.
     """
     bar, started = Bar(sys.stderr), time.perf_counter()
     for number, chunk in enumerate(chunks, start=1):

@@ -15,8 +15,6 @@ from torch.nn import functional as F
 from fastcv.augment.draws import interval, uniform
 from fastcv.augment.pixels import memory_format, to_float
 
-INTERPOLATIONS = ("bilinear", "nearest")
-
 
 def resample(x: Tensor, matrix: Tensor, interpolation: str = "bilinear") -> Tensor:
     """Read each image through its own matrix; outside of it, pixels are black.
@@ -101,12 +99,22 @@ def affine(
 
 
 def _check_interpolation(interpolation: str) -> None:
-    if interpolation not in INTERPOLATIONS:
+    if interpolation not in ("bilinear", "nearest"):
         raise ValueError(f"interpolation must be 'bilinear' or 'nearest', got {interpolation!r}")
 
 
+class Resampled:
+    """What affine augmentations share: a call reads images through the drawn `matrix(x)`."""
+
+    interpolation: str
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Resample a batch."""
+        return resample(to_float(x), self.matrix(x), self.interpolation)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Rotation:
+class Rotation(Resampled):
     """Turn each image about its center by a random angle; black fills the corners.
 
     Equals torchvision's `rotate(fill=None)`. torchvision's `RandomRotation` differs: it reads the
@@ -115,9 +123,6 @@ class Rotation:
     Args:
         degrees: counter-clockwise (low, high); a number d means (-d, d).
         interpolation: "bilinear" or "nearest".
-
-    Shape:
-        x: (B, C, H, W), float, or uint8, which becomes float in 0-1; memory format is kept.
     """
 
     degrees: float | tuple[float, float]
@@ -127,17 +132,13 @@ class Rotation:
         interval("degrees", self.degrees)
         _check_interpolation(self.interpolation)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Rotate a batch."""
-        return resample(to_float(x), self.matrix(x), self.interpolation)
-
     def matrix(self, x: Tensor) -> Tensor:
         """Draw what a call would: maps (B, 3, 3) from output to input pixels from the center."""
         return affine_matrix(-uniform(*interval("degrees", self.degrees), x))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Affine:
+class Affine(Resampled):
     """Turn, move, scale and shear each image at random, as torchvision's `RandomAffine`.
 
     Args:
@@ -148,9 +149,6 @@ class Affine:
         shear: degrees along x, (low, high) or a number d for (-d, d); four numbers are the low and
             high along x, then along y.
         interpolation: "bilinear" or "nearest" (torchvision's default).
-
-    Shape:
-        x: (B, C, H, W), float, or uint8, which becomes float in 0-1; memory format is kept.
     """
 
     degrees: float | tuple[float, float] = 0.0
@@ -173,10 +171,6 @@ class Affine:
         if isinstance(shear, tuple | list) and len(shear) == 4:
             return interval("shear", tuple(shear[:2])), interval("shear", tuple(shear[2:]))
         return interval("shear", shear), (0.0, 0.0)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Resample a batch."""
-        return resample(to_float(x), self.matrix(x), self.interpolation)
 
     def matrix(self, x: Tensor) -> Tensor:
         """Draw what a call would: maps (B, 3, 3) from output to input pixels from the center."""

@@ -29,9 +29,6 @@ class AlternatingFlip:
         seed: decides the halves.
         epoch: counted from 0.
 
-    Shape:
-        x: (B, C, H, W), uint8, or float in 0-1; returned in the same shape, type and memory format.
-
     Source: Jordan 2024, arXiv:2404.00498.
     """
 
@@ -60,12 +57,7 @@ class AlternatingFlip:
 
 
 def at_epoch(augmentation: Callable, epoch: int) -> Callable:
-    """Set every part of `augmentation` that depends on the epoch to `epoch`.
-
-    Args:
-        augmentation: a value, or several composed by `compose`.
-        epoch: counted from 0.
-    """
+    """Return `augmentation`, one or a composition, with all that has an epoch set to `epoch`."""
     if hasattr(augmentation, "at_epoch"):
         return augmentation.at_epoch(epoch)
     parts: Any = getattr(augmentation, "values", None)

@@ -118,15 +118,13 @@ class ColorJitter:
 
     Each image has its own factors and its own order of the first three. Hue, which costs as much
     as the others together, comes last; in torchvision its place is random too.
+    Images must have 1 or 3 channels.
 
     Args:
         brightness: factor (low, high), at least 0; a number b means (1 - b, 1 + b).
         contrast: as brightness.
         saturation: as brightness; it leaves images of one channel as they are.
         hue: turn (low, high), fractions -0.5 to 0.5 of the color circle; a number h means (-h, h).
-
-    Shape:
-        x: (B, C, H, W), float in 0-1, or uint8, converted to that; C is 1 or 3.
     """
 
     brightness: float | tuple[float, float] = 0.0
@@ -163,11 +161,7 @@ class ColorJitter:
 
 @dataclass(frozen=True, kw_only=True)
 class Gamma:
-    """Raise each image to a power drawn from [low, high): above 1 darkens, below 1 lightens.
-
-    Shape:
-        x: (B, C, H, W), float in 0-1, or uint8, converted to that.
-    """
+    """Raise each image to a power drawn from [low, high): above 1 darkens, below 1 lightens."""
 
     low: float = 0.5
     high: float = 1.5
@@ -183,11 +177,7 @@ class Gamma:
 
 @dataclass(frozen=True, kw_only=True)
 class Grayscale:
-    """Turn images gray, each with probability `p`; they keep their channels.
-
-    Shape:
-        x: (B, C, H, W), float in 0-1, or uint8, converted to that; C is 1 or 3.
-    """
+    """Turn images of 1 or 3 channels gray, each with probability `p`; they keep their channels."""
 
     p: float = 0.1
 

@@ -9,27 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcv.augment.affine import resample
-from fastcv.augment.pixels import to_float
+from fastcv.augment.affine import Resampled
 
 
 @dataclass(frozen=True)
-class Resampling:
+class Resampling(Resampled):
     """Several affine augmentations in one resampling, with the product of their matrices.
 
     Draws are the same, in the same order, as one after the other. Nothing is cut off in between: a
     pixel that one step moves out of the image and a later one moves back is kept.
-
-    Shape:
-        x: (B, C, H, W), float, or uint8, which becomes float in 0-1; memory format is kept.
     """
 
     values: tuple[Any, ...]
     interpolation: str
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Resample a batch."""
-        return resample(to_float(x), self.matrix(x), self.interpolation)
 
     def matrix(self, x: Tensor) -> Tensor:
         """Draw what a call would: maps (B, 3, 3) from output to input pixels from the center."""
@@ -40,11 +32,7 @@ class Resampling:
 
 @dataclass(frozen=True)
 class Composition:
-    """Applies augmentations in turn.
-
-    Shape:
-        x: (B, C, H, W). Bytes stay bytes up to the first step that does more than move pixels.
-    """
+    """Applies augmentations in turn; bytes stay bytes up to one that does more than move pixels."""
 
     values: tuple[Callable[[Tensor], Tensor], ...]
 
@@ -95,17 +83,16 @@ def _reading(value: Any) -> str | None:
 
 
 def _merged(values: tuple[Any, ...]) -> list[Any]:
-    runs: list[list[Any]] = []
-    reading = None  # the interpolation of the run being collected
+    runs: list[list[Any]] = [[]]
+    readings: list[str | None] = [None]  # the interpolation of each run
     for value in values:
         own = _reading(value)
-        if not runs or (own and reading and own != reading):
+        if own and readings[-1] and own != readings[-1]:
             runs.append([])
-            reading = None
+            readings.append(None)
         runs[-1].append(value)
-        reading = reading or own
+        readings[-1] = readings[-1] or own
     steps: list[Any] = []
-    for run in runs:
-        modes = [mode for mode in map(_reading, run) if mode]
-        steps += [Resampling(tuple(run), modes[0])] if modes and len(run) > 1 else run
+    for run, reading in zip(runs, readings, strict=True):
+        steps += [Resampling(tuple(run), reading)] if reading and len(run) > 1 else run
     return steps

@@ -10,8 +10,6 @@ from torch.nn import functional as F
 from fastcv.augment.draws import integers, pair
 from fastcv.augment.pixels import memory_format
 
-PADDING_MODES = ("zeros", "reflect")
-
 
 def pad(x: Tensor, padding: int, mode: str = "zeros") -> Tensor:
     """Surround images with `padding` pixels, black or mirrored at the border.
@@ -69,9 +67,6 @@ class RandomCrop:
         size: of the window, pixels: a number or (height, width); None is the size before padding.
         padding_mode: "zeros" (black) or "reflect" (mirrored without repeating the border).
 
-    Shape:
-        x: (B, C, H, W), uint8 or float; type and memory format are kept.
-
     Raises:
         ValueError: the window is larger than the padded image.
     """
@@ -85,7 +80,7 @@ class RandomCrop:
     def __post_init__(self):
         if self.padding < 0:
             raise ValueError(f"padding must be at least 0 pixels, got {self.padding}")
-        if self.padding_mode not in PADDING_MODES:
+        if self.padding_mode not in ("zeros", "reflect"):
             raise ValueError(
                 f"padding_mode must be 'zeros' or 'reflect', got {self.padding_mode!r}"
             )
@@ -94,8 +89,7 @@ class RandomCrop:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Crop a batch."""
-        size = self._size(x)
-        top, left = self._draw(x, size)
+        top, left, size = self._draw(x)
         return crop(pad(x, self.padding, self.padding_mode), top, left, size)
 
     @property
@@ -105,16 +99,15 @@ class RandomCrop:
 
     def matrix(self, x: Tensor) -> Tensor:
         """Draw what a call would: maps (B, 3, 3) from output to input pixels from the center."""
-        top, left = self._draw(x, self._size(x))
+        top, left, _ = self._draw(x)
         matrix = torch.eye(3, device=x.device).repeat(len(x), 1, 1)
         matrix[:, 0, 2] = left - self.padding
         matrix[:, 1, 2] = top - self.padding
         return matrix
 
-    def _size(self, x: Tensor) -> tuple[int, int]:
-        return (x.shape[-2], x.shape[-1]) if self.size is None else pair("size", self.size)
-
-    def _draw(self, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def _draw(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """Return the windows' first rows and columns, each (B,), and their size."""
+        size = (x.shape[-2], x.shape[-1]) if self.size is None else pair("size", self.size)
         spare = [x.shape[axis - 2] + 2 * self.padding - size[axis] for axis in (0, 1)]
         if min(spare) < 0:
             raise ValueError(
@@ -122,7 +115,7 @@ class RandomCrop:
                 f"and {self.padding} on each side, got {size[0]} x {size[1]}: lower size, or raise "
                 "padding"
             )
-        return integers(spare[0] + 1, x), integers(spare[1] + 1, x)
+        return integers(spare[0] + 1, x), integers(spare[1] + 1, x), size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,9 +126,6 @@ class CenterCrop:
 
     Args:
         size: of the result, pixels: a number or (height, width).
-
-    Shape:
-        x: (B, C, H, W), uint8 or float; type and memory format are kept.
     """
 
     size: int | tuple[int, int]
@@ -151,9 +141,8 @@ class CenterCrop:
         if x.shape[-2:] == (height, width):
             return x
         layout = memory_format(x)
-        missing = max(height - x.shape[-2], 0), max(width - x.shape[-1], 0)
-        if any(missing):
-            rows, columns = missing
+        rows, columns = max(height - x.shape[-2], 0), max(width - x.shape[-1], 0)
+        if rows or columns:
             x = F.pad(x, (columns // 2, (columns + 1) // 2, rows // 2, (rows + 1) // 2))
         top = round((x.shape[-2] - height) / 2)
         left = round((x.shape[-1] - width) / 2)

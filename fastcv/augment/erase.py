@@ -46,13 +46,9 @@ class RandomErasing:
     the data set.
 
     Args:
-        p: probability.
         scale: least and greatest area of the rectangle, fractions of the image.
         ratio: least and greatest height / width of the rectangle.
         value: in 0-1: a number, one for each channel, or "random" for noise, uniform in 0-1.
-
-    Shape:
-        x: (B, C, H, W), float in 0-1, or uint8, converted to that.
     """
 
     p: float = 0.5

@@ -51,21 +51,13 @@ class _Flip:
 
 @dataclass(frozen=True, kw_only=True)
 class HorizontalFlip(_Flip):
-    """Mirror images left to right, each with probability `p`.
-
-    Shape:
-        x: (B, C, H, W), uint8 or float; returned in the same shape, type and memory format.
-    """
+    """Mirror images left to right, each with probability `p`."""
 
     axis: ClassVar[int] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerticalFlip(_Flip):
-    """Mirror images top to bottom, each with probability `p`.
-
-    Shape:
-        x: (B, C, H, W), uint8 or float; returned in the same shape, type and memory format.
-    """
+    """Mirror images top to bottom, each with probability `p`."""
 
     axis: ClassVar[int] = 1

@@ -58,78 +58,61 @@ def paste(
     return torch.where(mask, x.roll(1, 0), x), 1 - height * width / (rows * columns)
 
 
-def _draw_weights(alpha: float, x: Tensor) -> Tensor:
-    concentration = torch.full((len(x),), float(alpha), device=x.device)
-    # Checking the arguments would read them back from a GPU.
-    return Beta(concentration, concentration, validate_args=False).sample()
+@dataclass(frozen=True, kw_only=True)
+class _Mixing:
+    alpha: float
 
+    changes_labels: ClassVar[bool] = True
 
-def _check_alpha(alpha: float) -> None:
-    if not alpha > 0:
-        raise ValueError(f"alpha must be above 0, got {alpha}")
+    def __post_init__(self):
+        if not self.alpha > 0:
+            raise ValueError(f"alpha must be above 0, got {self.alpha}")
+
+    def __call__(self, x: Tensor, y: Tensor, classes: int | None = None) -> tuple[Tensor, Tensor]:
+        """Mix images (B, C, H, W) and their labels, (B,) numbers or (B, classes) probabilities."""
+        target = soft_targets(y, classes)
+        concentration = torch.full((len(x),), float(self.alpha), device=x.device)
+        # Checking the arguments would read them back from a GPU.
+        drawn = Beta(concentration, concentration, validate_args=False).sample()
+        x, weight = self._mixed(x, drawn)
+        return x, mix_targets(target, weight)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixUp:
+class MixUp(_Mixing):
     """Blend each image of a shuffled batch with the previous one, in a random proportion.
 
     Args:
         alpha: of Beta(alpha, alpha), from which the weight of each image is drawn.
-
-    Shape:
-        x: (B, C, H, W), float, or uint8, which becomes float in 0-1.
-        y: (B,) class numbers or (B, classes) probabilities.
-        returns: images (B, C, H, W) and targets (B, classes).
 
     Source: Zhang et al. 2018, arXiv:1710.09412.
     """
 
     alpha: float = 0.2
 
-    changes_labels: ClassVar[bool] = True
-
-    def __post_init__(self):
-        _check_alpha(self.alpha)
-
-    def __call__(self, x: Tensor, y: Tensor, classes: int | None = None) -> tuple[Tensor, Tensor]:
-        """Mix a batch."""
-        target = soft_targets(y, classes)
-        weight = _draw_weights(self.alpha, x)
-        return mix_images(to_float(x), weight), mix_targets(target, weight)
+    def _mixed(self, x: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        return mix_images(to_float(x), drawn), drawn
 
 
 @dataclass(frozen=True, kw_only=True)
-class CutMix:
+class CutMix(_Mixing):
     """Paste a rectangle of the previous image of a shuffled batch into each.
 
     Args:
         alpha: of Beta(alpha, alpha), from which the fraction of each image that is left is drawn,
             before its rectangle is cut off at the border.
 
-    Shape:
-        x: (B, C, H, W), uint8 or float; type and memory format are kept.
-        y: (B,) class numbers or (B, classes) probabilities.
-        returns: images (B, C, H, W) and targets (B, classes).
-
     Source: Yun et al. 2019, arXiv:1905.04899.
     """
 
     alpha: float = 1.0
 
-    changes_labels: ClassVar[bool] = True
-
-    def __post_init__(self):
-        _check_alpha(self.alpha)
-
-    def __call__(self, x: Tensor, y: Tensor, classes: int | None = None) -> tuple[Tensor, Tensor]:
-        """Mix a batch."""
-        target = soft_targets(y, classes)
+    def _mixed(self, x: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
         rows, columns = x.shape[-2:]
-        half = (1 - _draw_weights(self.alpha, x)).sqrt_() / 2
+        half = (1 - drawn).sqrt_() / 2
         row, column = integers(rows, x), integers(columns, x)
         reach_down, reach_across = (half * rows).long(), (half * columns).long()
         top, bottom = (row - reach_down).clamp(min=0), (row + reach_down).clamp(max=rows)
         left = (column - reach_across).clamp(min=0)
         right = (column + reach_across).clamp(max=columns)
-        x, weight = paste(x, top, left, bottom - top, right - left)
-        return x, mix_targets(target, weight)
+        return paste(x, top, left, bottom - top, right - left)

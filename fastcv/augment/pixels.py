@@ -15,11 +15,7 @@ def memory_format(x: Tensor) -> torch.memory_format:
 
 
 def to_float(x: Tensor) -> Tensor:
-    """Turn bytes into float32 in 0-1; return floats unchanged.
-
-    Shape:
-        x: (B, C, H, W), uint8 or float.
-    """
+    """Turn bytes into float32 in 0-1; return floats unchanged."""
     return x if x.is_floating_point() else x.to(torch.float32).div_(255)
 
 
@@ -79,8 +75,8 @@ def _scale_and_shift(
     """Return constants kept on the device: copying them for each batch would wait for a GPU."""
     means = torch.tensor(mean, dtype=torch.float64).expand(channels)
     stds = torch.tensor(std, dtype=torch.float64).expand(channels)
-    constants = []
-    for constant in (1 / (stds * unit), -means / stds):
-        shaped = constant.repeat(columns) if columns else constant.view(-1, 1, 1)
-        constants.append(shaped.to(device=device, dtype=torch.float32))
-    return constants[0], constants[1]
+    scale, shift = (
+        constant.repeat(columns) if columns else constant.view(-1, 1, 1)
+        for constant in (1 / (stds * unit), -means / stds)
+    )
+    return scale.to(device, torch.float32), shift.to(device, torch.float32)

@@ -20,9 +20,6 @@ class Resize:
 
     Args:
         size: pixels: of the shorter side, or (height, width).
-
-    Shape:
-        x: (B, C, H, W), float, or uint8, which becomes float in 0-1; memory format is kept.
     """
 
     size: int | tuple[int, int]
@@ -142,10 +139,6 @@ class RandomResizedCrop:
         scale: least and greatest area of the window, fractions of the image.
         ratio: least and greatest width / height of the window.
         antialias: whether to smooth where the window is larger than the result.
-
-    Shape:
-        x: (B, C, H, W), float, or uint8, which becomes float in 0-1; memory format is kept.
-        returns: (B, C, *size).
     """
 
     size: int | tuple[int, int]

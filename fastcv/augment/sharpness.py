@@ -10,12 +10,7 @@ from fastcv.augment.pixels import to_float
 
 
 def smoothed(x: Tensor) -> Tensor:
-    """Average each inner pixel, weighted 5, with its eight neighbors, weighted 1.
-
-    Shape:
-        x: (B, C, H, W), float; H and W above 2.
-        returns: (B, C, H - 2, W - 2).
-    """
+    """Average inner pixels, weighted 5, with their eight neighbors: (B, C, H - 2, W - 2)."""
     rows = x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]
     box = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
     return box.add_(x[:, :, 1:-1, 1:-1], alpha=4).div_(13)
@@ -43,10 +38,6 @@ class Sharpness:
 
     Args:
         factor: 0 smooths, 1 changes nothing, 2 sharpens.
-        p: probability.
-
-    Shape:
-        x: (B, C, H, W), float in 0-1, or uint8, converted to that.
     """
 
     factor: float

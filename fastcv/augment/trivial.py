@@ -13,8 +13,8 @@ from fastcv.augment.pixels import memory_format
 from fastcv.augment.sharpness import smoothed
 
 BINS = 31
-# torchvision's TrivialAugmentWide: name -> the magnitude in the last bin. The first bin is 0,
-# unless noted; the signed magnitudes are negated half of the time.
+# torchvision's TrivialAugmentWide: name -> the magnitude in the last bin; in the first bin it is 0.
+# These magnitudes are negated half of the time.
 SIGNED = {
     "ShearX": 0.99,
     "ShearY": 0.99,
@@ -26,13 +26,7 @@ SIGNED = {
     "Contrast": 0.99,
     "Sharpness": 0.99,
 }
-UNSIGNED = {
-    "Posterize": 2.0,  # bits, from 8 on
-    "Solarize": 0.0,  # fraction of white, from 1 on
-    "AutoContrast": 0.0,  # without a magnitude, as the next two
-    "Equalize": 0.0,
-    "Identity": 0.0,
-}
+UNSIGNED = ("Posterize", "Solarize", "AutoContrast", "Equalize", "Identity")
 OPERATIONS = (*SIGNED, *UNSIGNED)
 
 
@@ -40,9 +34,9 @@ OPERATIONS = (*SIGNED, *UNSIGNED)
 def magnitudes(device: torch.device) -> Tensor:
     """Return magnitudes (operations, bins) of operations in bins, kept on the device."""
     rows = [torch.linspace(0, most, BINS) for most in SIGNED.values()]
-    rows.append((8 - torch.arange(BINS) / ((BINS - 1) / 6)).round())
-    rows.append(torch.linspace(1, 0, BINS))
-    rows += [torch.zeros(BINS)] * 3
+    rows.append((8 - torch.arange(BINS) / ((BINS - 1) / 6)).round())  # Posterize: bits
+    rows.append(torch.linspace(1, 0, BINS))  # Solarize: fraction of white
+    rows += [torch.zeros(BINS)] * 3  # the others have none
     return torch.stack(rows).to(device)
 
 
@@ -177,8 +171,7 @@ def trivial_augment(
 class TrivialAugment:
     """Apply one random operation of random strength to each image, as `TrivialAugmentWide` does.
 
-    Shape:
-        x: (B, C, H, W), uint8 or float in 0-1; type and memory format are kept; C is 1 or 3.
+    Images must have 1 or 3 channels; bytes stay bytes.
 
     Source: Müller and Hutter 2021, arXiv:2103.10158.
     """

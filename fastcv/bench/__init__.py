@@ -3,14 +3,14 @@
     fastcv bench light_resnet_cifar10 --json bench.json
 
 All contenders train the same net on the same images with the same kinds of augmentation, in one
-process and in interleaved rounds. `plain_pytorch`, `stock_fastai`, `parts` and `ceiling` describe
-them.
+process and in interleaved rounds. `plain_pytorch`, `stock_fastai` and `parts` describe them.
 """
 
 import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,22 +19,18 @@ from fastai.torch_core import default_device
 from torch import nn
 
 from fastcv.bench import equivalents, memory, tiny_step
-from fastcv.bench.ceiling import BareTraining
-from fastcv.bench.machine import describe
-from fastcv.bench.parts import FastTraining, without
+from fastcv.bench.parts import BareTraining, FastTraining, without
 from fastcv.bench.plain_pytorch import Pictures, PlainLoader, PlainTraining
-from fastcv.bench.rounds import Clock, drained, interleaved, median, quartiles, timed
+from fastcv.bench.rounds import Clock, Contenders, drain, interleaved, median, quartiles
 from fastcv.bench.stock_fastai import RATE, StockTraining, stock_loaders
 from fastcv.bench.synthetic import Synthetic
-from fastcv.bench.table import lines
+from fastcv.bench.table import describe, lines
 from fastcv.experiment.building import learner
 from fastcv.learning.learner import Learner
 from fastcv.learning.losses import CrossEntropy
 from fastcv.recipe.values import Recipe
 
 __all__ = ["bench"]
-
-Contenders = dict[str, Callable[[], float]]
 
 
 def bench(
@@ -90,12 +86,14 @@ def bench(
         "loader": loading,
         "training": training,
         "step": tiny_step.contenders(device, seconds_per_round / 3),
-        "start": {"fastcv": lambda: _start(recipe, device)},
+        "start": {"fastcv": partial(_start, recipe, device)},
     }
     measured = {}
     for kind, contenders in asked.items():
         write(f"measuring {kind}, {rounds} rounds of {', '.join(contenders)}")
         measured[kind] = interleaved(contenders, rounds)
+    medians = {kind: _each(median, found) for kind, found in measured.items()}
+    speeds = medians["training"]
     result: dict[str, Any] = {
         "recipe": recipe.name,
         "rounds": rounds,
@@ -103,19 +101,14 @@ def bench(
         "images": len(learn.dls.train_ds),
         "batch_size": recipe.data.batch_size,
         "image_shape": list(learn.dls.image_shape),
+        **medians,
     }
-    for kind, found in measured.items():
-        result[kind] = {name: median(values) for name, values in found.items()}
-    speeds = result["training"]
     result["brings"] = {
         name.removeprefix("without_"): speeds["fastcv"] / speed
         for name, speed in speeds.items()
         if name.startswith("without_")
     }
-    result["spread"] = {
-        kind: {name: quartiles(values) for name, values in found.items()}
-        for kind, found in measured.items()
-    }
+    result["spread"] = {kind: _each(quartiles, found) for kind, found in measured.items()}
     if peak_memory:
         result["memory"] = memory.peaks(recipe, device, learn.dls.image_shape, learn.dls.c)
     result["machine"] = describe(device, learn.precision.precision)
@@ -123,6 +116,10 @@ def bench(
     for line in lines(result):
         write(line)
     return result
+
+
+def _each(statistic: Callable, found: dict[str, list[float]]) -> dict[str, Any]:
+    return {name: statistic(values) for name, values in found.items()}
 
 
 def _contenders(
@@ -143,38 +140,30 @@ def _contenders(
     ceiling = learner(replace(recipe, data=synthetic), device=device)
     plain_net, stock_net = (deepcopy(learn.model) for _ in range(2))
     plain_loss, stock_loss = _losses(recipe)
+    optimizer = equivalents.torch_optimizer(recipe.optimizer)(plain_net.parameters(), lr=RATE)
+    opt_func = equivalents.fastai_optimizer(recipe.optimizer)
     trainings = {
-        "plain_pytorch": PlainTraining(
-            plain,
-            plain_net,
-            plain_loss,
-            equivalents.torch_optimizer(recipe.optimizer)(plain_net.parameters(), lr=RATE),
-        ),
-        "stock_fastai": StockTraining(
-            stock, stock_net, stock_loss, equivalents.fastai_optimizer(recipe.optimizer)
-        ),
+        "plain_pytorch": PlainTraining(plain, plain_net, plain_loss, optimizer),
+        "stock_fastai": StockTraining(stock, stock_net, stock_loss, opt_func),
         "fastcv": FastTraining(learn),
         "ceiling": BareTraining(ceiling, recipe.loss()),
     }
     for name, lesser in without(recipe, learn, device).items():
         trainings[name] = FastTraining(lesser)
-    loading = {
-        name: timed(lambda clock, loader=loader: drained(loader, clock), Clock(device, seconds))
-        for name, loader in loaders.items()
-    }
-    training = {name: timed(run, Clock(device, seconds)) for name, run in trainings.items()}
-    return loading, training
+    loading = {name: partial(drain, loader) for name, loader in loaders.items()}
+    return _clocked(loading, device, seconds), _clocked(trainings, device, seconds)
+
+
+def _clocked(runs: dict[str, Callable], device: torch.device, seconds: float) -> Contenders:
+    return {name: partial(Clock(device, seconds).measure, run) for name, run in runs.items()}
 
 
 def _losses(recipe: Recipe) -> tuple[Callable, Callable]:
     """Return torch's and fastai's cross-entropy; for any other loss, the recipe's own twice."""
     if not isinstance(recipe.loss, CrossEntropy):
         return recipe.loss(), recipe.loss()
-    smoothing = recipe.loss.label_smoothing
-    return (
-        nn.CrossEntropyLoss(label_smoothing=smoothing),
-        CrossEntropyLossFlat(label_smoothing=smoothing),
-    )
+    smoothing = {"label_smoothing": recipe.loss.label_smoothing}
+    return nn.CrossEntropyLoss(**smoothing), CrossEntropyLossFlat(**smoothing)
 
 
 def _start(recipe: Recipe, device: torch.device) -> float:

@@ -46,15 +46,13 @@ def check(data: Callable, optimizer: Callable) -> None:
 def torchvision_transform(data: Images, *, resized: bool) -> transforms.Compose:
     """Build the transform from a Pillow image to a normalized tensor, as in torchvision's examples.
 
-    Args:
-        data: the recipe's data.
-        resized: whether images are already squares of the right size.
+    `resized` says whether images are already squares of the right size.
     """
     side = size = data.resize or data.size
     steps = [] if resized else [transforms.Resize(side), transforms.CenterCrop(side)]
     for each in data.augment:
         steps.append(_of_torchvision(each, size))
-        if isinstance(each, RandomResizedCrop) or getattr(each, "size", None) is not None:
+        if getattr(each, "size", None) is not None:
             size = pair("size", each.size)[0]
     if size != data.size:
         steps.append(transforms.CenterCrop(data.size))
@@ -84,11 +82,7 @@ def fastai_transforms(data: Images, *, resized: bool) -> tuple[list, list]:
 
     Crops work on images, where fastai has padded crops; rotations and colors on batches, composed
     as in `aug_transforms`. Flipping an image is cheaper than flipping a batch, unless a rotation
-    resamples the batch anyway.
-
-    Args:
-        data: the recipe's data.
-        resized: whether images are already squares of the right size.
+    resamples the batch anyway. `resized` says whether images are already squares of the right size.
     """
     side = size = data.resize or data.size
     turns = any(isinstance(each, Rotation) for each in data.augment)
@@ -104,19 +98,15 @@ def fastai_transforms(data: Images, *, resized: bool) -> tuple[list, list]:
         elif isinstance(each, RandomResizedCrop):
             size = pair("size", each.size)[0]
             low, high = each.scale
-            items.append(
-                fastai_augment.RandomResizedCrop(
-                    size, min_scale=low, max_scale=high, ratio=each.ratio
-                )
-            )
+            scale = {"min_scale": low, "max_scale": high}
+            items.append(fastai_augment.RandomResizedCrop(size, ratio=each.ratio, **scale))
+        elif isinstance(each, HorizontalFlip) and turns:
+            batches.append(fastai_augment.Flip(p=each.p))
         elif isinstance(each, HorizontalFlip):
-            (batches if turns else items).append(
-                fastai_augment.Flip(p=each.p) if turns else fastai_augment.FlipItem(p=each.p)
-            )
+            items.append(fastai_augment.FlipItem(p=each.p))
         elif isinstance(each, Rotation):
             most = max(abs(end) for end in interval("degrees", each.degrees))
-            turn = fastai_augment.Rotate(max_deg=most, p=1.0, pad_mode=PadMode.Zeros)
-            batches.append(turn)
+            batches.append(fastai_augment.Rotate(max_deg=most, p=1.0, pad_mode=PadMode.Zeros))
         else:
             batches += _lighting(each)
     if size != data.size:
@@ -153,19 +143,8 @@ def torch_optimizer(optimizer: Callable) -> Callable[..., torch.optim.Optimizer]
 
 def fastai_optimizer(optimizer: Callable) -> Callable:
     """Return fastai's optimizer of that kind; it has plain momentum only, and no Nesterov."""
+    decay = {"wd": optimizer.weight_decay, "decouple_wd": isinstance(optimizer, AdamW)}
     if isinstance(optimizer, SGD):
-        return partial(
-            fastai_optimizers.SGD,
-            mom=optimizer.momentum,
-            wd=optimizer.weight_decay,
-            decouple_wd=False,
-        )
+        return partial(fastai_optimizers.SGD, mom=optimizer.momentum, **decay)
     first, second = optimizer.betas
-    return partial(
-        fastai_optimizers.Adam,
-        mom=first,
-        sqr_mom=second,
-        eps=optimizer.eps,
-        wd=optimizer.weight_decay,
-        decouple_wd=isinstance(optimizer, AdamW),
-    )
+    return partial(fastai_optimizers.Adam, mom=first, sqr_mom=second, eps=optimizer.eps, **decay)

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 
 from fastcv import catalogue
-from fastcv.bench.ceiling import BareTraining
-from fastcv.bench.parts import FastTraining
+from fastcv.bench.parts import BareTraining, FastTraining
 from fastcv.bench.rounds import Clock
 from fastcv.bench.synthetic import Synthetic
 from fastcv.experiment.building import learner
@@ -23,40 +22,25 @@ MEGABYTE = 1e6
 
 
 def peaks(
-    recipe: Recipe,
-    device: torch.device,
-    shape: tuple[int, int, int],
-    classes: int,
-    seconds: float = SECONDS,
+    recipe: Recipe, device: torch.device, shape: tuple[int, int, int], classes: int
 ) -> dict[str, float]:
     """Train in two separate processes and compare their peak memory, in megabytes.
 
     Both have the same imports, net, loss, optimizer and precision. "synthetic" is the bare loop on
     two random batches; "fastcv" is the recipe's Learner after it has read every image, so that a
-    mapped cache is fully in memory. This is the processor's memory, not a GPU's.
-
-    Args:
-        recipe: its images are already cached, else decoding counts too.
-        device: where they train.
-        shape: (C, H, W) of the net's input.
-        classes: number of classes.
-        seconds: duration of each training.
+    mapped cache is fully in memory. This is the processor's memory, not a GPU's. Images must be
+    cached before, else decoding counts too. `shape` is the (C, H, W) of the net's input.
 
     Returns:
         "synthetic", "fastcv", and "above": their difference.
     """
-    bare = replace(
-        recipe,
-        data=Synthetic(shape=shape, classes=classes, batch_size=recipe.data.batch_size, batches=2),
+    synthetic = Synthetic(
+        shape=shape, classes=classes, batch_size=recipe.data.batch_size, batches=2
     )
+    asked = {"file": defining_file(recipe), "device": str(device)}
     found = {}
-    for kind, trained in (("synthetic", bare), ("fastcv", recipe)):
-        asked = {
-            "recipe": flat(trained),
-            "file": defining_file(recipe),
-            "device": str(device),
-            "seconds": seconds,
-        }
+    for kind, data in (("synthetic", synthetic), ("fastcv", recipe.data)):
+        asked["recipe"] = flat(replace(recipe, data=data))
         process = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "fastcv.bench.memory"],
             input=json.dumps(asked),
@@ -84,7 +68,7 @@ def peak() -> float:
     return most * (1 if sys.platform == "darwin" else 1024) / MEGABYTE  # bytes there, KiB elsewhere
 
 
-def train(recipe: Recipe, device: torch.device, seconds: float) -> None:
+def train(recipe: Recipe, device: torch.device, seconds: float = SECONDS) -> None:
     """Train for some seconds: synthetic data in the bare loop, else through the Learner."""
     learn = learner(recipe, device=device)
     clock = Clock(device, seconds)
@@ -101,7 +85,7 @@ def _main() -> None:
     asked = json.loads(sys.stdin.read())
     if asked["file"]:
         catalogue.load_file(Path(asked["file"]))
-    train(unflat(asked["recipe"], trust=True), torch.device(asked["device"]), asked["seconds"])
+    train(unflat(asked["recipe"], trust=True), torch.device(asked["device"]))
     print(peak())
 
 

@@ -1,11 +1,12 @@
-"""fastcv, and fastcv without each of its parts."""
+"""fastcv, fastcv without each of its parts, and its step alone."""
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from fastai.data.core import DataLoaders
+from torch import nn
 
 from fastcv.bench.rounds import Clock, Stopwatch
 from fastcv.bench.stock_fastai import EPOCHS, RATE
@@ -25,11 +26,7 @@ class Terminal(io.StringIO):
 
 
 class FastTraining:
-    """A recipe's Learner with all its callbacks and its progress bar, in one cycle over all layers.
-
-    Args:
-        learn: the Learner that `fastcv.learner` returns.
-    """
+    """A recipe's Learner, all its callbacks and its progress bar, in one cycle over all layers."""
 
     def __init__(self, learn: Learner):
         self.learn = learn
@@ -41,21 +38,43 @@ class FastTraining:
             OneCycle(epochs=EPOCHS, lr=RATE)(self.learn)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One part that makes fastcv fast, and how to switch it off.
+class BareTraining:
+    """The upper limit on this hardware: fastcv's step alone, on batches already on the device.
 
-    Args:
-        name: the contender is called "without_NAME".
-        says: what the part does, for the table.
-        used: returns whether the recipe's Learner uses it on this machine.
-        off: returns the recipe without it.
+    Net, optimizer, precision, memory layout and compilation are those of a recipe's Learner, whose
+    data are `Synthetic`; its net is trained in place. It does not use a CUDA graph.
     """
 
-    name: str
-    says: str
-    used: Callable[[Recipe, Learner], bool]
-    off: Callable[[Recipe], Recipe]
+    def __init__(self, learn: Learner, loss: nn.Module):
+        learn.create_opt()
+        learn("before_fit")  # places the net and sets its memory layout, as a fit does
+        self.net, self.loss = learn.model, loss
+        self.forward = learn.stepper.net(learn)
+        self.optimizer = learn.opt.opt
+        for group in self.optimizer.param_groups:
+            group["lr"] = RATE
+        self.batches = learn.dls.train.dataset
+        self.precision = learn.precision
+
+    def __call__(self, clock: Clock) -> None:
+        """Train until the round is over."""
+        self.net.train()
+        for x, y in clock.batches(self.batches):
+            with self.precision.scope(x.device):
+                logits = self.forward(x)
+            self.loss(logits.float(), y).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One part that makes fastcv fast, and how to switch it off."""
+
+    name: str  # the contender is called "without_NAME"
+    says: str  # what the part does, for the table
+    used: Callable[[Recipe, Learner], bool]  # whether the Learner uses it on this machine
+    off: Callable[[Recipe], Recipe]  # the recipe without it
 
 
 def _stepping(recipe: Recipe, **settings: object) -> Recipe:
@@ -104,11 +123,7 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Built:
-    """Data of a recipe that are loaders built before.
-
-    Args:
-        dls: the loaders; building them for each part would hold the images in memory again.
-    """
+    """Loaders as a recipe's data: building them again would hold the images in memory twice."""
 
     dls: DataLoaders
 
@@ -117,23 +132,13 @@ class Built:
         return self.dls
 
 
-def without(
-    recipe: Recipe, learn: Learner, device: torch.device, parts: Iterable[Part] = PARTS
-) -> dict[str, Learner]:
-    """Build a Learner without each part that is used, by the contender's name.
-
-    Args:
-        recipe: the recipe with all parts.
-        learn: its Learner.
-        device: where they train.
-        parts: the parts to switch off, one at a time.
-    """
+def without(recipe: Recipe, learn: Learner, device: torch.device) -> dict[str, Learner]:
+    """Build a Learner without each part that the recipe's `learn` uses, by the contender's name."""
     learners = {}
-    for part in parts:
-        if not part.used(recipe, learn):
-            continue
-        lesser = part.off(recipe)
-        if lesser.data == recipe.data:
-            lesser = replace(lesser, data=Built(learn.dls))
-        learners[f"without_{part.name}"] = learner(lesser, device=device)
+    for part in PARTS:
+        if part.used(recipe, learn):
+            lesser = part.off(recipe)
+            if lesser.data == recipe.data:
+                lesser = replace(lesser, data=Built(learn.dls))
+            learners[f"without_{part.name}"] = learner(lesser, device=device)
     return learners

@@ -1,10 +1,10 @@
 """The first contender: PyTorch and torchvision, used as in their tutorials."""
 
-import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from fastai.torch_core import defaults
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -16,14 +16,6 @@ from fastcv.data.images import Images
 from fastcv.data.samples import Sample
 
 HELD = 64  # pixels; up to this size torchvision's data sets (CIFAR, MNIST) hold decoded images
-MOST_WORKERS = 16  # fastai's limit
-
-
-def workers() -> int:
-    """Count worker processes as fastai does: one for each core that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
-    return min(os.cpu_count() or 1, MOST_WORKERS)
 
 
 class Pictures(Dataset):
@@ -32,11 +24,8 @@ class Pictures(Dataset):
     Small images are decoded in advance and held in memory, which favors this contender; larger
     ones are opened, resized and cropped each time. Transforms are torchvision's, on Pillow images.
 
-    Args:
-        samples: images and labels.
-        classes: class names, in the order of their numbers.
-        data: the recipe's data.
-        pixels: (N, side, side, C), uint8: all images, if they are already decoded.
+    `classes` are in the order of their numbers. `pixels`, (N, side, side, C) uint8, are all images,
+    if they are already decoded.
     """
 
     def __init__(
@@ -51,13 +40,12 @@ class Pictures(Dataset):
         self.mode = "RGB" if data.channels == 3 else "L"
         side = data.resize or data.size
         self.images = [sample.image for sample in samples]
-        held = side <= HELD
-        if held and pixels is None:
-            decode = Decoding(side=side, channels=data.channels)
-            pixels = np.stack([decode(image) for image in self.images])
-        if held:
+        self.transform = torchvision_transform(data, resized=side <= HELD)
+        if side <= HELD:
+            if pixels is None:
+                decode = Decoding(side=side, channels=data.channels)
+                pixels = np.stack([decode(image) for image in self.images])
             self.images = pixels if data.channels == 3 else pixels[..., 0]
-        self.transform = torchvision_transform(data, resized=held)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,7 +74,7 @@ class PlainLoader:
             batch_size=batch_size,
             shuffle=True,
             drop_last=len(pictures) >= batch_size,
-            num_workers=workers(),
+            num_workers=defaults.cpus,  # as fastai: one for each core, and at most 16
             persistent_workers=True,  # starting them each epoch would slow this contender
             pin_memory=device.type == "cuda",
         )
@@ -97,14 +85,7 @@ class PlainLoader:
 
 
 class PlainTraining:
-    """The usual loop: fp32, channels first, torch's optimizer with its defaults.
-
-    Args:
-        loader: yields images and class numbers on the net's device.
-        net: trained in place.
-        loss: a function of logits and class numbers.
-        optimizer: of the net's parameters.
-    """
+    """The usual loop: fp32, channels first, torch's optimizer with its defaults."""
 
     def __init__(
         self, loader: PlainLoader, net: nn.Module, loss: nn.Module, optimizer: torch.optim.Optimizer
@@ -115,12 +96,9 @@ class PlainTraining:
         """Train until the round is over."""
         self.net.train()
         running = torch.zeros((), device=next(self.net.parameters()).device)
-        while True:
-            for x, y in self.loader:
-                loss = self.loss(self.net(x), y)
-                self.optimizer.zero_grad()
-                loss.backward()
-                self.optimizer.step()
-                running += loss.detach()  # `loss.item()` would wait for the GPU at every batch
-                if clock.tick(len(x)):
-                    return
+        for x, y in clock.batches(self.loader):
+            loss = self.loss(self.net(x), y)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            running += loss.detach()  # `loss.item()` would wait for the GPU at every batch

@@ -1,9 +1,10 @@
 """Fair timing: contenders take turns in interleaved rounds, each after a warm-up."""
 
 import random
-import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from statistics import median as median
+from statistics import quantiles
 
 import torch
 from fastai.callback.core import Callback, CancelFitException, CancelValidException
@@ -13,16 +14,14 @@ from fastai.callback.core import Callback, CancelFitException, CancelValidExcept
 WARM_UP_BATCHES = 2
 WARM_UP_SECONDS = 0.5
 
+Contenders = dict[str, Callable[[], float]]  # each measures one round
+
 
 class Clock:
     """Tell a loop over batches when to stop, and measure its speed.
 
     A round is a warm-up, then as many images as the first round finished in `seconds`, so that
-    every round does the same work.
-
-    Args:
-        device: where the work is done; the clock is read after a GPU has finished.
-        seconds: duration of the first round's timed part.
+    every round does the same work. The clock is read after a GPU has finished.
     """
 
     def __init__(self, device: torch.device, seconds: float):
@@ -30,6 +29,12 @@ class Clock:
         self.seconds = seconds
         self.goal: int | None = None  # images in a round's timed part, set by the first round
         self.start()
+
+    def measure(self, run: Callable[["Clock"], None]) -> float:
+        """Measure a round of a loop, in images per second."""
+        self.start()
+        run(self)
+        return self.rate
 
     def start(self) -> None:
         """Start a round with its warm-up."""
@@ -43,9 +48,8 @@ class Clock:
         """Count a finished batch, and return whether the round is over."""
         if not self.running:
             self.warmed += 1
-            if self.warmed >= WARM_UP_BATCHES and time.perf_counter() - self.began >= min(
-                WARM_UP_SECONDS, self.seconds
-            ):
+            warm = time.perf_counter() - self.began >= min(WARM_UP_SECONDS, self.seconds)
+            if warm and self.warmed >= WARM_UP_BATCHES:
                 self.running = True
                 self.began = self._now()
             return False
@@ -58,6 +62,14 @@ class Clock:
             return False
         self.rate = self.images / (self._now() - self.began)
         return True
+
+    def batches(self, loader: Iterable[tuple]) -> Iterator[tuple]:
+        """Pass a loader's batches on, epoch after epoch, until the round is over."""
+        while True:
+            for batch in loader:
+                yield batch
+                if self.tick(len(batch[0])):
+                    return
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -83,35 +95,18 @@ class Stopwatch(Callback):
             raise CancelFitException
 
 
-def timed(run: Callable[[Clock], None], clock: Clock) -> Callable[[], float]:
-    """Turn a loop that takes a clock into a contender that returns images per second."""
-
-    def round_() -> float:
-        clock.start()
-        run(clock)
-        return clock.rate
-
-    return round_
+def drain(loader: Iterable, clock: Clock) -> None:
+    """Take batches from a loader until the round is over."""
+    for _ in clock.batches(loader):
+        pass
 
 
-def drained(batches: Iterable, clock: Clock) -> None:
-    """Take batches from a loader, epoch after epoch, until the round is over."""
-    while True:
-        for batch in batches:
-            if clock.tick(len(batch[0])):
-                return
-
-
-def interleaved(
-    contenders: Mapping[str, Callable[[], float]], rounds: int
-) -> dict[str, list[float]]:
+def interleaved(contenders: Contenders, rounds: int) -> dict[str, list[float]]:
     """Measure every contender once in each round, in a new order each time.
 
     Changes of the machine (heat, other programs) and aftereffects of the contender before then
-    affect all contenders alike. The orders are the same on every machine.
-
-    Returns:
-        The measurements of each contender, in the order of the rounds.
+    affect all contenders alike. The orders are the same on every machine; the measurements are
+    returned in the order of the rounds.
     """
     measured: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
@@ -120,14 +115,9 @@ def interleaved(
     return measured
 
 
-def median(values: list[float]) -> float:
-    """Return the median."""
-    return statistics.median(values)
-
-
 def quartiles(values: list[float]) -> list[float]:
     """Return the first and third quartile, which enclose the middle half of the rounds."""
     if len(values) == 1:
         return [values[0], values[0]]
-    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    first, _, third = quantiles(values, n=4, method="inclusive")
     return [first, third]

@@ -23,15 +23,9 @@ EPOCHS = 10_000  # far more than a round has
 LOOKED_AT = 32  # images, to find out whether they need resizing
 
 
-class TrainingOnly:
-    """A splitter: all images train; the first also validates, as fastai needs a validation set.
-
-    It is a class, because a local function cannot be sent to worker processes everywhere.
-    """
-
-    def __call__(self, items: Sequence[Sample]) -> tuple[list[int], list[int]]:
-        """Return the indices of the training and validation images."""
-        return list(range(len(items))), [0]
+def training_only(items: Sequence[Sample]) -> tuple[list[int], list[int]]:
+    """Split: all images train; the first also validates, as fastai needs a validation set."""
+    return list(range(len(items))), [0]
 
 
 def stock_loaders(
@@ -40,12 +34,7 @@ def stock_loaders(
     """Build a DataBlock's loaders for the same image files or arrays.
 
     Images are resized only if they need it. The number of worker processes is fastai's default.
-
-    Args:
-        samples: training images and labels.
-        classes: class names, in the order of their numbers.
-        data: the recipe's data.
-        device: the device of batches.
+    `classes` are in the order of their numbers.
     """
     kind = PILImage if data.channels == 3 else PILImageBW
     side = data.resize or data.size
@@ -56,7 +45,7 @@ def stock_loaders(
         blocks=(ImageBlock(cls=kind), CategoryBlock(vocab=list(classes), sort=False)),
         get_x=image_of,
         get_y=label_of,
-        splitter=TrainingOnly(),
+        splitter=training_only,
         item_tfms=items,
         batch_tfms=batches,
     )

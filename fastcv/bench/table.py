@@ -1,10 +1,13 @@
-"""The measurements as a table for people."""
+"""The measurements as a table for people, and the machine: numbers from another do not compare."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from fastcv.bench.machine import headline
+import torch
+
 from fastcv.bench.parts import PARTS
+from fastcv.experiment.environment import device_name, environment
+from fastcv.learning.callbacks.precision import cpu_has_bf16
 
 ABOUT = {
     "plain_pytorch": "loop, DataLoader, torchvision",
@@ -55,3 +58,23 @@ def _rows(
         quartiles = f"[{low:,.0f} to {high:,.0f}]"
         about = ABOUT.get(name, "")
         yield f"  {name:<{width}}  {value:>9,.0f}  {quartiles:>20}  {times:<12}  {about}".rstrip()
+
+
+def describe(device: torch.device, precision: str) -> dict[str, Any]:
+    """Describe processor, GPU and versions; `precision` is what fastcv trains in there."""
+    return {
+        "processor": device_name("cpu"),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "cpu_bf16": cpu_has_bf16(),
+        **environment(str(device), precision),
+    }
+
+
+def headline(found: dict[str, Any]) -> str:
+    """Write the description in one line."""
+    bf16 = "with" if found["cpu_bf16"] else "without"
+    return (
+        f"{found['processor']} ({found['cpu_cores']} cores, {bf16} bf16 instructions), "
+        f"{found['threads']} threads, torch {found['packages']['torch']}, "
+        f"training in {found['precision']} on {found['gpu'] or found['device']}"
+    )

@@ -1,14 +1,14 @@
 """The overhead of a step: three loops around a net that is almost no work."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
 
-from fastcv.bench.ceiling import BareTraining
 from fastcv.bench.equivalents import fastai_optimizer
-from fastcv.bench.parts import FastTraining
-from fastcv.bench.rounds import Clock, timed
+from fastcv.bench.parts import BareTraining, FastTraining
+from fastcv.bench.rounds import Clock, Contenders
 from fastcv.bench.stock_fastai import StockTraining
 from fastcv.bench.synthetic import Synthetic
 from fastcv.experiment.building import learner
@@ -52,15 +52,11 @@ RECIPE = Recipe(
 )
 
 
-def contenders(device: torch.device, seconds: float) -> dict[str, Callable[[], float]]:
-    """Build the three loops; each measures microseconds a step.
+def contenders(device: torch.device, seconds: float) -> Contenders:
+    """Build the three loops; each measures microseconds a step, for some seconds in a round.
 
     All have the same net, batches and loss. "bare" and "fastcv" use torch's fused SGD,
     "stock_fastai" fastai's. Both Learners have all their callbacks and a one-cycle schedule.
-
-    Args:
-        device: where they train.
-        seconds: duration of a round's timed part.
     """
     loops = {
         "bare": BareTraining(learner(RECIPE, device=device), nn.CrossEntropyLoss()),
@@ -72,13 +68,10 @@ def contenders(device: torch.device, seconds: float) -> dict[str, Callable[[], f
         ),
         "fastcv": FastTraining(learner(RECIPE, device=device)),
     }
-    return {name: _microseconds(run, Clock(device, seconds)) for name, run in loops.items()}
+    return {
+        name: partial(_microseconds, run, Clock(device, seconds)) for name, run in loops.items()
+    }
 
 
-def _microseconds(run: Callable[[Clock], None], clock: Clock) -> Callable[[], float]:
-    measure = timed(run, clock)
-
-    def round_() -> float:
-        return RECIPE.data.batch_size / measure() * 1e6
-
-    return round_
+def _microseconds(run: Callable[[Clock], None], clock: Clock) -> float:
+    return RECIPE.data.batch_size / clock.measure(run) * 1e6

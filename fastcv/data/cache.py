@@ -18,6 +18,7 @@ import numpy as np
 import PIL
 
 from fastcv.data.decoding import Decoding
+from fastcv.data.sources.named import fastai_data
 from fastcv.terminal import with_bar
 
 # Images that are arrays, as in CIFAR's original files, are not written to a file below this many
@@ -33,17 +34,11 @@ NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 class Pixels(NamedTuple):
-    """Decoded images, and the row of each requested one.
+    """Decoded images, and the row of each requested one."""
 
-    Attributes:
-        images: (N, side, side, channels), uint8; mapped from a file, or in memory.
-        rows: the row in `images` of each requested image.
-        bad: why an image cannot be read, by its place among the requested ones.
-    """
-
-    images: np.ndarray
-    rows: np.ndarray
-    bad: dict[int, str]
+    images: np.ndarray  # (N, side, side, channels), uint8; mapped from a file, or in memory
+    rows: np.ndarray  # in `images`, of each requested image
+    bad: dict[int, str]  # why an image cannot be read, by its place among the requested ones
 
 
 def cached(
@@ -63,7 +58,7 @@ def cached(
 
     Args:
         images: files, or pixels.
-        decoding: how they become squares of one size.
+        decoding: how they become squares.
         root: the folder of the data; if it is moved, a cache in it is still found.
         skip_bad: whether files that cannot be read are left black and listed in `bad`.
 
@@ -77,7 +72,7 @@ def cached(
         bad = _decode_into(decoded, images, decoding, skip_bad, "")
         return Pixels(decoded, np.arange(len(images)), bad)
 
-    names = _identities(images, root, skip_bad)
+    names = [_identity(image, root, skip_bad) for image in images]
     sources = dict(zip(names, images, strict=True))
     order = sorted(sources)  # so that other splits of the same files find the same cache
     in_order = [sources[each] for each in order]
@@ -92,36 +87,20 @@ def _shape(count: int, decoding: Decoding) -> tuple[int, int, int, int]:
     return count, decoding.side, decoding.side, decoding.channels
 
 
-def _identities(
-    images: Sequence[Path | np.ndarray], root: Path | None, skip_bad: bool
-) -> list[str]:
-    """Name each image by what decides its pixels: name, size and times, or the pixels' hash.
-
-    Raises:
-        ValueError: a file is missing and `skip_bad` is off.
-    """
-    below = f"{root}{os.sep}" if root is not None else ""
-    identities = []
-    for image in images:
-        if isinstance(image, np.ndarray):
-            digest = hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
-            identities.append(f"{image.shape} {digest}")
-            continue
-        path = os.fspath(image)
-        name = path.removeprefix(below)
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            if not skip_bad:
-                raise ValueError(
-                    f"image '{image}' cannot be read: {error.strerror}: {REMEDY}"
-                ) from error
-            identities.append(f"{name}\0unknown")
-            continue
-        # The second time changes with the first, and when another file is renamed to this name.
-        times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
-        identities.append(f"{name}\0{status.st_size}\0{times}")
-    return identities
+def _identity(image: Path | np.ndarray, root: Path | None, skip_bad: bool) -> str:
+    """Name an image by what decides its pixels: name, size and times, or the pixels' hash."""
+    if isinstance(image, np.ndarray):
+        return f"{image.shape} {hashlib.sha256(np.ascontiguousarray(image)).hexdigest()}"
+    path = os.fspath(image)
+    name = path if root is None else path.removeprefix(f"{root}{os.sep}")
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        if skip_bad:
+            return f"{name}\0unknown"
+        raise ValueError(f"image '{image}' cannot be read: {error.strerror}: {REMEDY}") from error
+    # The second time changes with the first, and when another file is renamed to this name.
+    return f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}"
 
 
 def _opened_or_made(
@@ -145,9 +124,10 @@ def _opened_or_made(
                 raise ValueError(f"{next(iter(faults.values()))}: {REMEDY}")
             if faults.keys() == before.keys():
                 return decoded, faults
-        if _can_write(folder):
-            # For example, another user's file of that name must not be replaced.
-            with suppress(OSError):
+        # For example, another user's file of that name must not be replaced.
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK | os.X_OK):
                 _make(path, images, decoding, skip_bad)
                 _remove_unused(folder, path.name)
                 opened = _opened(path, shape)
@@ -165,12 +145,9 @@ def _folders(root: Path | None) -> Iterator[tuple[Path, list[str]]]:
     """Yield each folder that may hold the cache's file, and what marks the file's name there."""
     if root is not None:
         yield root / ".fastcv", []
-    # Here, because this import takes seconds and is seldom needed.
-    from fastai.data.external import fastai_path
-
     try:
-        folder = Path(fastai_path("data")) / "fastcv"
-    except (OSError, RuntimeError):  # the home folder is missing or cannot be written
+        folder = fastai_data() / "fastcv"
+    except (ValueError, RuntimeError):  # the home folder is missing or cannot be written
         return
     # Images of many roots share this folder, and may share names.
     yield folder, [] if root is None else [os.path.realpath(root)]
@@ -186,20 +163,8 @@ def _tried_again(
     return {rows[place]: fault for place, fault in still.items()}
 
 
-def _can_write(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK | os.X_OK)
-
-
 def _opened(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, dict[int, str]] | None:
-    """Map a cache file into memory, and read the faults stored behind its images.
-
-    Returns:
-        None if the file is missing, cannot be read, or is not whole.
-    """
+    """Map a whole cache file into memory, and read the faults stored behind its images."""
     try:
         with path.open("rb") as file:
             np.lib.format.read_magic(file)
@@ -274,12 +239,9 @@ def _decode_into(
     skip_bad: bool,
     announced: str,
 ) -> dict[int, str]:
-    """Decode all images into `decoded` on all cores.
+    """Decode all images into `decoded`, and return why some cannot be read, by their place.
 
-    In threads, because Pillow decodes and resizes outside Python's lock.
-
-    Returns:
-        Why images cannot be read, by their place.
+    In threads on all cores, because Pillow decodes and resizes outside Python's lock.
     """
 
     def decode(start: int) -> dict[int, str]:

@@ -16,17 +16,15 @@ def check_images(
     """Decode every file, and list those that cannot be read.
 
     Only decoding finds a truncated JPEG, so this costs what filling a cache costs (60,000 images of
-    32 pixels: some seconds). Code that decodes all images anyway should let `read_image` raise
-    instead. Decoding runs in threads: Pillow works outside Python's lock.
+    32 pixels: some seconds). It runs in threads, as Pillow works outside Python's lock.
 
     Args:
-        samples: images to check.
+        samples: may hold arrays too, which are never bad.
         channels: 3 for RGB, 1 for gray.
         side: pixels that the shorter sides will be resized to; None if they will not be resized.
 
     Returns:
-        (file, sentence that names it) of each bad file, in the order of `samples`; arrays are never
-        bad.
+        (file, sentence that names it) of each bad file, in the order of `samples`.
     """
     paths = [sample.image for sample in samples if isinstance(sample.image, Path)]
 
@@ -53,27 +51,21 @@ def without(samples: Samples, bad: Collection[Path]) -> Samples:
     if not bad:
         return samples
     gone = set(bad)
-    kept = [
+    train, valid, test = (
         [sample for sample in part if not (isinstance(sample.image, Path) and sample.image in gone)]
         for part in samples[:3]
-    ]
-    count = sum(map(len, samples[:3])) - sum(map(len, kept))
-    left = {sample.label for sample in kept[0]}
-    for label in samples.classes:
-        if label not in left:
-            raise ValueError(
-                f"every class must have readable training images, but in '{samples.root}' class "
-                f"'{label}' has none: replace them, or remove the class"
-            )
-    return labeled(*kept, root=samples.root, skipped=samples.skipped + count)
+    )
+    count = sum(map(len, samples[:3])) - len(train) - len(valid) - len(test)
+    for label in sorted(set(samples.classes) - {sample.label for sample in train}):
+        raise ValueError(
+            f"every class must have readable training images, but in '{samples.root}' class "
+            f"'{label}' has none: replace them, or remove the class"
+        )
+    return labeled((train, valid, test), root=samples.root, skipped=samples.skipped + count)
 
 
 def readable(samples: Samples, side: int | None = None) -> Samples:
-    """Check all images of a data set, leave the bad ones out and count them in `skipped`.
-
-    Args:
-        samples: the data set.
-        side: pixels that the shorter sides will be resized to; None if they will not be resized.
+    """Check the images as `check_images` does, leave bad ones out and count them in `skipped`.
 
     Raises:
         ValueError: a class has no training image that can be read.

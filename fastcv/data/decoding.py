@@ -23,20 +23,13 @@ class Decoding:
 
     The shorter side is resized to `side`, bilinear with antialiasing, and the center square is cut
     out: torchvision's `Resize(side)` and `CenterCrop(side)` on the image.
-
-    Args:
-        side: pixels.
-        channels: 3 for RGB, 1 for gray.
     """
 
-    side: int
-    channels: int
+    side: int  # pixels
+    channels: int  # 3 for RGB, 1 for gray
 
     def __call__(self, image: Path | np.ndarray) -> np.ndarray:
-        """Decode one image.
-
-        Returns:
-            (side, side, channels), uint8.
+        """Decode one image to (side, side, channels), uint8.
 
         Raises:
             ValueError: it cannot be read or is too narrow; the sentence names it.

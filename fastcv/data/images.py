@@ -128,11 +128,8 @@ class Images:
     def __call__(self, device: torch.device | str | None = None) -> DataLoaders:
         """Build the DataLoaders, decoding the images if they are not in the cache.
 
-        The validation loader is empty if nothing validates. The DataLoaders have all attributes
-        that `Data` describes.
-
-        Args:
-            device: where batches go; fastai's default (a GPU if there is one) if None.
+        The validation loader is empty if nothing validates. Batches go to fastai's default device
+        (a GPU if there is one) if `device` is None.
 
         Raises:
             ValueError: the settings contradict each other or the images, or an image is bad.

@@ -32,7 +32,7 @@ LIGHT = 2**20  # bytes of a batch
 
 
 class ReadImage(Transform):
-    """Read an image: a file, pixels, or a picture of Pillow's.
+    """Read an image: a file, pixels (floats must lie in 0-1), or a picture of Pillow's.
 
     Args:
         channels: 3 for RGB, 1 for gray.
@@ -48,11 +48,7 @@ class ReadImage(Transform):
         self.kind = PILImage if channels == 3 else PILImageBW
 
     def encodes(self, image):
-        """Read one image as 8-bit RGB or gray; floats must lie in 0-1.
-
-        Raises:
-            ValueError: it cannot be read, or is too narrow.
-        """
+        """Read one image as 8-bit RGB or gray; raise if it cannot be read or is too narrow."""
         if isinstance(image, Tensor):
             if image.ndim != 3 or image.shape[0] not in (1, 3):
                 raise ValueError(
@@ -84,11 +80,7 @@ class CenterSquare(DisplayedTransform):
 
 
 class AugmentBatch(DisplayedTransform):
-    """Augment batches of training images.
-
-    Args:
-        plain: called on plain tensors (B, C, H, W), uint8 or floats of 0-1.
-    """
+    """Augment batches of training images by `plain`, which takes and returns plain tensors."""
 
     order, split_idx = 20, 0
 
@@ -102,12 +94,7 @@ class AugmentBatch(DisplayedTransform):
 
 
 class CropAndNormalize(DisplayedTransform):
-    """Cut the center square out of larger images, and normalize.
-
-    Args:
-        size: of the result, pixels.
-        normalize: of each channel; None leaves pixels in 0-1.
-    """
+    """Cut images to their center, `size` pixels, and normalize; None leaves pixels in 0-1."""
 
     order = 99
 
@@ -117,14 +104,11 @@ class CropAndNormalize(DisplayedTransform):
         self._crop = CenterCrop(size=size)
 
     def plain(self, x: Tensor) -> Tensor:
-        """Cut and normalize plain images.
+        """Cut and normalize plain images, which must not be smaller than `size`.
 
         Shape:
             x: (B, C, H, W), uint8 or floats of 0-1.
             returns: (B, C, size, size), floats, channels-last.
-
-        Raises:
-            ValueError: the images are smaller than `size`.
         """
         if min(x.shape[-2:]) < self.size:
             raise ValueError(
@@ -149,25 +133,14 @@ class CropAndNormalize(DisplayedTransform):
 
 @dataclass(eq=False)
 class Decoded:
-    """The decoded images of one loader, with the numbers of their classes.
+    """The decoded images of one loader, with the numbers of their classes."""
 
-    Args:
-        images: (N, H, W, C), uint8, on any device; may hold images of other loaders too.
-        rows: (n,), int64: the row in `images` of each image of this loader.
-        labels: (n,), int64.
-    """
-
-    images: Tensor
-    rows: Tensor
-    labels: Tensor
+    images: Tensor  # (N, H, W, C), uint8, on any device; may hold images of other loaders too
+    rows: Tensor  # (n,), int64: the row in `images` of each image of this loader
+    labels: Tensor  # (n,), int64
 
     def batch(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Gather images and labels.
-
-        Shape:
-            places: (B,), int64, indices into `rows`, on the device of `images`.
-            returns: (B, C, H, W) uint8, channels-last, and (B,) int64.
-        """
+        """Gather images (B, C, H, W), channels-last, and labels (B,) at `places` (B,) of `rows`."""
         images = self.images.index_select(0, self.rows[places])
         return images.permute(0, 3, 1, 2), self.labels[places]
 
@@ -188,10 +161,8 @@ class ImageDL(TfmdDL):
 
     Everything else is fastai's: the order of the images, the transforms of batches, `show_batch`,
     `test_dl` and so on. A loader that `new` derives from this one gathers too, provided it has the
-    same data set and makes batches of items in the same way; otherwise it reads image by image.
-
-    Attributes:
-        decoded: the decoded images; None to read image by image.
+    same data set and makes batches of items in the same way; otherwise `decoded` is None, and it
+    reads image by image.
     """
 
     def __init__(self, dataset: Any = None, *, decoded: Decoded | None = None, **kwargs: Any):
@@ -236,11 +207,8 @@ class ImageDL(TfmdDL):
     def places(self) -> Iterator[Tensor]:
         """Go through an epoch as iteration does, but yield where each batch's images are.
 
-        `decoded.batch` gathers a batch and `finished` does the rest; call this only if
-        `makes_plain_batches` is true.
-
-        Shape:
-            yields: (B,), int64, on the device of the decoded images.
+        The places are (B,), int64, on the device of the decoded images: `decoded.batch` gathers a
+        batch and `finished` does the rest. Call this only if `makes_plain_batches` is true.
         """
         self.randomize()
         self.before_iter()
@@ -251,12 +219,7 @@ class ImageDL(TfmdDL):
         self.after_iter()
 
     def finished(self, x: Tensor) -> Tensor:
-        """Normalize plain images on their device, after augmenting them if this is training.
-
-        Shape:
-            x: (B, C, H, W), uint8.
-            returns: (B, C, size, size), float32.
-        """
+        """Normalize gathered bytes (B, C, H, W), after augmenting them if this is training."""
         for step in self.after_batch.fs:
             if step.split_idx in (None, self.after_batch.split_idx):
                 x = step.plain(x)

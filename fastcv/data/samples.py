@@ -26,8 +26,7 @@ class Samples(NamedTuple):
 
     Attributes:
         train: never empty, and holds every class.
-        valid: empty if the data set has no validation part.
-        test: empty if the data set has no test part.
+        valid, test: empty if the data set has no such part.
         classes: the class names, sorted; a label's place here is its number.
         root: the folder the files were found in; None for data that lies in no folder.
         skipped: number of images left out because they could not be read.
@@ -41,19 +40,14 @@ class Samples(NamedTuple):
     skipped: int = 0
 
 
-def labeled(
-    train: list[Sample],
-    valid: list[Sample],
-    test: list[Sample],
-    root: Path | None,
-    skipped: int = 0,
-) -> Samples:
-    """Join three lists into a data set, and collect their class names.
+def labeled(parts: Parts, root: Path | None, skipped: int = 0) -> Samples:
+    """Join training, validation and test samples into a data set, and collect their class names.
 
     Raises:
         ValueError: there are fewer than two images, there is only one class, or a class cannot be
             learned because it has no training image.
     """
+    train, valid, test = parts
     place = "the data set" if root is None else f"'{root}'"
     images = len(train) + len(valid) + len(test)
     if images < 2:

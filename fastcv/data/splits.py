@@ -57,15 +57,7 @@ def stratified(
 
 
 def kept(labels: Sequence[str], per_class: int, seed: int) -> list[int]:
-    """Choose the same number of images of each class.
-
-    Args:
-        labels: the class of each image.
-        per_class: number of images to keep of each class.
-        seed: any integer.
-
-    Returns:
-        Ascending indices.
+    """Choose `per_class` images of each class, and return their indices, ascending.
 
     Raises:
         ValueError: a class has fewer images.
@@ -83,17 +75,10 @@ def kept(labels: Sequence[str], per_class: int, seed: int) -> list[int]:
 
 def _ranked(labels: Sequence[str], seed: int) -> dict[str, list[int]]:
     """Return the images of each class, ordered by a hash of seed, class and place."""
-    places: dict[str, list[int]] = {}
+    ranks: dict[str, list[tuple[bytes, int]]] = {}
     for index, label in enumerate(labels):
-        places.setdefault(label, []).append(index)
-    ordered = {}
-    for label, indices in places.items():
-        ranks = [_rank(seed, label, place) for place in range(len(indices))]
-        ordered[label] = [index for _, index in sorted(zip(ranks, indices, strict=True))]
-    return ordered
-
-
-def _rank(seed: int, label: str, place: int) -> bytes:
-    # A folder's name may be any bytes.
-    ranked = f"{seed}/{label}/{place}".encode("utf-8", "surrogateescape")
-    return hashlib.sha256(ranked).digest()
+        ranked = ranks.setdefault(label, [])
+        # A folder's name may be any bytes.
+        named = f"{seed}/{label}/{len(ranked)}".encode("utf-8", "surrogateescape")
+        ranked.append((hashlib.sha256(named).digest(), index))
+    return {label: [index for _, index in sorted(ranked)] for label, ranked in ranks.items()}

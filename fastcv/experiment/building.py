@@ -1,6 +1,5 @@
 """From a recipe to a Learner: untrained, thinned for a smoke run, or with trained weights."""
 
-from collections.abc import Callable
 from dataclasses import is_dataclass, replace
 from pathlib import Path
 
@@ -10,16 +9,15 @@ from fastai.torch_core import default_device, set_seed
 from fastcore.basics import noop
 
 from fastcv.learning import weights as weight_files
-from fastcv.learning.callbacks.alternation import Alternation
-from fastcv.learning.callbacks.fresh import fresh
 from fastcv.learning.callbacks.history import Accuracy, History
-from fastcv.learning.callbacks.mixing import Mixing
+from fastcv.learning.callbacks.mixing import Alternation, Mixing
 from fastcv.learning.callbacks.precision import Precision, resolve
 from fastcv.learning.callbacks.progress import Progress
 from fastcv.learning.cpu import keep_freed_memory
 from fastcv.learning.cuda_graph.stepper import Stepper
 from fastcv.learning.learner import Learner
 from fastcv.learning.metrics import columns
+from fastcv.learning.stages.stage import fresh
 from fastcv.recipe.values import Recipe
 
 SMOKE_NOTE = "SMOKE RUN: toy images, random weights, one epoch a stage; its numbers mean nothing"
@@ -79,32 +77,17 @@ def _device(name: str | torch.device | None) -> torch.device:
 
 def smoked(recipe: Recipe) -> Recipe:
     """Return a recipe that runs in seconds: toy images, random weights, one epoch a stage."""
-    return replace(
-        recipe,
-        data=_smoked_slot(recipe.data),
-        model=_smoked_slot(recipe.model),
-        schedule=tuple(_smoked_slot(stage) for stage in recipe.schedule),
-    )
-
-
-def _smoked_slot(slot: Callable) -> Callable:
-    return slot.smoke() if hasattr(slot, "smoke") else slot
+    slots = (recipe.data, recipe.model, *recipe.schedule)
+    data, model, *stages = (slot.smoke() if hasattr(slot, "smoke") else slot for slot in slots)
+    return replace(recipe, data=data, model=model, schedule=tuple(stages))
 
 
 def trained_learner(
-    recipe: Recipe,
-    weights: Path,
-    *,
-    smoke: bool = False,
-    device: str | torch.device | None = None,
+    recipe: Recipe, weights: Path, *, smoke: bool, device: str | torch.device | None
 ) -> Learner:
     """Build the recipe's Learner with the weights of a finished run; no others are fetched.
 
-    Args:
-        recipe: what was run.
-        weights: the run's model.safetensors.
-        smoke: whether it was a smoke run, so that its net is the thinner one.
-        device: as in `learner`.
+    Of a smoke run, the net is the thinner one.
 
     Raises:
         ValueError: the weights are not those of this recipe's net.

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin
 
+from fastcore.basics import groupby
+
 from fastcv.recipe.checks import compare
 from fastcv.recipe.metrics import HEADLINES, TTA_ACCURACY
 from fastcv.recipe.values import Reported
@@ -22,20 +24,16 @@ class Result:
     """What one finished run measured.
 
     Args:
-        recipe: name of the recipe, with the variant.
-        seed: seed of the run.
+        recipe: its name, with the variant.
         measured: metric to number; accuracies are fractions 0-1.
-        epochs: epochs run.
-        seconds: time of all epochs.
+        epochs: those run, with the seconds of all of them.
         warmup_seconds: time before the epochs: first batch, compilation, capture.
         images_per_second: training speed, the median over the epochs.
         skipped: number of unreadable images that the run left out.
-        device: torch's name for the device: "cpu", "cuda:0".
-        device_name: the maker's name for the device.
+        device: torch's name for the device: "cpu", "cuda:0"; `device_name` is its maker's.
         precision: "fp32" or "bf16".
         packages: name to version.
-        command: command that started the run.
-        git_revision: revision of fastcv; None where it is not known.
+        git_revision: of fastcv; None where it is not known.
         settings: the settings of the flat recipe that decide the result: see `decisive`.
         reported: the fields of the recipe's `Reported`.
         changed: settings that differ from the experiment's, as {key: (its value, this run's)}.
@@ -80,12 +78,11 @@ class Unfinished:
     """A run that was stopped or is still going on.
 
     Args:
-        recipe: name of the recipe, with the variant.
-        seed: seed of the run.
+        recipe: its name, with the variant.
         epochs: finished epochs.
         planned: epochs of the run's recipe, over all stages.
         path: the run directory.
-        own: whether the recipe comes from a user's file, not from the catalogue.
+        own: as in `Result`.
 
     Raises:
         ValueError: a value is of another type.
@@ -146,14 +143,12 @@ class Experiment:
 
     Args:
         name: "NAME" or "NAME/VARIANT".
-        summary: one line.
         reported: None where nothing was reported.
         epochs: planned epochs, over all stages.
         results: finished runs of exactly this experiment, by seed.
         changed: finished runs with changed settings: `Result.changed` holds them.
-        unfinished: runs without a summary.
         aliases: other names in the catalogue for the same experiment.
-        own: whether it comes from a user's file, not from the catalogue.
+        own: as in `Result`.
         original: the experiment of the report whose number this one is to beat.
     """
 
@@ -177,17 +172,15 @@ class Experiment:
     def numbers(self) -> dict[str, float]:
         """The reported numbers by metric, the headline first."""
         numbers = self.reported.numbers() if self.reported else {}
-        first = next((metric for metric in HEADLINES if metric in numbers), None)
-        return {metric: numbers[metric] for metric in ([first] if first else [])} | numbers
+        first = [metric for metric in HEADLINES if metric in numbers][:1]
+        return {metric: numbers[metric] for metric in first} | numbers
 
     @property
     def headline(self) -> str | None:
         """The metric that stands for the experiment; None where there is no number at all."""
-        reported = next((metric for metric in HEADLINES if metric in self.numbers), None)
-        if reported or not self.results:
-            return reported
-        order = (TTA_ACCURACY, *HEADLINES)
-        return next((metric for metric in order if self.values(metric)), None)
+        reported = (metric for metric in HEADLINES if metric in self.numbers)
+        found = (metric for metric in (TTA_ACCURACY, *HEADLINES) if self.values(metric))
+        return next(reported, None) or next(found, None)
 
     def values(self, metric: str) -> list[float]:
         """Return what each result measured, in order.
@@ -195,7 +188,12 @@ class Experiment:
         Where the number is to be beaten, the final weights count where a run has no best epoch: the
         shorter training does not choose its epoch by the test set.
         """
-        values = [_measured(result, metric, self.to_beat) for result in self.results]
+        values = []
+        for result in self.results:
+            value = result.measured.get(metric)
+            if value is None and self.to_beat:
+                value = result.measured.get(metric.removeprefix("best_"))
+            values.append(value)
         return [value for value in values if value is not None]
 
     def mean(self, metric: str) -> float | None:
@@ -227,14 +225,5 @@ class Experiment:
 
     def by_device(self) -> list["Experiment"]:
         """Split the experiment by device and precision; without results it stays whole."""
-        groups: dict[tuple[str, str], list[Result]] = {}
-        for result in self.results:
-            groups.setdefault((result.device_name, result.precision), []).append(result)
+        groups = groupby(self.results, lambda result: (result.device_name, result.precision))
         return [replace(self, results=tuple(group)) for group in groups.values()] or [self]
-
-
-def _measured(result: Result, metric: str, final_counts: bool) -> float | None:
-    value = result.measured.get(metric)
-    if value is None and final_counts and metric.startswith("best_"):
-        return result.measured.get(metric.removeprefix("best_"))
-    return value

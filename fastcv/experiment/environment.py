@@ -37,9 +37,9 @@ def device_name(device: str) -> str:
         return torch.cuda.get_device_name(device)
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if "model name" in line]
-        return names[0]
-    except (OSError, IndexError):  # not Linux on x86
+            line = next(line for line in file if "model name" in line)
+        return line.partition(":")[2].strip()
+    except (OSError, StopIteration):  # not Linux on x86
         return platform.processor() or platform.machine()
 
 
@@ -55,20 +55,11 @@ def _git_revision() -> str | None:
     checkout = Path(__file__).resolve().parents[2]
     if not (checkout / ".git").exists():
         return None
+    # Without tags it is the commit alone.
+    describe = ("describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=-changed")
+    command = ["git", "-C", str(checkout), *describe]
     try:
-        revision = _git(checkout, "rev-parse", "HEAD")
-        changed = _git(checkout, "status", "--porcelain", "--untracked-files=no")
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    return f"{revision}-changed" if changed else revision
-
-
-def _git(checkout: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(checkout), *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=10,  # seconds
-    )
     return done.stdout.strip()

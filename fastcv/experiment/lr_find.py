@@ -29,9 +29,6 @@ def find_learning_rate(
         device: as in `learner`.
         smoke: use toy images and random weights.
         write: called with each line to print.
-
-    Returns:
-        The rates that were tried, their losses, and the suggestions.
     """
     if smoke:
         recipe = smoked(recipe)
@@ -47,13 +44,10 @@ def find_learning_rate(
     figure = interpret.lr_find(found.rates, found.losses, found.suggestions, smoke=smoke)
     interpret.save(figure, plot)
     table = plot.with_suffix(".csv")
-    rows = [
-        {"learning_rate": rate, "loss": loss}
-        for rate, loss in zip(found.rates, found.losses, strict=True)
-    ]
-    files.write_csv(table, rows)
+    pairs = zip(found.rates, found.losses, strict=True)
+    files.write_csv(table, [{"learning_rate": rate, "loss": loss} for rate, loss in pairs])
     for name, (rate, loss) in found.suggestions.items():
         write(f"{name:<8} {rate:.2e}  (loss there {loss:.4f})")
-    write(f"{plot}")
-    write(f"{table}")
+    write(str(plot))
+    write(str(table))
     return found

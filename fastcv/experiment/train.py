@@ -12,6 +12,7 @@ from fastcv.experiment.directory import Run
 from fastcv.experiment.environment import environment
 from fastcv.experiment.origin import changed, defining_file
 from fastcv.experiment.results import Results
+from fastcv.experiment.words import short
 from fastcv.learning.callbacks import checkpoint
 from fastcv.learning.callbacks.checkpoint import Checkpoint
 from fastcv.learning.learner import Learner
@@ -20,12 +21,8 @@ from fastcv.recipe.diff import describe
 from fastcv.recipe.flat import flat
 from fastcv.recipe.values import Recipe
 
-FINAL = {
-    "train_accuracy": "train",
-    "valid_accuracy": "validation",
-    "test_accuracy": "test",
-    "tta_accuracy": "test with TTA",
-}  # the accuracies that a run ends with, and their words
+# The accuracies that a run ends with.
+FINAL = ("train_accuracy", "valid_accuracy", "test_accuracy", "tta_accuracy")
 
 
 def train(
@@ -79,7 +76,14 @@ def train(
     with files.lock(run.path), _kept_or_removed(run, learn):
         files.remove_parts(run.path)
         _introduce(ran, learn, run, write)
-        tracker = _tracker(run, recipe, values, wandb=wandb, smoke=smoke, again=kept is not None)
+        tracker = tracking.start(
+            wandb,
+            directory=run.path,
+            name=recipe.name,
+            config=values,
+            smoke=smoke,
+            resume_id=None if kept is None else run.environment.get("wandb_id"),
+        )
         with closing(tracker):
             _write_environment(run, learn, tracker.id, again=kept is not None)
             _report_epochs(learn, run, tracker, on_epoch)
@@ -109,11 +113,8 @@ def resume(
     Args:
         run: the run, or its directory.
         device: as in `learner`; None takes the device that the run began on.
-        trust: also run the recipe file and import the modules that the run names.
+        trust: as for `Run`, where `run` is a directory.
         write: as in `train`.
-
-    Returns:
-        The run, finished.
 
     Raises:
         ValueError: the run is finished or cannot be read, or reading it needs `trust`.
@@ -185,19 +186,6 @@ def _introduce(recipe: Recipe, learn: Learner, run: Run, write: Callable[[str], 
         write(f"skipped {skipped:,} unreadable images")
 
 
-def _tracker(
-    run: Run, recipe: Recipe, values: Mapping[str, Any], *, wandb: str, smoke: bool, again: bool
-) -> tracking.Tracker:
-    return tracking.start(
-        wandb,
-        directory=run.path,
-        name=recipe.name,
-        config=values,
-        smoke=smoke,
-        resume_id=run.environment.get("wandb_id") if again else None,
-    )
-
-
 def _write_environment(run: Run, learn: Learner, wandb_id: str | None, *, again: bool) -> None:
     here = environment(str(learn.dls.device), learn.precision.precision) | {"wandb_id": wandb_id}
     if again:  # what the run began with stays at the top level
@@ -236,23 +224,18 @@ def planned_epochs(recipe: Recipe) -> int:
 
 
 def _conclude(
-    recipe: Recipe,
-    run: Run,
-    summary: Mapping[str, Any],
-    smoke: bool,
-    write: Callable[[str], None],
+    recipe: Recipe, run: Run, summary: Mapping[str, Any], smoke: bool, write: Callable[[str], None]
 ) -> None:
     """Write the final accuracies, the comparison with the report, and the directory."""
     if smoke:
         write(SMOKE_NOTE)
     else:
-        accuracies = ((words, summary.get(metric)) for metric, words in FINAL.items())
-        measured = [f"{words} {value:.2%}" for words, value in accuracies if value is not None]
-        if measured:
+        final = [metric for metric in FINAL if summary.get(metric) is not None]
+        if measured := [f"{short(metric)} {summary[metric]:.2%}" for metric in final]:
             write(f"accuracy: {', '.join(measured)}")
         if checks := compare(recipe.reported, summary):
             write(str(checks))
             if changes := changed(recipe):
                 settings = ", ".join(describe(key, *pair) for key, pair in changes.items())
                 write(f"not the reported experiment; changed: {settings}")
-    write(f"{run.path}")
+    write(str(run.path))

@@ -56,6 +56,12 @@ def epochs_in_words(epochs: str) -> str:
     return f"{epochs} epoch" if epochs == "1" else f"{epochs} epochs"
 
 
+def epochs_run(results: Sequence[Result]) -> str:
+    """Write the epochs of some runs: "15", or "7-15" where they differ."""
+    epochs = [result.epochs for result in results]
+    return "-".join(map(str, dict.fromkeys((min(epochs), max(epochs)))))
+
+
 def duration(seconds: float) -> str:
     """Write a duration in its natural unit: "4.2 s", "36 min", "2.1 h"."""
     if seconds < 99.5:

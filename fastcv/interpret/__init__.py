@@ -1,4 +1,7 @@
-"""Figures of a training and of a trained net: functions of plain data, without pyplot."""
+"""Figures of a training and of a trained net: functions of plain data, without pyplot.
+
+Each takes the figure's title, and `smoke`, which marks it as a smoke run's.
+"""
 
 from fastcv.interpret.activations import FeatureMaps, activations, feature_maps
 from fastcv.interpret.confusion import confusion_matrix

@@ -1,8 +1,8 @@
 """Feature maps: the outputs of a net's layers for one image."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from fastcv.interpret.style import DPI, GRAY, INK, LABEL, blank
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
-    from torch import Tensor, nn
+    from torch import nn
 
 MOST_LAYERS = 16
 COLUMNS = 4
@@ -26,14 +26,9 @@ PANEL, BETWEEN, PICTURE, CAPTION, MARGIN, HEAD = SIDE / DPI, 0.14, 1.1, 0.4, 0.1
 
 @dataclass(frozen=True, eq=False)
 class FeatureMaps:
-    """One layer's output for one image.
+    """One layer's output for one image: (C, H, W) float32, a map for each channel."""
 
-    Args:
-        layer: its name within the net and its class: "layer1.0 BasicBlock".
-        maps: (C, H, W), float32: a map for each channel.
-    """
-
-    layer: str
+    layer: str  # its name within the net and its class: "layer1.0 BasicBlock"
     maps: np.ndarray
 
     @property
@@ -50,7 +45,7 @@ def feature_maps(
     Layers are the net's children; an `nn.Sequential` is replaced by its own children. Of a
     torchvision ResNet these are conv1, bn1, relu, maxpool and each residual block. Layers whose
     output is not a map are left out, as are those that change nothing in evaluation or only
-    average a map.
+    average a map; none may be left.
 
     The net runs in evaluation mode, without a gradient; its mode and its hooks are restored.
 
@@ -60,39 +55,42 @@ def feature_maps(
             `dls.test_dl` takes: a path, pixels (H, W, C), a Pillow image.
         most: layers to return, None for all. If there are more, convolutions and norms are left
             out first, then others, evenly spaced.
-
-    Returns:
-        An entry for each layer; none if no layer's output is a map.
     """
     import torch  # heavy; the other figures are drawn without it
     from torch import nn
 
-    net, x = _as_taken(net, image)
+    if hasattr(net, "dls"):
+        batch = net.dls.test_dl([image], num_workers=0).one_batch()
+        net, image = net.model, batch[0]
+    x = image.as_subclass(torch.Tensor)
+    x = x[None] if x.ndim == 3 else x[:1]
     silent = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten, nn.AdaptiveAvgPool2d)
     plain = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm)
     found: list[tuple[FeatureMaps, bool]] = []
-    hooks = []
 
-    def remember(layer: str, module: "nn.Module") -> None:
-        def hook(module: "nn.Module", inputs: Any, output: Any) -> None:
-            if isinstance(output, torch.Tensor) and output.ndim == 4:
-                # A copy: the ReLU that follows may work in place.
-                maps = output[0].detach().as_subclass(torch.Tensor).float().cpu().numpy().copy()
-                found.append((FeatureMaps(layer, maps), isinstance(module, plain)))
+    def remember(name: str, module: "nn.Module", inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and output.ndim == 4:
+            # A copy: the ReLU that follows may work in place.
+            maps = output[0].detach().as_subclass(torch.Tensor).float().cpu().numpy().copy()
+            layer = FeatureMaps(f"{name} {type(module).__name__}", maps)
+            found.append((layer, isinstance(module, plain)))
 
-        hooks.append(module.register_forward_hook(hook))
-
-    for name, module in _layers(net, nn.Sequential):
-        if not isinstance(module, silent):
-            remember(f"{name} {type(module).__name__}", module)
-    first = next(net.parameters(), x)
+    hooks = [
+        module.register_forward_hook(partial(remember, name))
+        for name, module in _layers(net, nn.Sequential)
+        if not isinstance(module, silent)
+    ]
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
     try:
-        with _evaluating(net), torch.no_grad():
+        with torch.no_grad():
             # Not net(x): a compiled net would not call the hooks of its layers.
-            net.forward(x.to(first.device))
+            net.forward(x.to(next(net.parameters(), x).device))
     finally:
         for hook in hooks:
             hook.remove()
+        for module, mode in modes:
+            module.training = mode
     if most is not None and len(found) > most:
         found = [each for each in found if not each[1]] or found
     if most is not None and len(found) > most:
@@ -101,35 +99,12 @@ def feature_maps(
     return [maps for maps, _ in found]
 
 
-def _as_taken(net: "nn.Module | Learner", image: Any) -> tuple["nn.Module", "Tensor"]:
-    """Return the net itself, and the image as a batch of one: a plain tensor, the net's input."""
-    from torch import Tensor
-
-    if hasattr(net, "dls"):
-        batch = net.dls.test_dl([image], num_workers=0).one_batch()
-        net, image = net.model, batch[0]
-    x = image.as_subclass(Tensor)
-    return net, x[None] if x.ndim == 3 else x[:1]
-
-
 def _layers(net: "nn.Module", chain: type, prefix: str = "") -> Iterator[tuple[str, "nn.Module"]]:
     for name, child in net.named_children():
         if type(child) is chain:
             yield from _layers(child, chain, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", child
-
-
-@contextmanager
-def _evaluating(net: "nn.Module") -> Iterator[None]:
-    """Switch every module to evaluation, and restore each one's mode at the end."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def activations(
@@ -143,16 +118,9 @@ def activations(
 ) -> Figure:
     """Draw the outputs of a net's layers for an image: a panel a layer, with its first 64 maps.
 
-    Each layer has its own scale, from black, its lowest value, to white, its highest. Maps that
-    are zero everywhere are counted as blank.
-
-    Args:
-        net: a net, or the Learner that holds it.
-        image: as for `feature_maps`.
-        picture: an image to show beside the maps, for Pillow or matplotlib.
-        most: layers to draw.
-        title: the figure's title, in front of the key to the colors.
-        smoke: whether to mark the figure as a smoke run's.
+    Net, image and `most` are as for `feature_maps`; `picture` is an image for Pillow or matplotlib
+    to show beside the maps. Each layer has its own scale, from black, its lowest value, to white,
+    its highest. Maps that are zero everywhere are counted as blank.
 
     Raises:
         ValueError: no layer's output is a map.
@@ -174,46 +142,44 @@ def activations(
     figure = blank(title, height=height, width=width, smoke=smoke)
     figure.set_layout_engine("none")
 
-    def panel(left: float, row: int, pixels: np.ndarray, side: float = PANEL) -> Axes:
-        """Place axes that show each of `pixels` as one pixel of the figure, if `side` allows."""
+    def panel(
+        left: float, row: int, pixels: np.ndarray, name: str, pad: float, side: float, **look: Any
+    ) -> Axes:
+        """Show each of `pixels` as one pixel of the figure, if `side` allows, under a name."""
         size = np.array(pixels.shape[1::-1]) / DPI
         size = size / max(1, *(size / side))
         top = height - HEAD - CAPTION - row * (CAPTION + PANEL + BETWEEN)
         bottom = top - size[1]
-        return figure.add_axes((left / width, bottom / height, size[0] / width, size[1] / height))
+        box = (left / width, bottom / height, size[0] / width, size[1] / height)
+        axes = figure.add_axes(box)
+        axes.imshow(pixels, aspect="auto", **look)
+        axes.set_axis_off()
+        axes.set_title(name, loc="left", fontsize=LABEL, color=INK, pad=pad, parse_math=False)
+        return axes
 
     if picture is not None:
         pixels = np.asarray(picture)
         enlarged = max(1, round(PICTURE * DPI) // max(pixels.shape[:2]))
         pixels = pixels.repeat(enlarged, axis=0).repeat(enlarged, axis=1)
-        _show_picture(panel(MARGIN, 0, pixels, PICTURE), pixels)
+        limits = {"vmin": 0, "vmax": 255} if pixels.dtype == np.uint8 else {}
+        panel(MARGIN, 0, pixels, "the image", pad=4, side=PICTURE, cmap="gray", **limits)
     for place, each in enumerate(found):
         row, column = divmod(place, columns)
         pixels = mosaic(each.maps[:MOST_MAPS])
         left = MARGIN + beside + column * (PANEL + BETWEEN)
-        _show_maps(panel(left, row, pixels), each, pixels)
+        axes = panel(left, row, pixels, each.layer, pad=14, side=PANEL, cmap="magma")
+        axes.annotate(
+            _caption(each), (0, 1), xytext=(0, 4), xycoords="axes fraction",
+            textcoords="offset points", fontsize=CAPTION_SIZE, color=GRAY,
+        )  # fmt: skip
     return figure
 
 
-def _show_picture(axes: Axes, pixels: np.ndarray) -> None:
-    limits = {"vmin": 0, "vmax": 255} if pixels.dtype == np.uint8 else {}
-    axes.imshow(pixels, cmap="gray", aspect="auto", **limits)
-    axes.set_axis_off()
-    axes.set_title("the image", loc="left", fontsize=LABEL, color=INK, pad=4)
-
-
-def _show_maps(axes: Axes, found: FeatureMaps, pixels: np.ndarray) -> None:
-    axes.imshow(pixels, cmap="magma", aspect="auto")
-    axes.set_axis_off()
+def _caption(found: FeatureMaps) -> str:
     count, height, width = found.maps.shape
     caption = f"{count} maps of {height} x {width}"
     caption += f", the first {MOST_MAPS}" if count > MOST_MAPS else ""
-    caption += f"; {found.blank} blank" if found.blank else ""
-    axes.set_title(found.layer, loc="left", fontsize=LABEL, color=INK, pad=14, parse_math=False)
-    axes.annotate(
-        caption, (0, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points",
-        fontsize=CAPTION_SIZE, color=GRAY,
-    )  # fmt: skip
+    return caption + (f"; {found.blank} blank" if found.blank else "")
 
 
 def mosaic(maps: np.ndarray, side: int = SIDE) -> np.ndarray:

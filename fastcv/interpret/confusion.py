@@ -1,5 +1,7 @@
 """The confusion matrix, for ten classes or for two hundred."""
 
+from functools import partial
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
@@ -22,11 +24,7 @@ def confusion_matrix(
 
     A cell's color is its share of the row. With up to 20 classes the cells hold counts; with more,
     the most confused pairs are listed beside the matrix. A class without images has an empty row.
-
-    Args:
-        predictions: for N images.
-        title: the figure's title, in front of the accuracy and the number of images.
-        smoke: whether to mark the figure as a smoke run's.
+    Accuracy and number of images follow the title.
     """
     counts = confusions(predictions)
     classes = len(counts)
@@ -45,28 +43,18 @@ def confusion_matrix(
     drawn = axes.imshow(shares, cmap="Blues", norm=SHARE, interpolation="nearest")
     if numbered:
         for row, column in zip(*counts.nonzero(), strict=True):
-            axes.text(
-                column,
-                row,
-                f"{counts[row, column]}",
-                ha="center",
-                va="center",
-                fontsize=LABEL if classes <= 12 else 6.5,
-                color="white" if SHARE(shares[row, column]) > 0.55 else INK,
-            )
+            color = "white" if SHARE(shares[row, column]) > 0.55 else INK
+            text = axes.text(column, row, f"{counts[row, column]}", ha="center", va="center")
+            text.set(fontsize=LABEL if classes <= 12 else 6.5, color=color)
     named = classes <= MOST_NAMED
     if named:
         labels = [shortened(name, 22) for name in names]
-        level = max(map(len, labels)) <= 2
         axes.set_yticks(range(classes), labels, parse_math=False)
-        axes.set_xticks(
-            range(classes),
-            labels,
-            rotation=0 if level else 45 if numbered else 90,
-            ha="center" if level or not numbered else "right",
-            rotation_mode="anchor" if not level and numbered else "default",
-            parse_math=False,
-        )
+        turned = {}
+        if max(map(len, labels)) > 2:
+            slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+            turned = slanted if numbered else {"rotation": 90}
+        axes.set_xticks(range(classes), labels, parse_math=False, **turned)
     for label, write in (("predicted class", axes.set_xlabel), ("true class", axes.set_ylabel)):
         write(label if named else f"{label} (index)", fontsize=LABEL, color=INK)
     size = 7 if named and not numbered else SMALL
@@ -103,25 +91,12 @@ def _write_pairs(axes: Axes, counts: np.ndarray, names: tuple[str, ...]) -> None
     axes.set_axis_off()
     totals = counts.sum(axis=1)
     pairs = most_confused(counts)
+    look = {"va": "center", "color": INK, "parse_math": False, "in_layout": False}
+    write = partial(axes.text, transform=axes.transAxes, **look)
     heading = "Most confused pairs (true → predicted)" if pairs else "No image is misclassified"
-    lines = [(heading, "", "bold")]
-    for true, predicted in pairs:
-        share = f"{counts[true, predicted]} of {totals[true]}"
-        pair = f"{shortened(names[true], 24)} → {shortened(names[predicted], 24)}"
-        lines.append((pair, share, "normal"))
-    for i, (pair, share, weight) in enumerate(lines):
+    write(0, 1 - 0.5 / (PAIRS + 1), heading, fontsize=LABEL, weight="bold")
+    for i, (true, predicted) in enumerate(pairs, start=1):
         y = 1 - (i + 0.5) / (PAIRS + 1)
-        at = 0 if i == 0 else 0.17
-        for x, text in ((0, share), (at, pair)):
-            if text:
-                axes.text(
-                    x,
-                    y,
-                    text,
-                    transform=axes.transAxes,
-                    va="center",
-                    fontsize=SMALL if i else LABEL,
-                    weight=weight,
-                    color=INK,
-                    parse_math=False,
-                ).set_in_layout(False)
+        pair = f"{shortened(names[true], 24)} → {shortened(names[predicted], 24)}"
+        write(0, y, f"{counts[true, predicted]} of {totals[true]}", fontsize=SMALL)
+        write(0.17, y, pair, fontsize=SMALL)

@@ -28,15 +28,9 @@ def prediction_grid(
 ) -> Figure:
     """Draw random images with their predicted and true class names.
 
-    A caption has three lines: a tick or a cross with the net's confidence, the predicted name, the
-    true name. Misclassified images are framed.
-
-    Args:
-        predictions: for N images.
-        n: number of images; all, if there are fewer.
-        seed: of the random choice.
-        title: the figure's title, in front of the number of correct images.
-        smoke: whether to mark the figure as a smoke run's.
+    There are `n`, or all if there are fewer. A caption has three lines: a tick or a cross with the
+    net's confidence, the predicted name, the true name. Misclassified images are framed. The number
+    of correct images follows the title.
 
     Raises:
         ValueError: `n` is below 1.
@@ -46,8 +40,7 @@ def prediction_grid(
     chosen = np.sort(np.random.default_rng(seed).choice(total, size=count, replace=False))
     right = int(predictions.right[chosen].sum())
     title = f"{title}: {right} of {count} correct, drawn at random from {total:,}"
-    captions = [_caption(predictions, i) for i in chosen]
-    return _grid(predictions, chosen, captions, title, columns=6, smoke=smoke)
+    return _grid(predictions, chosen, title, columns=6, smoke=smoke)
 
 
 def top_losses(
@@ -55,13 +48,7 @@ def top_losses(
 ) -> Figure:
     """Draw the images with the largest losses, largest first, as `prediction_grid` does.
 
-    The captions also have the loss.
-
-    Args:
-        predictions: for N images.
-        n: number of images; all, if there are fewer.
-        title: the figure's title, in front of the number of images.
-        smoke: whether to mark the figure as a smoke run's.
+    The captions also have the loss. The number of images follows the title.
 
     Raises:
         ValueError: `n` is below 1.
@@ -69,12 +56,8 @@ def top_losses(
     total = len(predictions.targets)
     count = _at_least_one(n, total)
     chosen = np.argsort(-predictions.losses, kind="stable")[:count]
-    captions = [
-        _caption(predictions, i, extra=f", loss {predictions.losses[i]:.2f}") for i in chosen
-    ]
-    return _grid(
-        predictions, chosen, captions, f"{title}: {count} of {total:,}", columns=4, smoke=smoke
-    )
+    title = f"{title}: {count} of {total:,}"
+    return _grid(predictions, chosen, title, columns=4, smoke=smoke, losses=True)
 
 
 def _at_least_one(n: int, total: int) -> int:
@@ -83,22 +66,14 @@ def _at_least_one(n: int, total: int) -> int:
     return min(n, total)
 
 
-def _caption(predictions: Predictions, i: int, extra: str = "") -> str:
-    names = [shortened(name, NAME) for name in readable(predictions.classes)]
-    predicted, true = predictions.predicted[i], predictions.targets[i]
-    mark = "✓" if predicted == true else "✗"
-    confidence = percent(predictions.probabilities[i, predicted])
-    return f"{mark} {confidence}{extra}\n{names[predicted]}\ntrue: {names[true]}"
-
-
 def _grid(
     predictions: Predictions,
     chosen: Sequence[int],
-    captions: Sequence[str],
     title: str,
     *,
     columns: int,
     smoke: bool,
+    losses: bool = False,
 ) -> Figure:
     """Lay images out row by row in cells of one size, each under its caption."""
     columns = min(columns, len(chosen))
@@ -109,23 +84,27 @@ def _grid(
     height = HEAD + rows * (CAPTION + PICTURE + MARGIN) + MARGIN + foot
     figure = blank(title, height=height, width=width, smoke=smoke)
     figure.set_layout_engine("none")
-    for place, (i, caption) in enumerate(zip(chosen, captions, strict=True)):
+    names = [shortened(name, NAME) for name in readable(predictions.classes)]
+    for place, i in enumerate(chosen):
         row, column = divmod(place, columns)
         left = MARGIN + column * CELL
         bottom = height - HEAD - (row + 1) * (CAPTION + PICTURE) - row * MARGIN
         axes = figure.add_axes(
             (left / width, bottom / height, PICTURE / width, PICTURE / height), anchor="NW"
         )
-        right = bool(predictions.right[i])
         _show(axes, predictions.image(int(i)))
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.spines[:].set(visible=not right, color=WRONG, linewidth=2.5)
+        predicted, true = predictions.predicted[i], predictions.targets[i]
+        mark, color = ("✓", RIGHT) if predicted == true else ("✗", WRONG)
+        axes.spines[:].set(visible=predicted != true, color=WRONG, linewidth=2.5)
+        confidence = percent(predictions.probabilities[i, predicted])
+        loss = f", loss {predictions.losses[i]:.2f}" if losses else ""
         axes.set_title(
-            caption,
+            f"{mark} {confidence}{loss}\n{names[predicted]}\ntrue: {names[true]}",
             loc="left",
             fontsize=CAPTION_SIZE,
-            color=RIGHT if right else WRONG,
+            color=color,
             pad=4,
             linespacing=1.15,
             parse_math=False,
@@ -137,16 +116,11 @@ def _show(axes: Axes, image: Image.Image) -> None:
     small = max(image.size) <= SMALL_IMAGE
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         pixels = np.asarray(image).astype(np.float32)
-        limits = (pixels.min(), max(pixels.max(), pixels.min() + 1))
+        low, high = pixels.min(), max(pixels.max(), pixels.min() + 1)
     else:
         image = image.convert("L" if image.mode in ("L", "1", "LA") else "RGB")
         if not small:
             image.thumbnail((MOST_PIXELS, MOST_PIXELS))
-        pixels, limits = np.asarray(image), (0, 255)
-    axes.imshow(
-        pixels,
-        cmap="gray",
-        vmin=limits[0],
-        vmax=limits[1],
-        interpolation="nearest" if small else "antialiased",
-    )
+        pixels, low, high = np.asarray(image), 0, 255
+    smoothing = "nearest" if small else "antialiased"
+    axes.imshow(pixels, cmap="gray", vmin=low, vmax=high, interpolation=smoothing)

@@ -35,12 +35,10 @@ def blank(title: str, *, height: float, width: float = WIDTH, smoke: bool = Fals
     """Return a figure with a title and, for a smoke run, a line that says so; sizes in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08, wspace=0.04)
-    left = 0.1 / width
-    figure.suptitle(title, x=left, ha="left", fontsize=TITLE, color=INK, weight="bold").set(
-        parse_math=False
-    )
+    look = {"x": 0.1 / width, "ha": "left", "weight": "bold"}
+    figure.suptitle(title, fontsize=TITLE, color=INK, parse_math=False, **look)
     if smoke:
-        figure.supxlabel(SMOKE, x=left, ha="left", fontsize=LABEL, color=WRONG, weight="bold")
+        figure.supxlabel(SMOKE, fontsize=LABEL, color=WRONG, **look)
     return figure
 
 

@@ -3,27 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from fastcv.interpret.style import (
-    BLUE,
-    GRAY,
-    GREEN,
-    INK,
-    LINE,
-    PLAIN_NUMBERS,
-    PURPLE,
-    TRAIN,
-    VALID,
-    VERMILION,
-    blank,
-    count_along,
-    dress,
-    legend,
-    percent,
-)
+from fastcv.interpret import style
+from fastcv.interpret.style import BLUE, GRAY, GREEN, INK, LINE, PURPLE, TRAIN, VALID, VERMILION
 
 DASHES = ("--", ":", "-.")
 SUGGESTION_MARKS = (("o", VERMILION), ("s", GREEN), ("^", PURPLE), ("D", INK), ("v", GRAY))
@@ -38,23 +22,18 @@ def curves(
 ) -> Figure:
     """Draw training and validation loss and accuracy against the epoch, over all stages.
 
-    The loss axis is logarithmic if a few large losses would flatten the rest.
-
-    Args:
-        rows: the rows of metrics.csv in order, one an epoch: `stage`, `epoch` (from 1, over all
-            stages), `train_loss`, `valid_loss`, and `train_accuracy`, `valid_accuracy` (fractions
-            0-1). An empty or missing number is left out of its curve.
-        reported: name to accuracy (fraction 0-1), each drawn as a dashed line; a name that starts
-            with "train" has the color of the training curve.
-        title: the figure's title.
-        smoke: whether to mark the figure as a smoke run's.
+    `rows` are those of metrics.csv in order, one an epoch: `stage`, `epoch` (from 1, over all
+    stages), `train_loss`, `valid_loss`, and `train_accuracy`, `valid_accuracy` (fractions 0-1). An
+    empty or missing number is left out of its curve. `reported` maps a name to an accuracy, drawn
+    as a dashed line; a name that starts with "train" has the color of the training curve. The loss
+    axis is logarithmic if a few large losses would flatten the rest.
 
     Raises:
         ValueError: `rows` is empty.
     """
     if not rows:
         raise ValueError("curves need the rows of at least one epoch, got none")
-    figure = blank(title, height=4.0, smoke=smoke)
+    figure = style.blank(title, height=4.0, smoke=smoke)
     loss, accuracy = figure.subplots(1, 2)
     epochs = _column(rows, "epoch")
     begins = [
@@ -62,56 +41,59 @@ def curves(
     ]
     for axes, name, shown in (
         (loss, "loss", lambda value: f"{value:.3g}"),
-        (accuracy, "accuracy", lambda value: percent(value, 2)),
+        (accuracy, "accuracy", lambda value: style.percent(value, 2)),
     ):
-        dress(axes, x="epoch", y=name)
+        style.dress(axes, x="epoch", y=name)
         for part, color, marker in (("train", TRAIN, "o"), ("valid", VALID, "s")):
             values = _column(rows, f"{part}_{name}")
             there = np.isfinite(values)
             if there.any():
-                label = f"{part}, last {shown(values[there][-1])}"
-                _line(axes, epochs[there], values[there], color, marker, label)
+                axes.plot(
+                    epochs[there],
+                    values[there],
+                    color=color,
+                    linewidth=LINE,
+                    # It identifies the curve without color, and shows a single point.
+                    marker=marker,
+                    markersize=4,
+                    markevery=max(1, there.sum() // 20),
+                    label=f"{part}, last {shown(values[there][-1])}",
+                )
         for i, begin in enumerate(begins):
             label = "stage starts" if i == 0 and axes is loss else None
             axes.axvline(begin, color=GRAY, linewidth=0.8, zorder=1, label=label)
         margin = max(0.5, 0.02 * (epochs[-1] - epochs[0]))
         axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
-        count_along(axes)
+        style.count_along(axes)
     for i, (name, value) in enumerate((reported or {}).items()):
         accuracy.axhline(
             value,
             color=TRAIN if name.startswith("train") else INK,
             linestyle=DASHES[i % len(DASHES)],
             linewidth=1.2,
-            label=f"reported {name} {percent(value, 2)}",
+            label=f"reported {name} {style.percent(value, 2)}",
         )
     losses = np.concatenate([_column(rows, f"{part}_loss") for part in ("train", "valid")])
     losses = losses[np.isfinite(losses)]
     if losses.size and losses.min() > 0 and losses.max() > 20 * np.median(losses):
         loss.set_yscale("log")
         loss.set_ylabel("loss (log scale)")
-    loss.yaxis.set_major_formatter(PLAIN_NUMBERS)
+    loss.yaxis.set_major_formatter(style.PLAIN_NUMBERS)
     accuracy.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     low, high = accuracy.get_ylim()
     accuracy.set_ylim(max(low, -0.02), min(high, 1.02))
-    legend(loss, columns=2)
-    legend(accuracy, columns=2)
+    style.legend(loss, columns=2)
+    style.legend(accuracy, columns=2)
     return figure
 
 
 def schedule(
-    steps: Sequence[Mapping],
-    *,
-    title: str = "Learning rate and momentum",
-    smoke: bool = False,
+    steps: Sequence[Mapping], *, title: str = "Learning rate and momentum", smoke: bool = False
 ) -> Figure:
     """Draw learning rate and momentum against the step.
 
-    Args:
-        steps: `step`, `lr` and `momentum` of each step, in order; without any momentum, its chart
-            is left out.
-        title: the figure's title.
-        smoke: whether to mark the figure as a smoke run's.
+    Each of `steps`, in order, has `step`, `lr` and `momentum`; without any momentum, its chart is
+    left out.
 
     Raises:
         ValueError: `steps` is empty.
@@ -121,17 +103,16 @@ def schedule(
     drawn = [("lr", "learning rate", BLUE)]
     if np.isfinite(_column(steps, "momentum")).any():
         drawn.append(("momentum", "momentum", VERMILION))
-    figure = blank(title, height=3.4, smoke=smoke)
+    figure = style.blank(title, height=3.4, smoke=smoke)
     at = _column(steps, "step")
     for axes, (key, name, color) in zip(
         figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True
     ):
-        dress(axes, x="step", y=name)
-        axes.plot(at, _column(steps, key), color=color, linewidth=LINE)
-        if len(steps) == 1:
-            axes.lines[0].set_marker("o")
-        count_along(axes)
-        axes.yaxis.set_major_formatter(PLAIN_NUMBERS)
+        style.dress(axes, x="step", y=name)
+        marker = "o" if len(steps) == 1 else None
+        axes.plot(at, _column(steps, key), color=color, linewidth=LINE, marker=marker)
+        style.count_along(axes)
+        axes.yaxis.set_major_formatter(style.PLAIN_NUMBERS)
     return figure
 
 
@@ -146,14 +127,8 @@ def lr_find(
     """Draw the loss against the learning rate, and mark the suggested rates.
 
     The loss axis ends a little above the loss at the start: how far it diverges later does not
-    matter, and a suggestion from there is marked on the upper edge.
-
-    Args:
-        rates: the learning rates tried, rising.
-        losses: the smoothed training loss at each.
-        suggestions: name to (learning rate, loss there).
-        title: the figure's title.
-        smoke: whether to mark the figure as a smoke run's.
+    matter, and a suggestion from there is marked on the upper edge. `rates` rise, `losses` are the
+    smoothed training loss at each, and `suggestions` map a name to (learning rate, loss there).
 
     Raises:
         ValueError: no loss is finite, or the numbers of losses and rates differ.
@@ -169,9 +144,9 @@ def lr_find(
             f"lr_find needs at least one finite loss, got none among {losses.size}: "
             "start from a smaller rate"
         )
-    figure = blank(title, height=4.0, width=7.0, smoke=smoke)
+    figure = style.blank(title, height=4.0, width=7.0, smoke=smoke)
     axes = figure.subplots()
-    dress(axes, x="learning rate (log scale)", y="training loss, smoothed")
+    style.dress(axes, x="learning rate (log scale)", y="training loss, smoothed")
     axes.set_xscale("log")
     axes.plot(rates, losses, color=BLUE, linewidth=LINE, marker="o" if len(rates) == 1 else None)
     lowest = int(np.nanargmin(np.where(finite, losses, np.nan)))
@@ -197,23 +172,9 @@ def lr_find(
             zorder=3,
             clip_on=False,
         )
-    axes.yaxis.set_major_formatter(PLAIN_NUMBERS)
-    legend(axes, columns=4)
+    axes.yaxis.set_major_formatter(style.PLAIN_NUMBERS)
+    style.legend(axes, columns=4)
     return figure
-
-
-def _line(axes: Axes, x: np.ndarray, y: np.ndarray, color: str, marker: str, label: str) -> None:
-    """Draw a curve; its markers identify it without color, and show a single point."""
-    axes.plot(
-        x,
-        y,
-        color=color,
-        linewidth=LINE,
-        marker=marker,
-        markersize=4,
-        markevery=max(1, len(x) // 20),
-        label=label,
-    )
 
 
 def _column(rows: Sequence[Mapping], key: str) -> np.ndarray:

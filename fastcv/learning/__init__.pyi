@@ -10,21 +10,11 @@ from .optimizers import AdamW as AdamW
 from .resnets import torchvision_resnet as torchvision_resnet
 from .stages.augment import WithAugment as WithAugment
 from .stages.augment import with_augment as with_augment
-from .stages.schedules import (
-    Constant as Constant,
-)
-from .stages.schedules import (
-    Cosine as Cosine,
-)
-from .stages.schedules import (
-    Linear as Linear,
-)
-from .stages.schedules import (
-    OneCycle as OneCycle,
-)
-from .stages.schedules import (
-    Plateau as Plateau,
-)
+from .stages.schedules import Constant as Constant
+from .stages.schedules import Cosine as Cosine
+from .stages.schedules import Linear as Linear
+from .stages.schedules import OneCycle as OneCycle
+from .stages.schedules import Plateau as Plateau
 from .stages.stage import EarlyStop as EarlyStop
 from .stages.stage import Stage as Stage
 from .stages.stage import StageLike as StageLike

@@ -21,11 +21,8 @@ def keep_freed_memory() -> bool:
     Each training step frees and allocates the same tensors of a few megabytes. glibc returns such
     memory to the system, which clears it page by page when it is allocated again: a quarter of the
     step of a small convolutional net. The process then holds its peak memory. Environment
-    variables that configure malloc take precedence.
-
-    Returns:
-        whether glibc does so now: False on other systems than Linux, with another C library, or
-        where environment variables configure malloc.
+    variables that configure malloc take precedence: where there are any, on other systems than
+    Linux, and with another C library, nothing changes and the result is False.
     """
     if sys.platform != "linux" or _set_by_user():
         return False

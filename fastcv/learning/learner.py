@@ -4,6 +4,7 @@ import warnings
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,18 +87,13 @@ class Learner(fastai_learner.Learner):
 
     def __call__(self, event_name: str | Sequence[str]) -> None:
         """Let the callbacks handle an event, or several in turn."""
-        if isinstance(event_name, str):
-            self._call_one(event_name)
-        else:
-            for name in event_name:
-                self._call_one(name)
+        for name in (event_name,) if isinstance(event_name, str) else event_name:
+            self._call_one(name)
 
     def _call_one(self, event_name: str, aside: tuple[type, ...] = ()) -> None:
-        """Let the callbacks handle an event; errors meant for the user keep their message.
+        """Let the callbacks, except those of classes `aside`, handle an event.
 
-        Args:
-            event_name: one of fastai's events.
-            aside: classes of callbacks to skip.
+        Errors meant for the user keep their message.
         """
         try:
             for callback, directly in self._handlers(event_name):
@@ -117,11 +113,9 @@ class Learner(fastai_learner.Learner):
         """Return the callbacks that act at an event, in order.
 
         fastai calls every callback at every event, and one without a method for it searches the
-        whole Learner and its net for one: that takes longer than the step of a small net.
-
-        Returns:
-            With each callback, whether its method can be called directly: for events of a batch,
-            fastai's `Callback.__call__` only adds the check of `run_train` and `run_valid`.
+        whole Learner and its net for one: that takes longer than the step of a small net. With each
+        comes whether its method can be called directly: for events of a batch, fastai's
+        `Callback.__call__` only adds the check of `run_train` and `run_valid`.
         """
         if self._handled_by != self.cbs.items:
             self._handled_by, self._by_event = list(self.cbs), {}
@@ -193,12 +187,8 @@ class Learner(fastai_learner.Learner):
         if self._net_device is None:
             self._net_device = next(self.model.parameters()).device
         device = self._net_device
-        if type(b) is tuple:
-            for each in b:
-                if not isinstance(each, Tensor) or each.device != device:
-                    break
-            else:
-                return plain(b)
+        if type(b) is tuple and all(isinstance(x, Tensor) and x.device == device for x in b):
+            return plain(b)
         return plain(super()._set_device(b))
 
     def _split(self, b: Any) -> None:
@@ -241,19 +231,12 @@ class Learner(fastai_learner.Learner):
         return self.opt.opt if type(self.opt) is OptimWrapper else self.opt
 
     @denormals_flushed()
-    def fit(
-        self,
-        n_epoch: int,
-        lr: Any = None,
-        wd: float | None = None,
-        cbs: Any = None,
-        reset_opt: bool = False,
-        start_epoch: int = 0,
-    ) -> None:
-        """Train for `n_epoch` epochs; the arguments are those of fastai's."""
+    @wraps(fastai_learner.Learner.fit)
+    def fit(self, *args: Any, **keywords: Any) -> None:
+        """Train as fastai does."""
         self.fitting = True
         try:
-            super().fit(n_epoch, lr, wd, cbs, reset_opt, start_epoch)
+            super().fit(*args, **keywords)
         finally:
             self.fitting = False
 
@@ -281,14 +264,8 @@ class Learner(fastai_learner.Learner):
     ):
         """Train with a growing learning rate, suggest rates, and put everything back.
 
-        The arguments are those of fastai's; `fastcv.learning.lr_finder.find_rates` returns the
-        whole curve.
-
-        Returns:
-            A named tuple SuggestedLRs with a rate for each of `suggest_funcs`; None without them.
-
-        Raises:
-            ValueError: the rates do not grow, or there are too few losses for a suggestion.
+        Arguments and result are those of fastai's; `find_rates` returns the whole curve and says
+        which errors there are.
         """
         found = find_rates(
             self,

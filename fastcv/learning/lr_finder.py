@@ -1,8 +1,5 @@
 """A learning-rate finder that leaves no trace: training after it equals training without it.
 
-    found = find_rates(learn)
-    found.suggestions["valley"]             # (rate, smoothed loss there)
-
 fastai's own finder advances the random states and the loaders and writes into `path`; this one
 runs inside a `snapshot`. A callback that writes files or stops the fit should do nothing while
 `hasattr(self.learn, "lr_finder")`, as fastai's own callbacks do.
@@ -48,12 +45,8 @@ def largest(rates: Tensor, losses: Tensor, num_it: int) -> tuple[float, tuple[fl
     It is usually ten times fastai's `minimum`, which is meant for a constant rate. A cycle leaves
     its top soon, and so tolerates more than `valley` suggests. Only the upper half of the sweep is
     searched: a trained net's loss hardly falls, and the first few batches may have the lowest by
-    chance. If the loss has risen by a tenth there, all rates are searched.
-
-    Args:
-        rates: of the finder's steps, without the first and the last ones.
-        losses: after each of these steps.
-        num_it: steps of the finder, from which the upper half follows.
+    chance. If the loss has risen by a tenth there, all rates are searched. Rates and losses are
+    those of the finder's `num_it` steps without the first and the last ones.
 
     Returns:
         the rate, and its point (rate, loss) on the curve.

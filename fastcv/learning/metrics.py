@@ -28,21 +28,13 @@ OF_PROBABILITIES = ("log_loss", "d2_log_loss_score")
 
 
 class Column(Metric):
-    """A metric as a column of metrics.csv: one number an epoch, under one name.
+    """A metric as a column of metrics.csv, valid_NAME: one number an epoch, under one name."""
 
-    Args:
-        metric: what measures.
-        name: the column is valid_NAME.
-    """
+    name: str = ""  # without the split
 
     def __init__(self, metric: Metric, name: str):
-        self.metric, self._name = metric, name
+        self.metric, self.name = metric, name
         self._value: float | None = None
-
-    @property
-    def name(self) -> str:
-        """The metric's name, without the split."""
-        return self._name
 
     def reset(self) -> None:
         """Start over."""
@@ -92,11 +84,9 @@ class Column(Metric):
 
 
 class WholeSet(Metric):
-    """A function of the predictions for all validation images, as a fastai metric.
+    """A function of logits (N, classes) and class numbers (N,) of all validation images.
 
-    Args:
-        function: of logits (N, classes) and class numbers (N,), both on the Learner's device.
-        history: gathers them.
+    Both are gathered by `history` on the Learner's device.
     """
 
     def __init__(self, function: Callable[[Tensor, Tensor], Any], history: "History"):
@@ -111,11 +101,7 @@ class WholeSet(Metric):
 
 
 def columns(metrics: Sequence[Callable], history: "History") -> list[Column]:
-    """Build the metrics of a recipe.
-
-    Args:
-        metrics: functions, classes, or `functools.partial` of them, as `Recipe` has them.
-        history: of the same Learner; keeps the predictions if a metric needs them.
+    """Build the metrics of a recipe; `history` keeps the predictions if one needs them.
 
     Raises:
         ValueError: one cannot measure, or has a name that is taken.
@@ -148,7 +134,9 @@ def _column(metric: Callable, history: "History") -> Column:
         ) from error
     if isinstance(made, Metric):
         return Column(made, _snake(made.name))
-    if _is_torchmetrics(made):
+    # Whoever made one has imported it; fastcv does not need it.
+    torchmetrics = sys.modules.get("torchmetrics")
+    if torchmetrics is not None and isinstance(made, torchmetrics.Metric):
         return Column(WholeSet(partial(_torchmetrics_value, made), history), _snake(name))
     raise ValueError(
         f"the metric {name} must be a function of predictions and targets, or return a metric of "
@@ -162,16 +150,13 @@ def _of_tensors(metric: Callable, what: Callable) -> Callable[[Tensor, Tensor], 
     sklearn = getattr(what, "__module__", "").partition(".")[0] == "sklearn"
     if not sklearn and parameters[0] != "y_true":
         return metric
-    return partial(
-        _sklearn_value,
-        metric,
-        scores=parameters[1] in SCORES,
-        probabilities=getattr(what, "__name__", "") in OF_PROBABILITIES,
-    )
+    scores = parameters[1] in SCORES
+    probabilities = getattr(what, "__name__", "") in OF_PROBABILITIES
+    return partial(_sklearn_value, metric, scores, probabilities)
 
 
 def _sklearn_value(
-    metric: Callable, logits: Tensor, targets: Tensor, *, scores: bool, probabilities: bool
+    metric: Callable, scores: bool, probabilities: bool, logits: Tensor, targets: Tensor
 ) -> Any:
     """Call a function of scikit-learn's kind with arrays of targets and predictions."""
     if scores or probabilities:
@@ -188,12 +173,6 @@ def _torchmetrics_value(metric: Any, logits: Tensor, targets: Tensor) -> Any:
     metric.reset()
     metric.update(logits, targets)
     return metric.compute()
-
-
-def _is_torchmetrics(made: Any) -> bool:
-    # Whoever made one has imported it; fastcv does not need it.
-    torchmetrics = sys.modules.get("torchmetrics")
-    return torchmetrics is not None and isinstance(made, torchmetrics.Metric)
 
 
 def _needs_arguments(function: Callable) -> bool:

@@ -1,8 +1,5 @@
 """The `model` slot of a recipe: values that build a Learner for given DataLoaders.
 
-    FromScratch(net=LightResNet, settings={"depths": (2, 2, 2, 2)})(dls) -> Learner
-    Pretrained(arch=resnet18, weights="IMAGENET1K_V1")(dls) -> Learner
-
 Random weights come from torch's global generator: seed it to get the same net again.
 """
 
@@ -44,11 +41,7 @@ class FromScratch:
     settings: Mapping = field(default_factory=dict)
 
     def __call__(self, dls: DataLoaders, **learner_keywords) -> Learner:
-        """Build the net for the images and classes of `dls`.
-
-        Args:
-            dls: its vocab and image size set the net's outputs and inputs.
-            learner_keywords: passed on to the Learner.
+        """Build the net for the images and classes of `dls`, and a Learner with these keywords.
 
         Raises:
             ValueError: images that are not square, or a setting or size that the net rejects.
@@ -121,11 +114,7 @@ class Pretrained:
     train_bn: bool | str = True
 
     def __call__(self, dls: DataLoaders, **learner_keywords) -> Learner:
-        """Build the net for the images and classes of `dls`, fetching weights where needed.
-
-        Args:
-            dls: its vocab and channels set the net's outputs and inputs.
-            learner_keywords: passed on to the Learner.
+        """Build the net for the channels and classes of `dls`, fetching weights where needed.
 
         Raises:
             ValueError: `arch` builds no ResNet, the weights cannot be fetched or do not fit, the

@@ -27,8 +27,6 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
     Returns:
         (N, rows, columns), of the type of `matrices`; computed in bfloat16 on a GPU.
-
-    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/
     """
     a, b, c = COEFFICIENTS
     x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
@@ -54,10 +52,9 @@ class OrthogonalMomentum(torch.optim.Optimizer):
     - False: torch's SGD with Nesterov momentum, on gradients times `scale`.
 
     Args:
-        groups: dicts with "params", and values that replace the other arguments.
+        groups: dicts with "params", "momentum", the fraction of the last update that is kept,
+            "nesterov", whether to look ahead along it, and other settings.
         lr: of all groups; a group's "lr" may also be a tensor, for a captured graph.
-        momentum: fraction of the last update that is kept.
-        nesterov: look ahead along the momentum.
         weight_decay: each step subtracts lr * weight_decay times a weight from it.
         steps: iterations of `orthogonalize`.
     """
@@ -67,17 +64,15 @@ class OrthogonalMomentum(torch.optim.Optimizer):
         groups: Iterable[dict],
         *,
         lr: float,
-        momentum: float = 0.0,
-        nesterov: bool = False,
         weight_decay: float = 0.0,
         steps: int = 5,
     ):
         defaults = {
             "lr": lr,
-            "momentum": momentum,
-            "nesterov": nesterov,
             "weight_decay": weight_decay,
             "steps": steps,
+            "momentum": 0.0,
+            "nesterov": False,
             "orthogonal": False,
             "scale": 1.0,
             "keep_norm": False,

@@ -10,12 +10,11 @@ that a callback holds.
 """
 
 import dataclasses
-import functools
 import random
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -39,38 +38,27 @@ _OBJECTS = (
 @contextmanager
 def snapshot(learn: Learner) -> Iterator[None]:
     """Restore the learner, what it holds and every random state when the block ends."""
-    memory = _Memory()
-    memory.keep_randomness(learn.dls)
-    memory.keep(learn)
-    autocast = _autocast()
-    try:
+    with _Memory() as memory:
+        memory.keep_autocast()
+        memory.keep(learn)
+        memory.keep_randomness(learn.dls)
         yield
-    finally:
-        memory.restore()
-        _restore_autocast(*autocast)
 
 
 @contextmanager
 def snapshot_rng(dls: DataLoaders) -> Iterator[None]:
     """Restore every random state, including the loaders' own, when the block ends."""
-    memory = _Memory()
-    memory.keep_randomness(dls)
-    try:
+    with _Memory() as memory:
+        memory.keep_randomness(dls)
         yield
-    finally:
-        memory.restore()
 
 
-class _Memory:
-    """The states of objects and of what they hold, to be put back into the same objects."""
+class _Memory(ExitStack):
+    """Puts the states of objects, and of what they hold, back into the same objects."""
 
     def __init__(self):
-        self._undo: list[Callable[[], None]] = []
+        super().__init__()
         self._seen: dict[int, object] = {}  # keeps the objects alive, so that ids stay unique
-
-    def restore(self) -> None:
-        for undo in self._undo:
-            undo()
 
     def keep(self, thing: object) -> None:
         """Remember `thing` and what it holds; objects of unknown classes are skipped."""
@@ -80,20 +68,24 @@ class _Memory:
         held: Sequence = ()
         match thing:
             case Tensor() if thing.layout is torch.strided and not thing.is_inference():
-                self._undo.append(_tensor_restorer(thing))
+                self.callback(_tensor_restorer(thing))
                 held = [thing.grad] if thing.is_leaf else []
             case np.ndarray() if thing.flags.writeable:
-                self._undo.append(functools.partial(np.copyto, thing, thing.copy()))
+                self.callback(np.copyto, thing, thing.copy())
             case list() | deque() | set():
                 held = list(thing)
-                self._undo.append(functools.partial(_refill, thing, held))
+                self.callback(_refill, thing, held)
             case dict():
                 held = list(thing.values())
-                self._undo.append(functools.partial(_refill_dict, thing, dict(thing)))
+                self.callback(_refill_dict, thing, dict(thing))
             case tuple():
                 held = thing
-            case _ if isinstance(thing, _RANDOM):
-                self._undo.append(_generator_restorer(thing))
+            case random.Random():
+                self.callback(thing.setstate, thing.getstate())
+            case np.random.Generator():
+                self.callback(setattr, thing.bit_generator, "state", thing.bit_generator.state)
+            case np.random.RandomState() | torch.Generator():
+                self.callback(thing.set_state, thing.get_state())
             case _ if isinstance(thing, _OBJECTS) or dataclasses.is_dataclass(thing):
                 # A class, and a dataclass with slots, has no dict to restore.
                 own = getattr(thing, "__dict__", None)
@@ -101,26 +93,34 @@ class _Memory:
         for value in held:
             self.keep(value)
 
+    def keep_autocast(self) -> None:
+        """Remember autocast's state and type for each device, and its nesting depth."""
+        modes = {
+            device: (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+            for device in ("cpu", "cuda")
+        }
+        torch.autocast_increment_nesting()
+        self.callback(_restore_autocast, modes, torch.autocast_decrement_nesting())
+
     def keep_randomness(self, dls: DataLoaders) -> None:
         """Remember the global random states and the generators that are attributes of loaders."""
-        self._undo.append(functools.partial(random.setstate, random.getstate()))
-        self._undo.append(functools.partial(np.random.set_state, np.random.get_state()))
-        self._undo.append(functools.partial(torch.set_rng_state, torch.get_rng_state()))
+        self.callback(random.setstate, random.getstate())
+        self.callback(np.random.set_state, np.random.get_state())
+        self.callback(torch.set_rng_state, torch.get_rng_state())
         # Reading CUDA's states initializes CUDA: only where it runs or is about to.
         device = torch.device(getattr(dls, "device", None) or "cpu")
         if torch.cuda.is_initialized() or device.type == "cuda":
-            states = torch.cuda.get_rng_state_all()
-            self._undo.append(functools.partial(torch.cuda.set_rng_state_all, states))
+            self.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
         if device.type == "mps":
-            self._undo.append(functools.partial(torch.mps.set_rng_state, torch.mps.get_rng_state()))
+            self.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
         for loader in dls.loaders:
             for name, value in list(vars(loader).items()):
                 if isinstance(value, _RANDOM):
                     self.keep(value)
                     # fastai's loaders put a new generator there in each epoch.
-                    self._undo.append(functools.partial(vars(loader).__setitem__, name, value))
+                    self.callback(vars(loader).__setitem__, name, value)
             for name in _LAZY - vars(loader).keys():
-                self._undo.append(functools.partial(vars(loader).pop, name, None))
+                self.callback(vars(loader).pop, name, None)
 
 
 def _tensor_restorer(tensor: Tensor) -> Callable[[], None]:
@@ -154,26 +154,6 @@ def _refill_dict(thing: dict, contents: dict) -> None:
     if not same:  # rewriting few of them leaves a second Ctrl-C fewer empty ones to hit
         thing.clear()
         thing.update(contents)
-
-
-def _generator_restorer(generator) -> Callable[[], None]:
-    match generator:
-        case random.Random():
-            return functools.partial(generator.setstate, generator.getstate())
-        case np.random.Generator():
-            bits = generator.bit_generator
-            return functools.partial(setattr, bits, "state", bits.state)
-    return functools.partial(generator.set_state, generator.get_state())
-
-
-def _autocast() -> tuple[dict[str, tuple[bool, torch.dtype]], int]:
-    """Return autocast's state and type for each device, and its nesting depth."""
-    modes = {
-        device: (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
-        for device in ("cpu", "cuda")
-    }
-    torch.autocast_increment_nesting()
-    return modes, torch.autocast_decrement_nesting()
 
 
 def _restore_autocast(modes: dict[str, tuple[bool, torch.dtype]], depth: int) -> None:

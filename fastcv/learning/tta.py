@@ -65,9 +65,6 @@ class MeasureTTA(Callback):
 
     It is measured on the images of the last loader: the test set, or the validation set where
     there is no other, and becomes "tta_accuracy" in the epoch's row.
-
-    Args:
-        tta: the views to average over.
     """
 
     order, run_valid = 54, True  # before History writes the row
@@ -94,7 +91,7 @@ def accuracy(
     Args:
         net: in evaluation mode.
         batches: of images (B, C, H, W) and class numbers (B,).
-        tta: the views to average over.
+        tta: the views.
     """
     right, count = 0, 0
     with torch.inference_mode():

@@ -1,9 +1,5 @@
 """Save and load weights: torchvision's by name, and files without pickled objects.
 
-    save(model, "model.safetensors")
-    load(model, "model.safetensors")
-    state = named(torchvision.models.resnet50, "IMAGENET1K_V2")
-
 Files are `.safetensors`, or `.pth` / `.pt` read by torch's weights-only reader. The "_orig_mod."
 that torch.compile adds is removed from names.
 """
@@ -55,8 +51,8 @@ def copy(state: Mapping[str, Tensor], model: nn.Module, *, source: str) -> None:
     do not use it.
 
     Args:
-        state: tensors by name, without "_orig_mod.".
-        model: receives the values, in its own types and on its own device.
+        state: tensors by name, without "_orig_mod."; of any type, on any device.
+        model: receives the values.
         source: where `state` comes from, for the error message.
 
     Raises:

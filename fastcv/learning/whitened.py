@@ -22,11 +22,7 @@ class Whitened(FromScratch):
     images: int = 5000
 
     def __call__(self, dls: DataLoaders, **learner_keywords) -> Learner:
-        """Build the net for the images and classes of `dls`, and call its `whiten(images)`.
-
-        Args:
-            dls: its vocab and image size set the net's outputs and inputs.
-            learner_keywords: passed on to the Learner.
+        """Build the net as `FromScratch` does, and call its `whiten(images)`.
 
         Raises:
             ValueError: the net has no `whiten`, or what `FromScratch` raises.

@@ -1,6 +1,8 @@
 """Nets: plain torch modules, built by `Net(classes=..., channels=3, size=32, ...)`.
 
-They take images (B, channels, size, size) and return logits (B, classes).
+They take normalized float images (B, channels, size, size), with `size` in pixels, and return
+logits (B, classes), not probabilities. Counts below 1, lists that do not belong together and images
+that are too small raise a ValueError.
 """
 
 import lazy_loader

@@ -9,17 +9,8 @@ class BaseNet(nn.Module):
     """Two 5x5 convolutions and two linear layers: 28,022 parameters at 100 classes and 32 pixels.
 
     Args:
-        classes: number of logits.
-        channels: channels of the images.
-        size: height and width of the images in pixels, at least 16.
+        size: height and width of the images, pixels, at least 16.
         norm: whether batch norm stands between each convolution and its ReLU (Report 002, step 1).
-
-    Shape:
-        x: (B, channels, size, size), float.
-        returns: (B, classes) logits, not probabilities.
-
-    Raises:
-        ValueError: `size` is below 16 pixels.
     """
 
     def __init__(

@@ -17,20 +17,10 @@ class LightResNet(nn.Module):
     1-2-2-2-2, with 4,587,306. Convolutions start as He et al. draw them (normal, fan-out).
 
     Args:
-        classes: number of logits.
-        channels: channels of the images.
-        size: height and width of the images in pixels, at least the product of `strides`.
+        size: height and width of the images, pixels, at least the product of `strides`.
         widths: channels of each stage, in order; the stem has the first.
         depths: residual blocks of each stage; as long as `widths`.
         strides: stride of each stage's first block; as long as `widths`.
-
-    Shape:
-        x: (B, channels, size, size), float, normalized per channel.
-        returns: (B, classes) logits, not probabilities.
-
-    Raises:
-        ValueError: the three lists differ in length or hold a number below 1, or `size` is below
-            the product of `strides`.
 
     Source: He et al. 2016, arXiv:1512.03385, section 4.2.
     """
@@ -53,10 +43,14 @@ class LightResNet(nn.Module):
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(),
         )
-        inputs = [widths[0], *widths[:-1]]
-        self.stages = nn.Sequential(
-            *(_stage(*shape) for shape in zip(inputs, widths, depths, strides, strict=True))
-        )
+        stages: list[nn.Module] = []
+        inputs = widths[0]
+        for outputs, depth, stride in zip(widths, depths, strides, strict=True):
+            first = BasicBlock(inputs, outputs, stride=stride)
+            others = (BasicBlock(outputs, outputs) for _ in range(depth - 1))
+            stages.append(nn.Sequential(first, *others))
+            inputs = outputs
+        self.stages = nn.Sequential(*stages)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(widths[-1], classes)
         he_normal(self)
@@ -100,9 +94,3 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated sum of branch and shortcut."""
         return self.activation(self.branch(x) + self.shortcut(x))
-
-
-def _stage(inputs: int, outputs: int, depth: int, stride: int) -> nn.Sequential:
-    """Return `depth` blocks; the first changes width and stride."""
-    first = BasicBlock(inputs, outputs, stride=stride)
-    return nn.Sequential(first, *(BasicBlock(outputs, outputs) for _ in range(depth - 1)))

@@ -14,17 +14,8 @@ class MnistCNN(nn.Module):
     convolutions.
 
     Args:
-        classes: number of logits.
-        channels: channels of the images.
-        size: height and width of the images in pixels, at least 6.
+        size: height and width of the images, pixels, at least 6.
         dropout: probability of dropping an activation after each of the three hidden layers.
-
-    Shape:
-        x: (B, channels, size, size), float.
-        returns: (B, classes) logits, not probabilities.
-
-    Raises:
-        ValueError: `size` is below 6 pixels.
     """
 
     def __init__(

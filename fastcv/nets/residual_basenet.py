@@ -11,7 +11,8 @@ from fastcv.nets.sizes import require_size
 class ResidualBaseNet(nn.Module):
     """Three convolutions, a max-pool, three residual blocks, average pool, two linear layers.
 
-    The report's two ablations are settings. `norm=False` removes the final `BatchNorm1d` too.
+    The report's two ablations are settings. `norm=False` removes the final `BatchNorm1d` too,
+    which needs batches of two images or more in training.
 
     Readings:
         - No activation stands between the two linear layers, as none is listed.
@@ -19,21 +20,10 @@ class ResidualBaseNet(nn.Module):
         - Convolutions have biases.
 
     Args:
-        classes: number of logits.
-        channels: channels of the images.
-        size: height and width of the images in pixels, at least 8.
-        widths: channels of the three convolutions, then of the three residual blocks.
+        size: height and width of the images, pixels, at least 8.
+        widths: six: channels of the three convolutions, then of the three residual blocks.
         activation: "relu", or None for a net whose only non-linearity is its max-pool.
         norm: whether batch norm follows each 3x3 convolution and the logits.
-
-    Shape:
-        x: (B, channels, size, size), float, normalized per channel; B above 1 in training, since
-            the logits are normalized over the batch.
-        returns: (B, classes) logits, not probabilities.
-
-    Raises:
-        ValueError: `size` is below 8 pixels, `activation` is neither "relu" nor None, or `widths`
-            are not six.
     """
 
     def __init__(
@@ -113,12 +103,7 @@ class ResidualBlock(nn.Module):
 
 
 def _convolution(
-    inputs: int,
-    outputs: int,
-    *,
-    stride: int = 1,
-    activation: Literal["relu"] | None,
-    norm: bool,
+    inputs: int, outputs: int, *, stride: int = 1, activation: Literal["relu"] | None, norm: bool
 ) -> list[nn.Module]:
     """Return a 3x3 convolution, with its norm and its activation if it has them."""
     layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)]

@@ -13,6 +13,7 @@ class ScaledResNet(nn.Module):
     The defaults are the report's final net: 16 blocks at 32x32, one max-pool before the linear
     layers. The steps of its ladder are settings: one convolution a block, no shortcut, a branch
     at full scale, max-pools between stages, batch norm after the first linear layer.
+    In training, a batch needs two images or more for the batch norm on logits.
 
     Readings:
         - The shortcut is a 1x1 convolution without norm if the width changes, otherwise the input
@@ -20,9 +21,7 @@ class ScaledResNet(nn.Module):
         - Convolutions have biases.
 
     Args:
-        classes: number of logits.
-        channels: channels of the images.
-        size: height and width of the images in pixels, at least 2 ** len(max_pools).
+        size: height and width of the images, pixels, at least 2 ** len(max_pools).
         widths: channels of each stage, in order; the stem has the first.
         depths: blocks of each stage; as long as `widths`.
         convs: repetitions of convolution, batch norm and ReLU in a block.
@@ -30,15 +29,6 @@ class ScaledResNet(nn.Module):
         scale: factor of a block's branch.
         max_pools: stages, counted from 1, that end in a 2x2 max-pool.
         hidden_norm: whether batch norm stands between the first linear layer and its ReLU.
-
-    Shape:
-        x: (B, channels, size, size), float, normalized per channel; B above 1 in training, since
-            the logits are normalized over the batch.
-        returns: (B, classes) logits, not probabilities.
-
-    Raises:
-        ValueError: `widths` and `depths` differ in length, a count is below 1, `max_pools` names a
-            stage that is not there, or `size` is too small for the pools.
     """
 
     def __init__(
@@ -66,12 +56,11 @@ class ScaledResNet(nn.Module):
         stages: list[nn.Module] = []
         inputs = widths[0]
         for number, (outputs, depth) in enumerate(zip(widths, depths, strict=True), start=1):
-            blocks: list[nn.Module] = []
-            for _ in range(depth):
-                blocks.append(
-                    ScaledBlock(inputs, outputs, convs=convs, shortcut=shortcut, scale=scale)
-                )
-                inputs = outputs
+            blocks: list[nn.Module] = [
+                ScaledBlock(width, outputs, convs=convs, shortcut=shortcut, scale=scale)
+                for width in [inputs] + [outputs] * (depth - 1)
+            ]
+            inputs = outputs
             if number in max_pools:
                 blocks.append(nn.MaxPool2d(2))
             stages.append(nn.Sequential(*blocks))

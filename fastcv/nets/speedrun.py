@@ -21,22 +21,12 @@ class SpeedrunNet(nn.Module):
     The defaults have 1,971,352 parameters at 10 classes.
 
     Args:
-        classes: number of logits.
-        channels: channels of the images.
-        size: height and width of the images in pixels; each stage halves it.
+        size: height and width of the images, pixels; each stage halves it.
         widths: channels of each stage, in order.
         depth: convolutions of each stage, at least 2; each after the second adds a shortcut.
         patch: height and width in pixels of the patches to whiten.
         memory: fraction of the running statistics that survives a training batch; short trainings
             must forget faster than torch's 0.9.
-
-    Shape:
-        x: (B, channels, size, size), float, normalized per channel.
-        returns: (B, classes) logits, not probabilities.
-
-    Raises:
-        ValueError: there are no widths or one is below 1, a stage has fewer than two convolutions,
-            or the images are too small for the stages.
 
     Source: Jordan 2024, arXiv:2404.00498.
     """
@@ -82,10 +72,6 @@ class Whitening(nn.Module):
 
     Only the bias is trained. After the activation, the next layer sees the positive and the
     negative part of every whitened value.
-
-    Args:
-        channels: channels of the images.
-        patch: height and width of a patch, pixels.
 
     Shape:
         x: (B, channels, H, W).
@@ -137,12 +123,7 @@ class Whitening(nn.Module):
 
 
 class Stage(nn.Module):
-    """3x3 convolutions with batch norm and GELU, halving height and width after the first.
-
-    Shape:
-        x: (B, inputs, H, W).
-        returns: (B, outputs, H // 2, W // 2).
-    """
+    """3x3 convolutions with batch norm and GELU, halving height and width after the first."""
 
     def __init__(self, inputs: int, outputs: int, depth: int, memory: float) -> None:
         super().__init__()
@@ -152,25 +133,16 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, halve, and convolve again."""
-        for number, (convolution, norm) in enumerate(
-            zip(self.convolutions, self.norms, strict=True)
-        ):
-            if number == 0:
-                x = shortcut = F.gelu(norm(F.max_pool2d(convolution(x), 2)))
-            elif number == 1:
-                x = F.gelu(norm(convolution(x)))
-            else:
-                x = F.gelu(norm(convolution(x)) + shortcut)
+        convolutions, norms = list(self.convolutions), list(self.norms)
+        shortcut = F.gelu(norms[0](F.max_pool2d(convolutions[0](x), 2)))  # (B, outputs, H/2, W/2)
+        x = F.gelu(norms[1](convolutions[1](shortcut)))
+        for convolution, norm in zip(convolutions[2:], norms[2:], strict=True):
+            x = F.gelu(norm(convolution(x)) + shortcut)
         return x
 
 
 class Shift(nn.BatchNorm2d):
-    """Batch norm with a trained bias and no scale.
-
-    Args:
-        width: channels.
-        memory: fraction of the running statistics that survives a batch.
-    """
+    """Batch norm with a trained bias and no scale; `memory` is as in `SpeedrunNet`."""
 
     def __init__(self, width: int, memory: float) -> None:
         super().__init__(width, momentum=1 - memory)

@@ -19,23 +19,13 @@ class VGG(nn.Module):
     that the last block has at `size`: 512 at 32 pixels.
 
     Args:
-        classes: number of logits.
-        channels: channels of the images.
-        size: height and width of the images in pixels, at least 2 ** len(max_pools).
-        widths: channels of each convolution, one tuple per block.
+        size: height and width of the images, pixels, at least 2 ** len(max_pools).
+        widths: channels of each convolution, one tuple per block; none is empty.
         max_pools: blocks, counted from 1, that end in a 2x2 max-pool.
         average_pool: whether each channel is averaged to one number before the linear layers.
         hidden: features of each linear layer before the last.
         dropout: probability of dropping a feature after each hidden linear layer.
         he_initialization: whether convolutions start as He et al. draw them, not as torch does.
-
-    Shape:
-        x: (B, channels, size, size), float, normalized per channel.
-        returns: (B, classes) logits, not probabilities.
-
-    Raises:
-        ValueError: a block of `widths` is empty, `max_pools` names a block that is not there, or
-            `size` is too small for the pools.
 
     Source: Simonyan and Zisserman 2015, arXiv:1409.1556, table 1, column E.
     """

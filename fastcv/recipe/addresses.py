@@ -6,6 +6,7 @@ directory is data: reading one builds these and nothing else, unless its reader 
 """
 
 import importlib
+import pkgutil
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -30,8 +31,12 @@ def is_address(value: Any) -> bool:
     """Whether a value of a flat recipe reads "module:name" or, made of parts, "module:name()"."""
     if not isinstance(value, str) or value.count(":") != 1:
         return False
+    return all(part.isidentifier() for each in _parts(value) for part in each.split("."))
+
+
+def _parts(value: str) -> tuple[str, str]:
     module, _, name = value.removesuffix("()").partition(":")
-    return all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
+    return module, name
 
 
 def address(thing: Callable) -> str:
@@ -45,9 +50,9 @@ def address(thing: Callable) -> str:
         raise ValueError(
             f"a callable in a recipe must be a named function or class of a module, got {thing!r}"
         )
-    room = _rooms().get(name)
-    if room and getattr(importlib.import_module(room), name) is thing:
-        return f"{room}:{name}"
+    exported = public_names().get(name)
+    if exported and pkgutil.resolve_name(exported) is thing:
+        return exported
     for short in SHORT:
         below = thing.__module__.startswith(f"{short}.")
         if below and getattr(sys.modules.get(short), name, None) is thing:
@@ -60,16 +65,15 @@ def current(value: str) -> str:
 
     Names are unique over all rooms, so that the name alone says what is meant.
     """
-    module, _, name = value.removesuffix("()").partition(":")
+    module, name = _parts(value)
     called = "()" if value.endswith("()") else ""
     for short in SHORT:
         if module.startswith(f"{short}."):
             return f"{short}:{name}{called}"
     if module.partition(".")[0] != "fastcv":
         return value
-    name = RENAMED.get(name, name)
-    room = _rooms().get(name)
-    return f"{room}:{name}{called}" if room else value
+    exported = public_names().get(RENAMED.get(name, name))
+    return f"{exported}{called}" if exported else value
 
 
 def resolve(value: str, *, trust: bool = False) -> Any:
@@ -83,10 +87,13 @@ def resolve(value: str, *, trust: bool = False) -> Any:
     Raises:
         ValueError: there is no such thing, or it is none of these.
     """
-    module, _, name = current(value).removesuffix("()").partition(":")
+    module, name = _parts(current(value))
     found = _public(module, name)
     if found is None and trust:
-        found = _imported(module, name, value)
+        try:
+            found = pkgutil.resolve_name(f"{module}:{name}")
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"{value!r} must name something importable: {error}") from error
     if found is None:
         raise ValueError(
             f"a run may only name what fastcv exports, model builders of torchvision and timm, and "
@@ -105,60 +112,43 @@ def is_public(value: str) -> bool:
 
 def loaded(value: str) -> Any:
     """Return what an address names if that needs no import of anybody's code; else None."""
-    module, _, name = current(value).removesuffix("()").partition(":")
+    module, name = _parts(current(value))
     return getattr(sys.modules.get(module), name, None) or _public(module, name)
 
 
+@cache
 def public_names() -> dict[str, str]:
     """Return the addresses of all that fastcv exports: `{"SGD": "fastcv.learning:SGD"}`."""
-    return {name: f"{room}:{name}" for name, room in _rooms().items()}
-
-
-@cache
-def _rooms() -> dict[str, str]:
-    """Name to room, of all that the rooms export."""
-    return {name: room for room in ROOMS for name in importlib.import_module(room).__all__}
+    return {
+        name: f"{room}:{name}" for room in ROOMS for name in importlib.import_module(room).__all__
+    }
 
 
 def _public(module: str, name: str) -> Any:
+    """Return what a current address names if a run may build it; else None."""
     if module in ROOMS:
         exported = importlib.import_module(module)
         found = getattr(exported, name) if name in exported.__all__ else None
         # Its functions build recipes: called by a slot, `unflat(trust=True)` would undo all this.
         return found if module != "fastcv.recipe" or isinstance(found, type) else None
-    if module == "torch.nn" or module.startswith("torch.nn.modules."):
+    if module == "torch.nn":
         from torch import nn
 
         found = getattr(nn, name, None)
         return found if isinstance(found, type) and issubclass(found, nn.Module) else None
-    if module == "torchvision.models" or module.startswith("torchvision.models."):
+    if module == "torchvision.models":
         from torchvision.models import get_model_builder, list_models
 
-        found = get_model_builder(name) if name in list_models() else None
-        return found if module in ("torchvision.models", getattr(found, "__module__", "")) else None
+        return get_model_builder(name) if name in list_models() else None
     if module.startswith("timm.models"):
-        return _timm_builder(name)
+        try:
+            import timm
+        except ImportError as error:
+            raise ValueError(
+                f"a run of timm's {name!r} needs timm: pip install 'timm>=1,<2' ({error})"
+            ) from error
+        return timm.model_entrypoint(name) if timm.is_model(name) else None
     return None
-
-
-def _timm_builder(name: str) -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise ValueError(
-            f"a run of timm's {name!r} needs timm: pip install 'timm>=1,<2' ({error})"
-        ) from error
-    return timm.model_entrypoint(name) if timm.is_model(name) else None
-
-
-def _imported(module: str, name: str, value: str) -> Any:
-    try:
-        thing = importlib.import_module(module)
-        for part in name.split("."):
-            thing = getattr(thing, part)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{value!r} must name something importable: {error}") from error
-    return thing
 
 
 def modules(values: Iterable[Any]) -> set[str]:

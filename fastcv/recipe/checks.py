@@ -54,11 +54,7 @@ def _shown(value: float | None) -> str:
 
 
 def check(run: Any) -> Checks:
-    """Compare a finished run with what its recipe says was reported.
-
-    Args:
-        run: what `train` returned, or `fastcv.Run(path)`.
-    """
+    """Compare a run, of `train` or `fastcv.Run(path)`, with what its recipe says was reported."""
     return compare(run.recipe.reported, run.summary)
 
 
@@ -68,38 +64,21 @@ def compare(reported: Reported | None, measured: Mapping[str, Any]) -> Checks:
     Where the number is to be beaten, in another way than the report's, only the headline is
     compared, and the count of parameters. A best accuracy is beaten by the final weights' where the
     run chose no epoch.
-
-    Args:
-        reported: None gives no row.
-        measured: by metric.
     """
     if reported is None:
         return Checks()
     numbers = reported.numbers()
     if reported.to_beat:
         headline = next((metric for metric in HEADLINES if metric in numbers), None)
-        rows = [_comparison(headline, numbers[headline], measured)] if headline else []
-        kept = {"parameters": numbers["parameters"]} if "parameters" in numbers else {}
-    else:
-        rows, kept = [], numbers
-    rows += (
-        Check(
-            metric=metric,
-            reported=number,
-            measured=measured.get(metric),
-            verdict=_verdict(metric, number, measured.get(metric), reported),
-        )
-        for metric, number in kept.items()
-    )
+        numbers = {key: each for key, each in numbers.items() if key in (headline, "parameters")}
+    rows = []
+    for metric, number in numbers.items():
+        value = measured.get(metric)
+        if value is None and reported.to_beat:
+            value = measured.get(metric.removeprefix("best_"))
+        verdict = _verdict(metric, number, value, reported)
+        rows.append(Check(metric=metric, reported=number, measured=value, verdict=verdict))
     return Checks(rows)
-
-
-def _comparison(metric: str, number: float, measured: Mapping[str, Any]) -> Check:
-    value = measured.get(metric)
-    if value is None:
-        value = measured.get(metric.removeprefix("best_"))
-    verdict = "not measured" if value is None else BEATEN if value > number else NOT_BEATEN
-    return Check(metric=metric, reported=number, measured=value, verdict=verdict)
 
 
 def _verdict(metric: str, number: float, measured: float | None, reported: Reported) -> str:
@@ -107,6 +86,8 @@ def _verdict(metric: str, number: float, measured: float | None, reported: Repor
         return "not measured"
     if metric == "parameters":
         tolerance = 0.0
+    elif reported.to_beat:
+        return BEATEN if measured > number else NOT_BEATEN
     elif metric.endswith("loss"):
         tolerance = max(reported.loss_tolerance * number, 0.01)  # 0.01: a reported 0 is rounded
     else:

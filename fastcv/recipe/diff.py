@@ -4,7 +4,7 @@ Experiments are compared as flat recipes, so that a run whose code is gone can b
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from fastcv.recipe.addresses import loaded
@@ -12,14 +12,7 @@ from fastcv.recipe.flat import flat
 from fastcv.recipe.values import Recipe
 
 # Settings that do not decide a result: names, places, and ways to compute the same faster.
-_ASIDE = (
-    "name",
-    "seed",
-    "precision",
-    "optimizer.fused",
-    "data.cache",
-    "data.skip_bad",
-)
+_ASIDE = ("name", "seed", "precision", "optimizer.fused", "data.cache", "data.skip_bad")
 _ASIDE_FOLDERS = ("reported", "step", "metrics")
 _NAMED_SOURCES = "fastcv.data:"
 
@@ -29,11 +22,7 @@ def diff(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[
 
     Seeds, names, places of named data sets and choices that only decide speed do not count, nor
     does a data folder added to a recipe without one. A setting that `theirs`, written by an older
-    fastcv, does not have yet counts at its default.
-
-    Args:
-        ours: a flat recipe. Only classes named here are looked up, never those of `theirs`.
-        theirs: another one, as of a run.
+    fastcv, does not have yet counts at its default. Only classes that `ours` names are looked up.
     """
     here, there = decisive(ours), decisive(with_defaults(theirs, ours))
     added = {"data.path"} if _without_folder(here) or _without_folder(there) else set()
@@ -53,10 +42,11 @@ def same_experiment(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
 def decisive(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a flat recipe that decide its result, except the seed.
 
-    The folder of a named data set does not: the set is the same everywhere. A folder of images
-    does.
+    A folder of images does; that of a named data set does not: the set is the same everywhere.
     """
-    aside = (*_ASIDE, "data.path") if _named_source(flat) else _ASIDE
+    source = str(flat.get("data.source", ""))
+    named = source.startswith(_NAMED_SOURCES) and not source.endswith("()")
+    aside = (*_ASIDE, "data.path") if named else _ASIDE
     return {
         key: value
         for key, value in flat.items()
@@ -67,9 +57,7 @@ def decisive(flat: Mapping[str, Any]) -> dict[str, Any]:
 def with_defaults(settings: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
     """Add the settings that an older fastcv did not write yet, at their defaults.
 
-    Args:
-        settings: a run's flat recipe.
-        ours: the flat recipe to compare it with. Only classes named here are looked up.
+    Only classes that `ours`, the flat recipe to compare with, names are looked up.
     """
     added: dict[str, Any] = {}
     for key in ours:
@@ -79,22 +67,21 @@ def with_defaults(settings: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[
         made = ours.get(owner, "")
         if owner and (settings.get(owner, added.get(owner)) != made):
             continue
-        each = _field(made, name) if owner else _own_field(Recipe, name)
-        if each is not None:
-            added |= _default(each, key)
+        kind = _class(made) if owner else Recipe
+        if kind is not None:
+            added |= _default(kind, name, key)
     return {**settings, **added}
 
 
 def has_settings(
     settings: Mapping[str, Any], ours: Mapping[str, Any], asked: Sequence[str]
 ) -> bool:
-    """Whether a run had the settings that were asked for, including those that decide only speed.
+    """Whether a run's flat recipe has what was asked for, including what decides only speed.
 
     Args:
         settings: the run's flat recipe.
         ours: the flat recipe with what was asked for.
-        asked: "key=value" as for `override`. The data's folder does not count here: `diff` knows
-            when it matters.
+        asked: "key=value", as for `override`. Data folders are left to `diff`.
     """
     keys = {each.partition("=")[0].strip() for each in asked} - {"seed", "data.path"}
 
@@ -128,15 +115,7 @@ def describe(key: str, ours: Any, theirs: Any) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, str) and ":" in value:
         return value.partition(":")[2]
-    if isinstance(value, Mapping | list | tuple):
-        return repr(value)
     return str(value)
-
-
-def _named_source(flat: Mapping[str, Any]) -> bool:
-    """Whether the images are a data set that is the same wherever it lies."""
-    source = str(flat.get("data.source", ""))
-    return source.startswith(_NAMED_SOURCES) and not source.endswith("()")
 
 
 def _without_folder(settings: Mapping[str, Any]) -> bool:
@@ -144,19 +123,16 @@ def _without_folder(settings: Mapping[str, Any]) -> bool:
     return all(settings.get(key, "") is None for key in ("data.path", "data.source.path"))
 
 
-def _field(made: Any, name: str) -> Field | None:
-    """Return the field of the class at an address like "module:Name()"."""
-    if not (isinstance(made, str) and made.endswith("()")):
-        return None
-    owner = loaded(made)
-    return None if owner is None else _own_field(owner, name)
+def _class(made: Any) -> type | None:
+    """Return the class at an address like "module:Name()"."""
+    return loaded(made) if isinstance(made, str) and made.endswith("()") else None
 
 
-def _own_field(owner: type, name: str) -> Field | None:
-    return next((each for each in fields(owner) if each.name == name), None)
-
-
-def _default(each: Field, key: str) -> dict[str, Any]:
+def _default(kind: type, name: str, key: str) -> dict[str, Any]:
+    """Return the default of a field of a dataclass as a flat recipe has it at `key`, if any."""
+    each = next((each for each in fields(kind) if each.name == name), None)
+    if each is None:
+        return {}
     value = each.default if each.default_factory is MISSING else each.default_factory()
     if value is MISSING:
         return {}

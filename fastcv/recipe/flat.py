@@ -35,16 +35,17 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, f"{address(value.func)}()"
         for name, item in _keywords(value).items():
             yield from _leaves(item, f"{prefix}{_part(name, key)}")
-    elif isinstance(value, tuple | list) and not _is_plain(value):
+    elif isinstance(value, tuple | list):
+        if _is_plain(value):
+            yield key, _as_lists(value)
+            return
         for index, item in enumerate(value):
             yield from _leaves(item, f"{prefix}{index}")
-    elif isinstance(value, Mapping) and value:
+    elif isinstance(value, Mapping):
+        if not value:
+            yield key, {}
         for name, item in value.items():
             yield from _leaves(item, f"{prefix}{_part(name, key)}")
-    elif isinstance(value, tuple | list):
-        yield key, _as_lists(value)
-    elif isinstance(value, Mapping):
-        yield key, {}
     elif isinstance(value, Path | str):
         text = str(value)
         if is_address(text):  # `unflat` would import it
@@ -92,24 +93,21 @@ def _as_lists(value: Any) -> Any:
     return [_as_lists(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def _as_tuples(value: Any) -> Any:
-    return tuple(_as_tuples(item) for item in value) if isinstance(value, tuple | list) else value
+def as_tuples(value: Any) -> Any:
+    """Convert lists to tuples, at every depth."""
+    return tuple(as_tuples(item) for item in value) if isinstance(value, tuple | list) else value
 
 
 def unflat(values: Mapping[str, Any], *, trust: bool = False) -> Recipe:
     """Build the recipe that `flat` wrote, in any version: `unflat(flat(recipe)) == recipe`.
 
-    Args:
-        values: a flat recipe.
-        trust: whether it may name any module's functions and classes, as one's own; else only
-            those that `addresses.resolve` knows.
+    `trust` is that of `addresses.resolve`.
 
     Raises:
         ValueError: it names something else, or something that is not there.
     """
-    values = current_flat(values)
     tree: dict[str, Any] = {}
-    for key, value in values.items():
+    for key, value in current_flat(values).items():
         node = tree
         for part in key.split("."):
             if not part:
@@ -142,13 +140,13 @@ def _grow(node: dict[str, Any], trust: bool) -> Any:
         found = resolve(here, trust=trust)
         return _built(found, here, below) if here.endswith("()") else found
     if not below:
-        return _as_tuples(here)
-    if all(name.isdigit() for name in below):
-        indices = [str(index) for index in range(len(below))]
-        if set(indices) != set(below):
-            raise ValueError(f"a flat recipe must count items from 0, got {', '.join(below)}")
-        return tuple(below[index] for index in indices)
-    return below
+        return as_tuples(here)
+    if not all(name.isdigit() for name in below):
+        return below
+    indices = [str(index) for index in range(len(below))]
+    if set(indices) != set(below):
+        raise ValueError(f"a flat recipe must count items from 0, got {', '.join(below)}")
+    return tuple(below[index] for index in indices)
 
 
 def _built(what: Any, address: str, settings: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from fastcv.recipe.addresses import ROOMS, address, is_address, public_names, resolve
-from fastcv.recipe.flat import flat
+from fastcv.recipe.flat import as_tuples, flat
 from fastcv.recipe.values import Recipe
 from fastcv.suggest import did_you_mean
 
@@ -70,7 +70,7 @@ def _read(text: str, old: Any, owner: Any, part: str, key: str) -> Any:
         new: Any = _WORDS[text.lower()]
     else:
         try:
-            new = _as_tuples(ast.literal_eval(text))
+            new = as_tuples(ast.literal_eval(text))
         except (ValueError, SyntaxError):
             new = text
             if takes_values or tuple in allowed:
@@ -111,9 +111,7 @@ def _value(node: ast.expr, key: str) -> Any:
         if found is None or any(each.arg is None for each in node.keywords):
             return None
         try:
-            settings = {
-                each.arg: _as_tuples(ast.literal_eval(each.value)) for each in node.keywords
-            }
+            settings = {each.arg: as_tuples(ast.literal_eval(each.value)) for each in node.keywords}
         except ValueError:
             settings = {each.arg: _value(each.value, key) for each in node.keywords}
         return _made(found, True, settings, key)
@@ -148,18 +146,11 @@ def _choices(old: Any, text: str) -> str:
     return f"a public name of {where} ({', '.join(sorted(names))}), got {text!r}.{hint}"
 
 
-def _as_tuples(value: Any) -> Any:
-    return tuple(_as_tuples(item) for item in value) if isinstance(value, tuple | list) else value
-
-
 def _allowed_types(owner: Any, part: str) -> set[Any]:
     if not is_dataclass(owner):
         return set()
     hint = typing.get_type_hints(type(owner)).get(part)
-    options = typing.get_args(hint) if _is_union(hint) else (hint,)
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    options = typing.get_args(hint) if is_union else (hint,)
     origins = {typing.get_origin(option) or option for option in options}
     return {each for each in origins if isinstance(each, type)}
-
-
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (typing.Union, types.UnionType)

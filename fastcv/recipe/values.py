@@ -15,7 +15,6 @@ class Partial(partial):
     """A `functools.partial` that compares by value."""
 
     def __eq__(self, other: object) -> bool:
-        """Return whether both call the same with the same arguments."""
         if not isinstance(other, partial):
             return NotImplemented
         ours = (self.func, self.args, self.keywords)
@@ -145,11 +144,7 @@ class Recipe:
 
 
 def check_parts(name: str, parts: tuple[Callable, ...]) -> None:
-    """Refuse callbacks or metrics that could not be built fresh for each training.
-
-    Raises:
-        ValueError: not a tuple, or one of them is not callable, or is an instance already.
-    """
+    """Raise a ValueError if callbacks or metrics could not be built fresh for each training."""
     if not isinstance(parts, tuple):
         raise ValueError(f"{name} must be a tuple, as {name}=(..., ), got {parts!r}")
     for part in parts:
@@ -168,11 +163,7 @@ def check_parts(name: str, parts: tuple[Callable, ...]) -> None:
 
 
 def check_name(name: str) -> None:
-    """Refuse a recipe name that cannot be the name of a folder of runs.
-
-    Raises:
-        ValueError: it is not NAME or NAME/VARIANT, made of letters, digits, spaces and _.,+()-.
-    """
+    """Raise a ValueError if a recipe's name cannot be the name of a folder of runs."""
     part = r"\w[\w .,+()-]*"
     if not isinstance(name, str) or len(name) > 200 or not re.fullmatch(f"{part}(/{part})?", name):
         raise ValueError(

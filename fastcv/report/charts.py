@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from fastcv.experiment.comparison import Experiment, Result
@@ -95,15 +96,10 @@ def of_run(
             reason = " ".join(str(error).split())
             warn(f"{source}: left out, it cannot be shown: {reason}")
             continue
-        found.append(
-            Picture(
-                name=picture,
-                caption=f"{caption} (seed {result.seed})",
-                alt=f"{caption}, of {experiment.name}, seed {result.seed}"
-                + (", with changed settings" if changed else ""),
-                file=file,
-            )
-        )
+        seed = f"seed {result.seed}"
+        settings = ", with changed settings" if changed else ""
+        alt = f"{caption}, of {experiment.name}, {seed}{settings}"
+        found.append(Picture(name=picture, caption=f"{caption} ({seed})", alt=alt, file=file))
     return found
 
 
@@ -181,17 +177,14 @@ def step_metric(each: Experiment, metric: str) -> str:
 def steps(experiments: Sequence[Experiment]) -> list[Experiment]:
     """Return the steps of a ladder, without a recipe that is one of its own variants."""
     names = {each.name for each in experiments}
-    return [
-        each for each in experiments if "/" in each.name or not names.intersection(each.aliases)
-    ]
+    return [each for each in experiments if "/" in each.name or names.isdisjoint(each.aliases)]
 
 
 def ladder(recipe: str, experiments: Sequence[Experiment], metric: str) -> Figure:
     """Draw the experiments of a recipe as steps from the top, reported and measured accuracy."""
     shown = steps(experiments)
-    figure = style.blank(
-        f"{recipe}: {name(metric)}, reported and measured", height=1.3 + ROW * len(shown)
-    )
+    title = f"{recipe}: {name(metric)}, reported and measured"
+    figure = style.blank(title, height=1.3 + ROW * len(shown))
     axes = figure.subplots()
     style.dress(axes, x=name(metric), y="")
     axes.grid(False, axis="y")
@@ -200,11 +193,10 @@ def ladder(recipe: str, experiments: Sequence[Experiment], metric: str) -> Figur
         note = "" if nearest == metric else f" ({short(nearest)})"
         _reported_bar(axes, row, each, nearest, note)
         _measured_bar(axes, row, each, nearest, note)
-    names = [_step(each, experiments[0]) for each in shown]
-    _name_rows(axes, names)
+    _name_rows(axes, [_step(each, experiments[0]) for each in shown])
     axes.set_xlim(0, 1.12)
     axes.set_xticks([tenth / 5 for tenth in range(6)])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     for look, label in (
         ({"color": REPORTED}, "reported"),
         (TO_BEAT, "to beat"),
@@ -253,10 +245,10 @@ def _measured_bar(axes: Axes, row: int, each: Experiment, metric: str, note: str
     _write(axes, mean + (spread or 0), row + 0.2, text, INK)
 
 
-def _write(axes: Axes, x: float, y: float, text: str, color: str) -> None:
+def _write(axes: Axes, x: float, y: float, text: str, color: str, **look: Any) -> None:
     """Write 4 points beside the end of a bar."""
     place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-    axes.annotate(text, (x, y), fontsize=SMALL, color=color, **place)
+    axes.annotate(text, (x, y), fontsize=SMALL, color=color, **(place | look))
 
 
 def compared(experiments: Sequence[Experiment]) -> list[Experiment]:
@@ -270,6 +262,11 @@ def compared(experiments: Sequence[Experiment]) -> list[Experiment]:
     return list(found.values())
 
 
+def difference(each: Experiment) -> float:
+    """Return measured minus reported headline, in percentage points."""
+    return 100 * (each.mean(each.headline) - each.numbers[each.headline])
+
+
 def differences(experiments: Sequence[Experiment]) -> Figure:
     """Draw how far the headlines of `compared` experiments lie from the reported ones."""
     figure = style.blank("Measured minus reported", height=1.5 + 0.36 * len(experiments))
@@ -279,29 +276,19 @@ def differences(experiments: Sequence[Experiment]) -> Figure:
     farthest = 1.0
     for row, each in enumerate(experiments):
         metric = each.headline
-        away = 100 * (each.mean(metric) - each.numbers[metric])
+        away = difference(each)
         spread = 100 * (each.spread(metric) or 0)
         band = 0.0 if each.to_beat else 100 * each.reported.tolerance
         if band:
             axes.barh(row, 2 * band, 0.7, left=-band, color="#E8E8E8", zorder=0.5)
         color, marker = _MARKS[each.verdict(metric)]
-        axes.errorbar(
-            away, row, xerr=spread or None, color=color, marker=marker, markersize=7, capsize=3
-        )
-        axes.annotate(
-            f"{away:+.2f}",
-            (away + spread, row),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=SMALL,
-            color=INK,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6},
-        )
+        look = {"color": color, "marker": marker, "markersize": 7, "capsize": 3}
+        axes.errorbar(away, row, xerr=spread or None, **look)
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
+        _write(axes, away + spread, row, f"{away:+.2f}", INK, xytext=(8, 0), bbox=box)
         farthest = max(farthest, abs(away) + spread, band)
     axes.set_xlim(-1.15 * farthest, 1.35 * farthest)
-    names = [f"{each.name}, {short(each.headline)}" for each in experiments]
-    _name_rows(axes, names)
+    _name_rows(axes, [f"{each.name}, {short(each.headline)}" for each in experiments])
     labels = {"within": "within tolerance", "above": "outside it"}
     for verdict in ("within", "above", BEATEN, NOT_BEATEN):
         (color, marker), label = _MARKS[verdict], labels.get(verdict, verdict)

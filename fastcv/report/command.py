@@ -49,7 +49,8 @@ def report(
         write(f"warning: {line}")
 
     if save_results is not None or not readme:
-        experiments = gather(_folders(runs), _there(results), warn)
+        default = [RUNS] if RUNS.is_dir() else []  # without it everything is "not run"
+        experiments = gather(runs or default, _there(results), warn)
     if save_results is not None:
         for file in committed.save(experiments, save_results):
             write(str(file))
@@ -74,12 +75,6 @@ def report(
 def _between(file: Path, text: str, write: Callable[[str], None]) -> None:
     changed = readmes.write(file, text)
     write(f"{file}: {'written' if changed else 'is up to date'}")
-
-
-def _folders(runs: Sequence[Path] | None) -> list[Path]:
-    if runs:
-        return list(runs)
-    return [RUNS] if RUNS.is_dir() else []  # without it everything is "not run"
 
 
 def _there(folder: Path | None) -> Path | None:

@@ -1,7 +1,6 @@
 """Saved summaries of runs: small files to commit where the runs themselves are too large."""
 
 import dataclasses
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +10,11 @@ from fastcv import catalogue, files
 from fastcv.experiment.comparison import Experiment, Result
 from fastcv.recipe.flat import flat
 from fastcv.report.charts import slug
-from fastcv.report.gather import completed
+from fastcv.report.gather import completed, identity
 from fastcv.report.read import UNREADABLE, read_summary, sentence
+from fastcv.report.tables import runs
 
-# Options that name places on one machine.
-PLACES = ("--out", "--data")
+PLACES = ("--out", "--data")  # options that name places on one machine
 
 
 def save(experiments: Sequence[Experiment], folder: Path) -> list[Path]:
@@ -30,16 +29,11 @@ def save(experiments: Sequence[Experiment], folder: Path) -> list[Path]:
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"summaries must go into a folder, {str(folder)!r} is a file")
-    results: dict[str, Result] = {}
-    for experiment in experiments:
-        for result in (*experiment.results, *experiment.changed):
-            if result.path is not None:
-                results.setdefault(str(result.path), result)  # an alias shows the same run
-    flats = {
-        each.name: flat(catalogue.get_recipe(each.name)) for each in experiments if not each.own
-    }
+    names = [each.name for each in experiments if not each.own]
+    flats = {name: flat(catalogue.get_recipe(name)) for name in names}
     folder.mkdir(parents=True, exist_ok=True)
-    return [_write(result, folder, flats) for result in results.values()]
+    found = [result for result in runs(experiments) if result.path is not None]
+    return [_write(result, folder, flats) for result in found]
 
 
 def portable(command: str) -> str:
@@ -81,21 +75,15 @@ def _read(file: Path) -> Result:
 
 
 def _as_json(result: Result) -> dict[str, Any]:
-    kept = {}
+    values, kept = vars(result) | {"command": portable(result.command)}, {}
     for each in dataclasses.fields(result):
-        value = getattr(result, each.name)
-        if each.name == "command":
-            value = portable(value)
-        made = each.default_factory
-        default = each.default if made is dataclasses.MISSING else made()
-        if each.name != "path" and value != default:  # reading restores defaults
-            kept[each.name] = value
+        default = {} if each.default_factory is dict else each.default
+        if each.name != "path" and values[each.name] != default:  # reading restores defaults
+            kept[each.name] = values[each.name]
     return kept
 
 
 def _same(there: Result, here: Result) -> bool:
-    """Whether two results agree in seed, settings, device, precision and skipped images."""
-    compared = ("recipe", "seed", "device_name", "precision", "skipped")
-    return all(getattr(there, name) == getattr(here, name) for name in compared) and json.dumps(
-        dict(there.settings), sort_keys=True
-    ) == json.dumps(dict(here.settings), sort_keys=True)
+    """Whether two results agree in recipe, seed, settings, device, precision, skipped images."""
+    one, other = ((each.recipe, each.skipped, identity(each)) for each in (there, here))
+    return one == other

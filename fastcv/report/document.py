@@ -56,8 +56,8 @@ class Section:
 
     recipe: str
     summary: str
-    rows: tuple[Row, ...] = ()
-    changed: tuple[Row, ...] = ()
+    rows: Sequence[Row]
+    changed: Sequence[Row] = ()
     ladder: Picture | None = None
 
     @property
@@ -76,7 +76,6 @@ class Document:
         not_run: the catalogue's experiments that were not run in full, by recipe.
         missing: their names, those of one experiment together.
         differences: a chart of measured minus reported.
-        unfinished: runs without a summary.
         runs: the runs behind the numbers, once each.
         warnings: lines about what could not be read.
     """
@@ -110,12 +109,9 @@ def compose(
         warn(line)
 
     experiments = tables.own_first(experiments)
-    grouped: dict[tuple[str, bool], list[Experiment]] = {}
-    for each in experiments:
-        grouped.setdefault((each.name.partition("/")[0], each.own), []).append(each)
     sections, not_run, shown = [], [], []
-    for (recipe, own), group in grouped.items():
-        section = Section(recipe=recipe, summary=group[0].summary)
+    for (recipe, own), group in tables.by_recipe(experiments).items():
+        about = {"recipe": recipe, "summary": group[0].summary}
         rows, changed, rest = [], [], []
         for each in group:
             ran, altered = _with_pictures(each, shown, folder, note)
@@ -124,11 +120,9 @@ def compose(
             shown.append(each)
         if rows or changed:
             ladder = _ladder(recipe, group, folder)
-            sections.append(
-                replace(section, rows=tuple(rows), changed=tuple(changed), ladder=ladder)
-            )
+            sections.append(Section(**about, rows=rows, changed=changed, ladder=ladder))
         if rest:
-            not_run.append(replace(section, rows=tuple(rest)))
+            not_run.append(Section(**about, rows=rest))
     catalogue = [each for each in experiments if not each.own]
     return Document(
         lead=tables.lead(experiments),
@@ -137,7 +131,7 @@ def compose(
         missing=tuple(tables.names(group) for group in tables.not_run(catalogue)),
         differences=_differences(charts.compared(experiments), folder),
         unfinished=tuple((each, run) for each in experiments for run in each.unfinished),
-        runs=_runs(experiments),
+        runs=tuple(tables.runs(experiments)),
         warnings=tuple(lines),
     )
 
@@ -189,10 +183,7 @@ def _step(each: Experiment, metric: str) -> str:
 def _differences(compared: Sequence[Experiment], folder: Path) -> Picture | None:
     if not compared:
         return None
-    away = {
-        each.name: 100 * (each.mean(each.headline) - each.numbers[each.headline])
-        for each in compared
-    }
+    away = {each.name: charts.difference(each) for each in compared}
     return charts.drawn(
         charts.differences(compared),
         "differences",
@@ -201,12 +192,3 @@ def _differences(compared: Sequence[Experiment], folder: Path) -> Picture | None
         + "; ".join(f"{name} {points:+.2f}" for name, points in away.items()),
         folder,
     )
-
-
-def _runs(experiments: Sequence[Experiment]) -> tuple[Result, ...]:
-    found = {
-        str(result.path or (result.recipe, result.seed, result.command)): result
-        for each in experiments
-        for result in (*each.results, *each.changed)
-    }
-    return tuple(found.values())

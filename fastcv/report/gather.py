@@ -1,5 +1,6 @@
 """From runs to experiments: which run belongs to which experiment."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,45 +44,42 @@ def arrange(results: Iterable[Result], unfinished: Iterable[Unfinished] = ()) ->
     entries = catalogue.entries()
     recipes = {entry.name: catalogue.get_recipe(entry.name) for entry in entries}
     flats = {name: flat(recipe) for name, recipe in recipes.items()}
-    exact: dict[str, list[Result]] = {}
-    changed: dict[str, list[Result]] = {}
-    own: dict[str, list[Result]] = {}
+    exact, changed, own = (defaultdict[str, list[Result]](list) for _ in range(3))
     for result in _distinct(completed(result, flats) for result in results):
         names = [name for name, ours in flats.items() if not diff(ours, result.settings)]
         if names and not result.skipped:
             for name in names:
-                exact.setdefault(name, []).append(replace(result, changed={}))
+                exact[name].append(replace(result, changed={}))
         elif names or (result.recipe in flats and not result.own):
             name = names[0] if names and result.recipe not in names else result.recipe
             differs = diff(flats[name], result.settings) | _skipped(result)
-            changed.setdefault(name, []).append(replace(result, changed=differs))
+            changed[name].append(replace(result, changed=differs))
         else:
-            own.setdefault(result.recipe, []).append(result)
-    stopped: dict[str, list[Unfinished]] = {}
-    own_stopped: dict[str, list[Unfinished]] = {}
+            own[result.recipe].append(result)
+    stopped, own_stopped = (defaultdict[str, list[Unfinished]](list) for _ in range(2))
     for run in unfinished:
         ours = run.recipe in flats and not run.own
-        (stopped if ours else own_stopped).setdefault(run.recipe, []).append(run)
+        (stopped if ours else own_stopped)[run.recipe].append(run)
     experiments = [
         Experiment(
             name=name,
-            summary=summary,
+            summary=entry.summary,
             reported=recipes[name].reported,
-            epochs=planned_epochs(flats[name]),
-            results=_by_seed(exact.get(name, [])),
-            changed=_by_seed(changed.get(name, [])),
-            unfinished=tuple(stopped.get(name, [])),
+            epochs=planned_epochs(ours),
+            results=_by_seed(exact[name]),
+            changed=_by_seed(changed[name]),
+            unfinished=tuple(stopped[name]),
             aliases=tuple(
                 other
-                for other in flats
-                if other != name and same_experiment(flats[other], flats[name])
+                for other, theirs in flats.items()
+                if other != name and same_experiment(theirs, ours)
             ),
         )
-        for name, summary in ((entry.name, entry.summary) for entry in entries)
+        for entry, (name, ours) in zip(entries, flats.items(), strict=True)
     ]
     experiments = [replace(each, original=_original(each, experiments)) for each in experiments]
     return experiments + [
-        _own(name, own.get(name, []), tuple(own_stopped.get(name, [])))
+        _own(name, own[name], tuple(own_stopped[name]))
         for name in dict.fromkeys([*own, *own_stopped])
     ]
 
@@ -98,11 +96,15 @@ def _distinct(results: Iterable[Result]) -> list[Result]:
     """Keep the newest result of a seed on a device, and any run before its saved summary."""
     kept: dict[str, Result] = {}
     for result in results:
-        settings = sorted(result.settings.items())
-        whole = not result.skipped  # a run that lacks images does not replace one that has all
-        key = repr((result.seed, result.device_name, result.precision, whole, settings))
-        kept.setdefault(key, result)
+        # A run that lacks images does not replace one that has all.
+        kept.setdefault(f"{identity(result)} {not result.skipped}", result)
     return list(kept.values())
+
+
+def identity(result: Result) -> str:
+    """Return what two results share that measure the same: seed, device, precision, settings."""
+    settings = sorted(result.settings.items())
+    return repr((result.seed, result.device_name, result.precision, settings))
 
 
 def _skipped(result: Result) -> dict[str, tuple[int, int]]:
@@ -118,18 +120,12 @@ def _original(experiment: Experiment, experiments: list[Experiment]) -> Experime
     """Find the experiment of the report whose number a one_cycle variant is to beat."""
     if not experiment.to_beat:
         return None
-    recipe = experiment.name.partition("/")[0]
-    return next(
-        (
-            other
-            for other in experiments
-            if other.name.partition("/")[0] == recipe
-            and not other.to_beat
-            and other.reported is not None
-            and other.reported.source == experiment.reported.source
-        ),
-        None,
-    )
+    recipe, source = experiment.name.partition("/")[0], experiment.reported.source
+    for other in experiments:
+        same = other.name.partition("/")[0] == recipe and other.reported is not None
+        if same and not other.to_beat and other.reported.source == source:
+            return other
+    return None
 
 
 def _own(name: str, results: Sequence[Result], unfinished: tuple[Unfinished, ...]) -> Experiment:
@@ -140,14 +136,14 @@ def _own(name: str, results: Sequence[Result], unfinished: tuple[Unfinished, ...
     """
     if not results:
         return Experiment(name=name, epochs=unfinished[0].planned, own=True, unfinished=unfinished)
-    newest = results[0]
     filed = next((result for result in results if not result.changed), None)
     if filed is not None:
         settings, reported = filed.settings, filed.reported
         results = [replace(each, changed=diff(settings, each.settings)) for each in results]
     else:
-        settings = {**newest.settings, **{key: ours for key, (ours, _) in newest.changed.items()}}
+        newest = results[0]
         reported = newest.reported
+        settings = {**newest.settings, **{key: ours for key, (ours, _) in newest.changed.items()}}
     results = [replace(each, changed={**each.changed, **_skipped(each)}) for each in results]
     return Experiment(
         name=name,

@@ -14,14 +14,7 @@ from fastcv.report.document import READING, Document
 
 
 def write(document: Document, folder: Path) -> Path:
-    """Write report.html, and return its path."""
-    file = folder / "report.html"
-    files.write_text(file, page(document))
-    return file
-
-
-def page(document: Document) -> str:
-    """Set the whole page from its template, page.html.j2."""
+    """Write report.html from its template, page.html.j2, and return its path."""
     environment = Environment(
         loader=PackageLoader("fastcv.report", "."),
         autoescape=True,
@@ -30,13 +23,11 @@ def page(document: Document) -> str:
         lstrip_blocks=True,
     )
     environment.filters["breakable"] = _breakable
-    return environment.get_template("page.html.j2").render(
-        document=document,
-        reading=READING,
-        tables=tables,
-        image=_image,
-        version=__version__,
-    )
+    known = {"reading": READING, "tables": tables, "image": _image, "version": __version__}
+    page = environment.get_template("page.html.j2").render(document=document, **known)
+    file = folder / "report.html"
+    files.write_text(file, page)
+    return file
 
 
 def _breakable(text: str, marks: str = "/_.") -> Markup:

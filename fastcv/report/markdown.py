@@ -1,7 +1,5 @@
 """The report as Markdown, with its pictures in a folder beside it."""
 
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -59,19 +57,12 @@ def result_table(rows: Iterable[Row]) -> str:
 
 def changed_table(rows: Iterable[Row], *, revision: bool = False) -> str:
     """Set rows of changed runs as a table, with the revision of fastcv where wanted."""
-    return table(
-        tables.CHANGED_COLUMNS + (("revision",) if revision else ()),
-        (
-            (
-                code(row.experiment.name),
-                "<br>".join(code(line) for line in row.changed),
-                row.measured,
-                *run_cells(row),
-                *([tables.revisions(row.results)] if revision else []),
-            )
-            for row in rows
-        ),
-    )
+    lines = []
+    for row in rows:
+        changed = "<br>".join(map(code, row.changed))
+        last = [tables.revisions(row.results)] if revision else []
+        lines.append((code(row.experiment.name), changed, row.measured, *run_cells(row), *last))
+    return table(tables.CHANGED_COLUMNS + (("revision",) if revision else ()), lines)
 
 
 def run_cells(row: Row) -> list[str]:
@@ -90,7 +81,7 @@ def _section(section: Section, folder: Path) -> list[str]:
     for row in section.pictured:
         parts.append(f"### {code(row.experiment.name)}")
         if row.changed:
-            changed = ", ".join(code(line) for line in row.changed)
+            changed = ", ".join(map(code, row.changed))
             parts.append(f"Changed, so compared with nothing: {changed}")
         else:
             parts.append(escaped(row.sentence))
@@ -102,7 +93,5 @@ def _picture(picture: Picture, folder: Path) -> str:
     place = folder / "figures" / f"{picture.name}.png"
     if picture.file.resolve() != place.resolve():
         place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(f".{place.name}.part")
-        shutil.copyfile(picture.file, part)
-        os.replace(part, place)
+        files.write_bytes(place, picture.file.read_bytes())
     return f"![{escaped(picture.alt)}](figures/{place.name})\n\n*{escaped(picture.caption)}*"

@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,27 +24,15 @@ UNREADABLE = (
 
 
 def read_runs(folder: Path, warn: Callable[[str], None]) -> list[Result | Unfinished]:
-    """Read all runs in a folder, newest first; smoke runs are left out.
-
-    Args:
-        folder: a run directory, or a folder that holds some at any depth.
-        warn: takes a line for every run that cannot be read.
+    """Read all runs at any depth of a folder, newest first; smoke runs are left out.
 
     Raises:
         ValueError: there is no such folder.
     """
     if not folder.is_dir():
         raise ValueError(f"runs to report must lie in a folder that exists, {str(folder)!r} is not")
-    found = []
-    for path in sorted(_directories(folder), key=lambda path: path.name, reverse=True):
-        try:
-            read = read_run(path, warn)
-        except UNREADABLE as error:
-            warn(f"{path}: left out, it cannot be read: {sentence(error)}")
-            continue
-        if read is not None:
-            found.append(read)
-    return found
+    paths = sorted(_directories(folder), key=lambda path: path.name, reverse=True)
+    return [found for found in _read_all(paths, read_run, warn) if found is not None]
 
 
 def read_run(path: Path, warn: Callable[[str], None]) -> Result | Unfinished | None:
@@ -70,8 +58,7 @@ def read_run(path: Path, warn: Callable[[str], None]) -> Result | Unfinished | N
         measured=_measured(summary, path, warn),
         epochs=summary["epochs"],
         seconds=summary["seconds"],
-        warmup_seconds=summary.get("warmup_seconds"),
-        images_per_second=summary.get("images_per_second"),
+        **{name: summary.get(name) for name in ("warmup_seconds", "images_per_second")},
         skipped=summary.get("skipped_images", 0),
         **{name: environment[name] for name in names},
         settings=decisive(flat),
@@ -86,13 +73,16 @@ def read_run(path: Path, warn: Callable[[str], None]) -> Result | Unfinished | N
 
 def read_summaries(folder: Path, warn: Callable[[str], None]) -> list[Result]:
     """Read the summaries, `*.json`, that `fastcv report --save-results` wrote."""
-    found = []
-    for file in sorted(folder.glob("*.json")):
+    return list(_read_all(sorted(folder.glob("*.json")), read_summary, warn))
+
+
+def _read_all(paths: Iterable[Path], read: Callable, warn: Callable[[str], None]) -> Iterator[Any]:
+    """Read each path; one that cannot be read is named and left out."""
+    for path in paths:
         try:
-            found.append(read_summary(file, warn))
+            yield read(path, warn)
         except UNREADABLE as error:
-            warn(f"{file}: left out, it cannot be read: {sentence(error)}")
-    return found
+            warn(f"{path}: left out, it cannot be read: {sentence(error)}")
 
 
 def read_summary(file: Path, warn: Callable[[str], None] = lambda line: None) -> Result:

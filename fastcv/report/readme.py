@@ -3,19 +3,14 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fastcore.basics import groupby
+
 from fastcv import files
 from fastcv.experiment.comparison import Experiment
 from fastcv.experiment.words import measured, number, short
 from fastcv.markdown import code, escaped, table
 from fastcv.report.markdown import changed_table, run_cells
-from fastcv.report.tables import (
-    RUN_COLUMNS,
-    Row,
-    changed_rows,
-    revisions,
-    rows,
-    shown_metrics,
-)
+from fastcv.report.tables import RUN_COLUMNS, Row, changed_rows, revisions, rows, shown_metrics
 
 BEGIN = "<!-- results: written by `fastcv report --readme` from recipes/results/*.json -->"
 END = "<!-- end of results -->"
@@ -44,9 +39,7 @@ def short_table(experiments: Sequence[Experiment]) -> str:
     several devices the one with the most seeds is shown.
     """
     ran = [group for group in _run(experiments) if not group[0].own]
-    recipes: dict[str, list[list[Experiment]]] = {}
-    for group in ran:
-        recipes.setdefault(group[0].name.partition("/")[0], []).append(group)
+    recipes = groupby(ran, lambda group: group[0].name.partition("/")[0])
     firsts, seconds = [], []
     for recipe, groups in recipes.items():
         theirs = [group for group in groups if not group[0].to_beat]
@@ -78,23 +71,17 @@ def _run(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
 
 
 def _table(found: Iterable[tuple[Sequence[Experiment], Row]]) -> str:
-    return table(COLUMNS, (_cells(group, row) for group, row in found))
-
-
-def _cells(group: Sequence[Experiment], row: Row) -> tuple[str, ...]:
-    headline = row.group.headline
-    return (
-        ", ".join(code(each.name) for each in group),
-        escaped(_reported(row.experiment)),
-        ", ".join(
+    lines = []
+    for group, row in found:
+        names = ", ".join(code(each.name) for each in group)
+        numbers = ", ".join(
             f"{measured(row.group, metric)} {short(metric)}"
             for metric in shown_metrics(row.group)
-            if metric in (headline, "test_accuracy")
-        ),
-        row.lines[0].within,
-        *run_cells(row),
-        revisions(row.results),
-    )
+            if metric in (row.group.headline, "test_accuracy")
+        )
+        reported, within = escaped(_reported(row.experiment)), row.lines[0].within
+        lines.append((names, reported, numbers, within, *run_cells(row), revisions(row.results)))
+    return table(COLUMNS, lines)
 
 
 def _reported(experiment: Experiment) -> str:
@@ -104,8 +91,8 @@ def _reported(experiment: Experiment) -> str:
         return "none"
     if metric not in experiment.numbers:
         return f"no number (Report {reported.source})"
-    stated = f"{number(metric, experiment.numbers[metric])} {short(metric)}"
-    stated = f"{stated} (Report {reported.source})"
+    value = number(metric, experiment.numbers[metric])
+    stated = f"{value} {short(metric)} (Report {reported.source})"
     if experiment.original is not None:
         stated += f" in {experiment.original.epochs} epochs"
     return f"to beat: {stated}" if experiment.to_beat else stated
@@ -120,7 +107,7 @@ def write(file: Path, text: str) -> bool:
     if not file.is_file():
         raise ValueError(f"the results table needs a file to stand in, {str(file)!r} is not there")
     old = file.read_text(encoding="utf-8")
-    before, after = _around(old, file)
+    before, _, after = _parts(old, file)
     new = f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
     if new == old:
         return False
@@ -130,15 +117,16 @@ def write(file: Path, text: str) -> bool:
 
 def between(text: str) -> str:
     """Return what stands between the marks of a file's text."""
-    before, after = _around(text, Path("README.md"))
-    return text[len(before) + len(BEGIN) : len(text) - len(after) - len(END)].strip()
+    return _parts(text, Path("README.md"))[1].strip()
 
 
-def _around(text: str, file: Path) -> tuple[str, str]:
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+def _parts(text: str, file: Path) -> tuple[str, str, str]:
+    """Split the text of a file into what stands before, between and behind the marks."""
+    before, _, rest = text.partition(BEGIN)
+    middle, end, after = rest.partition(END)
+    if not end or BEGIN in rest or END in before or END in after:
         raise ValueError(
             f"{str(file)!r} must hold the line {BEGIN!r} and, below it, the line {END!r}, "
             "once each: put them where the table should stand"
         )
-    before, _, rest = text.partition(BEGIN)
-    return before, rest.partition(END)[2]
+    return before, middle, after

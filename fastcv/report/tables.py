@@ -6,11 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from fastcore.basics import groupby
+
 from fastcv.experiment.comparison import SKIPPED, Experiment, Result
 from fastcv.experiment.words import (
     NOT_RUN,
     duration,
     epochs_in_words,
+    epochs_run,
     measured,
     name,
     number,
@@ -24,10 +27,8 @@ from fastcv.report.charts import Picture
 from fastcv.terminal import aligned
 
 RUN_COLUMNS = ("epochs", "time", "device", "seeds")  # attributes of a `Row`
-RESULT_COLUMNS = (
-    *("experiment", "metric", "reported", "measured", "within tolerance"),
-    *RUN_COLUMNS,
-)
+_NUMBERS = ("metric", "reported", "measured", "within tolerance")
+RESULT_COLUMNS = ("experiment", *_NUMBERS, *RUN_COLUMNS)
 CHANGED_COLUMNS = ("experiment", "changed", "measured", *RUN_COLUMNS)
 UNFINISHED_COLUMNS = ("experiment", "seed", "epochs done", "directory")
 MADE_BY_COLUMNS = ("run", "seed", "command", "versions", "revision", "directory")
@@ -84,11 +85,8 @@ class Row:
     def measured(self) -> str:
         """All measured numbers in one line: "94.23 % test with TTA; 93.37 % test"."""
         group = self.group
-        return "; ".join(
-            f"{measured(group, metric)} {short(metric)}"
-            for metric in shown_metrics(group)
-            if group.values(metric)
-        )
+        there = (metric for metric in shown_metrics(group) if group.values(metric))
+        return "; ".join(f"{measured(group, metric)} {short(metric)}" for metric in there)
 
     @property
     def epochs(self) -> str:
@@ -96,8 +94,7 @@ class Row:
         planned = self.experiment.epochs
         if not self.results:
             return f"{planned} planned" if planned else ""
-        counts = sorted({result.epochs for result in self.results})
-        ran = "-".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+        ran = epochs_run(self.results)
         return ran if self.changed or ran == str(planned) else f"{ran} of {planned}"
 
     @property
@@ -144,22 +141,21 @@ def rows(experiment: Experiment) -> list[Row]:
 
 def changed_rows(experiment: Experiment) -> list[Row]:
     """Return the rows of changed runs, one for each set of changes on a device."""
-    groups: dict[str, list[Result]] = {}
-    for result in experiment.changed:
-        key = repr((sorted(result.changed.items()), result.device_name, result.precision))
-        groups.setdefault(key, []).append(result)
+
+    def alike(result: Result) -> str:
+        return repr((sorted(result.changed.items()), result.device_name, result.precision))
+
     return [
         Row(
             experiment=experiment,
             results=tuple(group),
-            changed=tuple(_change(key, *pair) for key, pair in group[0].changed.items()),
+            changed=tuple(
+                f"{key}: {theirs}" if key == SKIPPED else describe(key, ours, theirs)
+                for key, (ours, theirs) in group[0].changed.items()
+            ),
         )
-        for group in groups.values()
+        for group in groupby(experiment.changed, alike).values()
     ]
-
-
-def _change(key: str, ours: object, theirs: object) -> str:
-    return f"{key}: {theirs}" if key == SKIPPED else describe(key, ours, theirs)
 
 
 def _line(group: Experiment, metric: str) -> Line:
@@ -193,13 +189,21 @@ def shown_metrics(experiment: Experiment) -> list[str]:
 
 def revisions(results: Iterable[Result]) -> str:
     """Name the revisions of fastcv that made results: "0123abc", "no revision"."""
-    found = (result.git_revision for result in results)
-    return ", ".join(dict.fromkeys(_revision(each) if each else "no revision" for each in found))
+    found = []
+    for result in results:
+        commit, _, changed = (result.git_revision or "").partition("-")
+        found.append((commit[:7] or "no revision") + (" with local changes" if changed else ""))
+    return ", ".join(dict.fromkeys(found))
 
 
-def _revision(revision: str) -> str:
-    commit, _, changed = revision.partition("-")
-    return commit[:7] + (" with local changes" if changed else "")
+def runs(experiments: Iterable[Experiment]) -> list[Result]:
+    """List the finished runs of experiments; one that has two names comes once."""
+    found = {
+        str(result.path or (result.recipe, result.seed, result.command)): result
+        for each in experiments
+        for result in (*each.results, *each.changed)
+    }
+    return list(found.values())
 
 
 def made_by(result: Result) -> tuple[str, ...]:
@@ -217,9 +221,7 @@ def made_by(result: Result) -> tuple[str, ...]:
 
 def distinct(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
     """Group the names of one experiment, in order."""
-    groups: dict[tuple[bool, frozenset[str]], list[Experiment]] = {}
-    for each in experiments:
-        groups.setdefault((each.own, frozenset((each.name, *each.aliases))), []).append(each)
+    groups = groupby(experiments, lambda each: (each.own, frozenset((each.name, *each.aliases))))
     return list(groups.values())
 
 
@@ -240,6 +242,11 @@ def lead(experiments: Sequence[Experiment]) -> str:
 def own_first(experiments: Sequence[Experiment]) -> list[Experiment]:
     """Put the user's experiments before the catalogue's."""
     return sorted(experiments, key=lambda each: not each.own)
+
+
+def by_recipe(experiments: Sequence[Experiment]) -> dict[tuple[str, bool], list[Experiment]]:
+    """Group experiments by the name of their recipe and whether it is the user's, theirs first."""
+    return groupby(own_first(experiments), lambda each: (each.name.partition("/")[0], each.own))
 
 
 def as_text(experiments: Sequence[Experiment]) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from fastcore.basics import groupby
+
 from fastcv import files, tracking
 from fastcv.experiment import directory
 from fastcv.experiment.comparison import Experiment, Result
@@ -19,10 +21,10 @@ from fastcv.experiment.words import name
 from fastcv.report.charts import SHOWN
 from fastcv.report.document import READING
 from fastcv.report.markdown import changed_table, result_table
-from fastcv.report.tables import changed_rows, own_first, rows
+from fastcv.report.tables import by_recipe, changed_rows, rows
 
 if TYPE_CHECKING:
-    from wandb_workspaces.reports.v2 import BarPlot, LinePlot, MediaBrowser, PanelGrid, Report
+    from wandb_workspaces.reports.v2 import BarPlot, LinePlot, PanelGrid, Report
 
 TITLE = "fastcv report"  # becomes part of the report's address
 FILE = "report_wandb.json"
@@ -94,33 +96,23 @@ def specification(experiments: Sequence[Experiment]) -> Report:
         ValueError: the extra is not installed.
     """
     wr = workspaces()
-    recipes: dict[tuple[str, bool], list[Experiment]] = {}
-    for each in own_first(experiments):
-        recipes.setdefault((each.name.partition("/")[0], each.own), []).append(each)
     parts = [wr.P(CHARTS), wr.TableOfContents()]
-    for (recipe, _), variants in recipes.items():
+    for (recipe, _), variants in by_recipe(experiments).items():
         parts += _section(wr, recipe, variants)
     unfinished = [
         f"{each.name}, seed {run.seed}: {run.epochs} of {run.planned} epochs"
         for each in experiments
         for run in each.unfinished
     ]
-    if unfinished:
-        parts += [wr.H2("Unfinished runs"), wr.UnorderedList(items=unfinished)]
     missing = [each.name for each in experiments if not each.results]
-    if missing:
-        parts += [wr.H2("Not run"), wr.UnorderedList(items=missing)]
+    for title, items in (("Unfinished runs", unfinished), ("Not run", missing)):
+        if items:
+            parts += [wr.H2(title), wr.UnorderedList(items=items)]
     reading = "\n\n".join(f"**{word}**: {says}" for word, says in READING)
     parts += [wr.H2("How to read this"), wr.MarkdownBlock(reading)]
     # With an entity the server is not asked for one; `write` fills in the real one.
-    return wr.Report(
-        entity="",
-        project="",
-        title=TITLE,
-        description=DESCRIPTION,
-        blocks=parts,
-        width="fluid",
-    )
+    owner = {"entity": "", "project": ""}
+    return wr.Report(**owner, title=TITLE, description=DESCRIPTION, blocks=parts, width="fluid")
 
 
 def workspaces() -> ModuleType:
@@ -145,27 +137,22 @@ def _section(wr: ModuleType, recipe: str, variants: list[Experiment]) -> list[An
     if variants[0].summary:
         parts.append(wr.P(variants[0].summary))
     parts.append(wr.MarkdownBlock(result_table(row for each in variants for row in rows(each))))
-    ids = _ids(result for each in variants for result in each.results)
-    if ids:
-        charts = [*_bars(wr, variants), *_lines(wr, len(ids)), *_media(wr)]
+    if ids := _ids(result for each in variants for result in each.results):
+        media = (wr.MediaBrowser(media_keys=[key], layout=wr.Layout(w=8, h=10)) for key in FIGURES)
+        charts = [*_bars(wr, variants), *_lines(wr, len(ids)), *media]
         parts.append(_grid(wr, recipe, ids, charts))
-    changed = [row for each in variants for row in changed_rows(each)]
-    if changed:
+    if changed := [row for each in variants for row in changed_rows(each)]:
         parts += [wr.H3("Runs with changed settings"), wr.MarkdownBlock(changed_table(changed))]
-        ids = _ids(result for row in changed for result in row.results)
-        if ids:
+        if ids := _ids(result for row in changed for result in row.results):
             parts.append(_grid(wr, f"{recipe}, changed", ids, _lines(wr, len(ids))))
     return parts
 
 
 def _ids(results: Iterable[Result]) -> list[str]:
     """Return W&B's ids of the logged runs; a saved summary's is not known."""
-    found = [
-        directory.Run(result.path).environment.get("wandb_id")
-        for result in results
-        if result.path is not None
-    ]
-    return list(dict.fromkeys(id for id in found if id))  # one run may have two names
+    runs = (directory.Run(result.path) for result in results if result.path is not None)
+    found = (run.environment.get("wandb_id") for run in runs)
+    return list(dict.fromkeys(filter(None, found)))  # one run may have two names
 
 
 def _grid(wr: ModuleType, title: str, ids: list[str], panels: list[Any]) -> PanelGrid:
@@ -176,12 +163,9 @@ def _grid(wr: ModuleType, title: str, ids: list[str], panels: list[Any]) -> Pane
 
 def _bars(wr: ModuleType, experiments: Iterable[Experiment]) -> list[BarPlot]:
     """Draw reported beside measured, the mean over the seeds; a chart for each headline metric."""
-    groups: dict[str, list[Experiment]] = {}
-    for each in experiments:
-        if _ids(each.results):
-            groups.setdefault(each.headline, []).append(each)
+    logged = (each for each in experiments if _ids(each.results))
     charts = []
-    for metric, drawn in groups.items():
+    for metric, drawn in groupby(logged, lambda each: each.headline).items():
         keys = list(dict.fromkeys(key for each in drawn for key in _keys(each)))
         charts.append(
             wr.BarPlot(
@@ -220,7 +204,3 @@ def _lines(wr: ModuleType, count: int) -> list[LinePlot]:
         )
         for title, axis, metrics in LINES
     ]
-
-
-def _media(wr: ModuleType) -> list[MediaBrowser]:
-    return [wr.MediaBrowser(media_keys=[key], layout=wr.Layout(w=8, h=10)) for key in FIGURES]

@@ -8,16 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastcv.tracking import service
-from fastcv.tracking.service import (
-    PROJECT,
-    Service,
-    environment,
-    login,
-    reason,
-    session_mode,
-    switched_off,
-    within,
-)
 
 
 class NoAccount(Exception):
@@ -33,39 +23,36 @@ def publish(save: Callable[[str, str], str]) -> str:
         NoAccount: W&B is switched off or offline, or no API key is configured.
         ValueError: the server cannot be reached, refuses, or does not answer in time.
     """
-    if switched_off():
+    if service.switched_off():
         raise NoAccount("W&B is switched off")
     import wandb
 
-    process = Service()
-    process.claim()
-    returned: list[str] = []
+    process = service.Service()
 
-    def ask() -> None:
+    def ask() -> str:
         entity = session.entity or wandb.Api().default_entity
         if not entity:
             raise ValueError("WANDB_ENTITY must name an entity, the API key has no default one")
-        returned.append(save(entity, session.project or PROJECT))
+        return save(entity, session.project or service.PROJECT)
 
-    with tempfile.TemporaryDirectory() as folder, environment(Path(folder)):
+    with tempfile.TemporaryDirectory() as folder, service.environment(Path(folder)):
         try:
             try:
                 session = process.session()
             except Exception as error:  # of any kind; no server was asked yet
                 message = " ".join(str(error).split())
                 raise ValueError(f"W&B's settings must let it start, got: {message}") from error
-            if login(session) is None:
+            if service.login(session) is None:
                 raise NoAccount("no API key is configured (`wandb login`)")
-            if session_mode(session) != "online":
+            if service.session_mode(session) != "online":
                 raise NoAccount(f"W&B is kept {session.mode}")
             try:
-                within(service.PUBLISH_TIMEOUT, ask, give_up=process.kill)
+                return service.within(service.PUBLISH_TIMEOUT, ask, give_up=process.kill)
             except (Exception, SystemExit) as error:  # wandb's errors have no common class
                 raise ValueError(
                     f"W&B's server must accept the upload, {session.base_url} did not: "
-                    f"{reason(error)}"
+                    f"{service.reason(error)}"
                 ) from error
         finally:
             with contextlib.suppress(Exception, SystemExit):
                 process.end()
-    return returned[0]

@@ -12,6 +12,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from subprocess import Popen
 from threading import Thread
@@ -35,6 +36,7 @@ GRACE = 60.0  # beyond these limits, and for any other call, until wandb counts 
 QUIET = {
     "silent": True,
     "console": "off",
+    "finish_timeout_raises": True,
     "disable_code": True,
     "disable_git": True,
     "disable_job_creation": True,
@@ -49,18 +51,16 @@ class Service:
     """wandb's service process, and this process's session with it."""
 
     def __init__(self) -> None:
-        self.ours = False  # whether it is ours to end
+        self.ours = False  # to end: no other session in this process has started it
         self._session: Any = None
         self._process: Popen[bytes] | None = None
 
-    def claim(self) -> None:
-        """Take the service for ours, unless another session in this process has started it."""
-        self.ours = "WANDB_SERVICE" not in os.environ
-
     def session(self) -> wandb.Settings:
-        """Start a session and return its settings; one that is not ours is used as it is."""
+        """Start a session and return its settings; in a service that is not ours, as they are."""
         import wandb
 
+        if self._session is None:
+            self.ours = "WANDB_SERVICE" not in os.environ
         self._session = wandb.setup(settings() if self.ours else None)
         self._process = _child(self._session) if self.ours else None
         return self._session.settings
@@ -125,11 +125,7 @@ def settings(**more: Any) -> wandb.Settings:
     """Return wandb's settings: quiet, limited in time, and `more`; unknown ones are dropped."""
     import wandb
 
-    bounds = {
-        "init_timeout": INIT_TIMEOUT,
-        "finish_timeout": FINISH_TIMEOUT,
-        "finish_timeout_raises": True,
-    }
+    bounds = {"init_timeout": INIT_TIMEOUT, "finish_timeout": FINISH_TIMEOUT}
     values = QUIET | bounds | more
     known = wandb.Settings.model_fields
     return wandb.Settings(**{k: v for k, v in values.items() if k in known and v is not None})
@@ -156,30 +152,28 @@ def environment(directory: Path) -> Iterator[None]:
             os.environ.pop(key, None)
 
 
-def within(seconds: float, action: Callable[[], None], give_up: Callable[[], None]) -> None:
-    """Run an action with a time limit.
+def within(seconds: float, action: Callable[[], Any], give_up: Callable[[], None]) -> Any:
+    """Run an action with a time limit, and return what it returns.
 
     Raises:
         TimeoutError: it did not end in time, and `give_up` was called. Its thread is a daemon, and
             usually ends when the process that it waits for is killed.
     """
-    outcome: list[BaseException | None] = []
+    outcome: Future[Any] = Future()
 
     def work() -> None:
         try:
-            action()
-            outcome.append(None)
+            outcome.set_result(action())
         except BaseException as error:  # raised again below, in the thread that waits
-            outcome.append(error)
+            outcome.set_exception(error)
 
     thread = Thread(target=work, name="fastcv-wandb", daemon=True)
     thread.start()
     thread.join(seconds)
-    if not outcome:
+    if not outcome.done():
         give_up()
         raise TimeoutError(f"no answer within {seconds:g} seconds")
-    if outcome[0] is not None:
-        raise outcome[0]
+    return outcome.result()
 
 
 def reason(error: BaseException) -> str:

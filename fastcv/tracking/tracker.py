@@ -11,18 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastcv.tracking import service
-from fastcv.tracking.service import (
-    PROJECT,
-    Mode,
-    Service,
-    environment,
-    login,
-    reason,
-    session_mode,
-    settings,
-    switched_off,
-    within,
-)
+from fastcv.tracking.service import Mode, reason
 from fastcv.tracking.values import plain, series, side_by_side, slug, table
 
 if TYPE_CHECKING:
@@ -51,11 +40,9 @@ def start(
         resume_id: `Tracker.id` of the run to resume.
     """
     tracker = Tracker(Path(directory).absolute(), name, smoke)
-    if mode == "off" or (mode == "auto" and switched_off()):
+    if mode == "off" or (mode == "auto" and service.switched_off()):
         return tracker
-    tracker._attempt(
-        partial(tracker._open, mode, config, resume_id), service.INIT_TIMEOUT + service.GRACE
-    )
+    tracker._attempt(partial(tracker._open, mode, config, resume_id), service.INIT_TIMEOUT)
     return tracker
 
 
@@ -66,18 +53,13 @@ class Tracker:
         self._directory = directory
         self._name = name
         self._smoke = smoke
+        self.id: str | None = None  # W&B's, to resume the run by; None if nothing is tracked
         self._run: wandb.Run | None = None  # None: off, failed, or finished
-        self._id: str | None = None
         self._files: Path | None = None
-        self._service = Service()
+        self._service = service.Service()
         self._step: int | None = None  # last step logged; W&B drops what does not increase
         self._warned = False
         self._unsent = False  # whether the files hold something that the server lacks
-
-    @property
-    def id(self) -> str | None:
-        """W&B's id of this run, by which it can be resumed; None if nothing is tracked."""
-        return self._id
 
     @property
     def sync_hint(self) -> str | None:
@@ -85,7 +67,7 @@ class Tracker:
         if self._files is None or not self._unsent:
             return None
         # A run resumed offline has a folder for each start; their names begin with the time.
-        parts = set(self._files.parent.glob(f"offline-run-*-{self._id}")) | {self._files}
+        parts = set(self._files.parent.glob(f"offline-run-*-{self.id}")) | {self._files}
         return shlex.join(["wandb", "sync", *sorted(map(str, parts))])
 
     def epoch(self, row: dict[str, Any], steps: list[dict[str, Any]]) -> None:
@@ -117,24 +99,38 @@ class Tracker:
             predictions: dicts of image (PIL), predicted, true, confidence (0-1) and loss.
             model: files of the trained model, stored as one artifact of type "model".
         """
+
+        def log() -> None:
+            import wandb
+
+            assert self._run is not None
+            # Table and model come last: online they need more permissions, and may be refused.
+            self._run.summary.update(side_by_side(summary, reported))
+            for title, path in figures.items():
+                self._log({f"figures/{title}": wandb.Image(str(path))}, self._step)
+            if predictions:
+                self._log({"predictions": table(predictions)}, self._step)
+            if model:
+                # From the run directory: no copy in W&B's cache, nor offline in its staging folder.
+                artifact = wandb.Artifact(slug(self._name, self._smoke), type="model")
+                for path in model:
+                    artifact.add_file(str(path), policy="immutable", skip_cache=True)
+                self._run.log_artifact(artifact)
+
         if self._run is not None:
-            results = partial(self._log_results, summary, reported, figures, predictions, model)
-            self._attempt(results, exit_code=0)
+            self._attempt(log, exit_code=0)
         self.close(0)
 
     def close(self, exit_code: int = 1) -> None:
         """End a run that did not reach `finish`; W&B shows it as failed unless the code is 0."""
         run, self._run = self._run, None
         if run is not None:
-            self._attempt(
-                partial(self._end, run, exit_code), service.FINISH_TIMEOUT + service.GRACE, then=""
-            )
+            self._attempt(partial(self._end, run, exit_code), service.FINISH_TIMEOUT, then="")
         if self._service.ours:
             self._attempt(partial(self._service.end, run), then="")
             self._service.ours = False
 
     def _open(self, mode: Mode, config: dict[str, Any], resume_id: str | None) -> None:
-        self._service.claim()
         hooks = sys.exit, sys.excepthook
         try:
             run = self._init(mode, config, resume_id)
@@ -147,11 +143,11 @@ class Tracker:
         if run is None:
             self.close(0)
             return
-        self._run, self._id = run, run.id
+        self._run, self.id = run, run.id
         self._unsent = run.offline
         self._files = Path(run.dir).parent
-        run.define_metric("epoch", hidden=True)
-        run.define_metric("step", hidden=True)
+        for axis in ("epoch", "step"):
+            run.define_metric(axis, hidden=True)
         run.define_metric("step/*", step_metric="step")
         for pattern in ("train/*", "valid/*", "lr", "momentum", "seconds", "images_per_second"):
             run.define_metric(pattern, step_metric="epoch")
@@ -168,30 +164,6 @@ class Tracker:
             at = max((at or 0) + 1, int(row["epoch"]))
         self._log({series(k): plain(v) for k, v in row.items()}, at)
 
-    def _log_results(
-        self,
-        summary: dict[str, Any],
-        reported: dict[str, Any],
-        figures: dict[str, Path],
-        predictions: list[dict[str, Any]],
-        model: list[Path],
-    ) -> None:
-        import wandb
-
-        assert self._run is not None
-        # The table and the model come last: online they need more permissions, and may be refused.
-        self._run.summary.update(side_by_side(summary, reported))
-        for title, path in figures.items():
-            self._log({f"figures/{title}": wandb.Image(str(path))}, self._step)
-        if predictions:
-            self._log({"predictions": table(predictions)}, self._step)
-        if model:
-            # From the run directory: no copy in W&B's cache, nor offline in its staging folder.
-            artifact = wandb.Artifact(slug(self._name, self._smoke), type="model")
-            for path in model:
-                artifact.add_file(str(path), policy="immutable", skip_cache=True)
-            self._run.log_artifact(artifact)
-
     def _init(self, mode: Mode, config: dict[str, Any], resume_id: str | None) -> wandb.Run | None:
         import wandb
 
@@ -199,12 +171,12 @@ class Tracker:
         (self._directory / "wandb").mkdir(parents=True, exist_ok=True)
         session = self._service.session()
         if mode == "auto":
-            mode = session_mode(session)
+            mode = service.session_mode(session)
         if mode == "off":
             return None
         start_run = partial(
             wandb.init,
-            project=session.project or PROJECT,
+            project=session.project or service.PROJECT,
             name=self._title(config),
             config={k: plain(v) for k, v in config.items()},
             group=self._name.partition("/")[0][:128] or None,
@@ -216,19 +188,19 @@ class Tracker:
             resume="allow" if resume_id else None,
         )
         if mode == "online":
-            key = login(session)
+            key = service.login(session)
             if key is None:  # wandb would ask for a key
                 self._warn("no API key is configured (`wandb login`); this run is logged offline")
             else:
                 try:
-                    return start_run(mode="online", settings=settings(**key))
+                    return start_run(mode="online", settings=service.settings(**key))
                 except Exception as error:  # of any kind: offline is better than nothing
                     why = f"{session.base_url}: {reason(error)}"
                     self._warn(f"{why}; this run is logged offline")
                     with contextlib.suppress(Exception, SystemExit):
                         self._service.end()  # it may still be waiting for the server
                     self._service.session()
-        return start_run(mode="offline", settings=settings())
+        return start_run(mode="offline", settings=service.settings())
 
     def _title(self, config: dict[str, Any]) -> str:
         seed = f" seed {config['seed']}" if "seed" in config else ""
@@ -255,15 +227,15 @@ class Tracker:
     def _attempt(
         self,
         action: Callable[[], None],
-        seconds: float | None = None,
+        seconds: float = 0.0,
         *,
         then: str = "; training continues without it",
         exit_code: int = 1,
     ) -> None:
-        """Run an action; if W&B fails or is silent, print one message and end the tracking."""
+        """Run an action; if W&B fails or is silent for `seconds` and GRACE, say so, and end."""
         try:
-            with environment(self._directory):
-                within(seconds or service.GRACE, action, give_up=self._service.kill)
+            with service.environment(self._directory):
+                service.within(seconds + service.GRACE, action, give_up=self._service.kill)
         # wandb's errors have no common class; SystemExit means that its service has crashed.
         except (Exception, SystemExit) as error:
             self._unsent = self._files is not None

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import wandb
 
-PREDICTION_COLUMNS = ("image", "true", "predicted", "correct", "confidence", "loss")
-
 
 def plain(value: Any) -> Any:
     """Convert a value of a metric or a recipe to one of JSON's."""
@@ -55,7 +53,7 @@ def table(predictions: list[dict[str, Any]]) -> wandb.Table:
     """Build a table of predictions, each with its image."""
     import wandb
 
-    made = wandb.Table(columns=list(PREDICTION_COLUMNS))
+    made = wandb.Table(columns=["image", "true", "predicted", "correct", "confidence", "loss"])
     for row in predictions:
         made.add_data(
             wandb.Image(row["image"]),

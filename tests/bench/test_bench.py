@@ -20,8 +20,7 @@ from fastcv.augment import (
     Rotation,
 )
 from fastcv.bench import bench, equivalents, memory, parts, rounds, tiny_step
-from fastcv.bench.ceiling import BareTraining
-from fastcv.bench.parts import PARTS, FastTraining, without
+from fastcv.bench.parts import PARTS, BareTraining, FastTraining, without
 from fastcv.bench.plain_pytorch import Pictures, PlainLoader, PlainTraining
 from fastcv.bench.rounds import Clock
 from fastcv.bench.stock_fastai import StockTraining, stock_loaders

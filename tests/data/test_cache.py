@@ -137,7 +137,7 @@ def test_cache_is_made_anew_when_files_of_one_size_and_time_swap_names(files):
 def test_data_sets_of_the_same_names_and_times_share_no_cache(monkeypatch, tmp_path):
     # Nobody can set the time of a file's last change, but a clock may be coarse.
     monkeypatch.setattr("fastai.data.external.fastai_path", lambda name: tmp_path / name)
-    monkeypatch.setattr(cache, "_identities", lambda images, *_: [path.name for path in images])
+    monkeypatch.setattr(cache, "_identity", lambda path, *_: path.name)
     for color in ("red", "blue"):
         root = tmp_path / color
         root.mkdir()

@@ -11,11 +11,10 @@ from torch.optim.lr_scheduler import LinearLR
 
 from fastcv.learning.callbacks.freeze_first import FreezeFirst
 from fastcv.learning.callbacks.history import History
-from fastcv.learning.curves import triangle
 from fastcv.learning.learner import Learner
 from fastcv.learning.losses import CrossEntropyLoss
 from fastcv.learning.optimizers import SGD
-from fastcv.learning.stages.schedules import Linear
+from fastcv.learning.stages.schedules import Linear, triangle
 
 
 def make_learner(batches=5):

@@ -12,12 +12,11 @@ from fastai.torch_core import set_seed
 from torch import nn
 
 from fastcv.learning.callbacks.history import History
-from fastcv.learning.curves import cosine, one_cycle
 from fastcv.learning.learner import Learner
 from fastcv.learning.losses import CrossEntropyLoss
 from fastcv.learning.models import parameter_groups
 from fastcv.learning.optimizers import SGD, Adam, AdamW
-from fastcv.learning.stages.schedules import Constant, Cosine, OneCycle, Plateau
+from fastcv.learning.stages.schedules import Constant, Cosine, OneCycle, Plateau, cosine, one_cycle
 from fastcv.learning.stages.stage import EarlyStop
 
 

@@ -1,7 +1,6 @@
 """Caltech-UCSD Birds 200: photographs of many sizes."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,14 +54,10 @@ def birds(path: Path | None = None) -> Samples:
 
 
 def read_cub(root: Path) -> Parts | None:
-    """Read Caltech-UCSD Birds: a folder ``images`` and the lists that split it.
+    """Read Caltech-UCSD Birds: a folder ``images``, if there is one, and the lists that split it.
 
-    Splits are ``lists/train.txt`` and ``lists/test.txt`` (2010), or ``images.txt`` and
-    ``train_test_split.txt`` (2011). Classes are named by their folders, or by
-    ``image_class_labels.txt`` and ``classes.txt`` if the 2011 lists come with these.
-
-    Returns:
-        (train, valid, test), valid empty; None if there is no folder ``images``.
+    Classes are named by their folders, or by ``image_class_labels.txt`` and ``classes.txt`` if the
+    2011 lists come with these.
 
     Raises:
         ValueError: the lists are missing, name an image that is not there, or name one twice.
@@ -85,7 +80,6 @@ def read_cub(root: Path) -> Parts | None:
             "'train_test_split.txt': add them"
         )
     parts: dict[str, list[Sample]] = {"train": [], "test": []}
-    folders: dict[str, set[str]] = {}
     seen: set[str] = set()
     for name, label, part in listed:
         if name in seen:
@@ -95,11 +89,7 @@ def read_cub(root: Path) -> Parts | None:
             )
         seen.add(name)
         path = images / name
-        folder, file = os.path.split(name)
-        if folder not in folders:
-            inside = images / folder
-            folders[folder] = set(os.listdir(inside)) if inside.is_dir() else set()
-        if file not in folders[folder]:
+        if not path.is_file():
             raise ValueError(
                 f"listed images must be there, but the lists in '{root}' name '{path}', and there "
                 "is no such file: add it, or unpack the archive again"

@@ -42,12 +42,7 @@ def cifar100(path: Path | None = None) -> Samples:
 def read_cifar(root: Path, name: Literal["CIFAR10", "CIFAR100"]) -> Parts | None:
     """Read CIFAR's original pickled files through torchvision, which compares their MD5 sums first.
 
-    Args:
-        root: the folder of the files (``cifar-10-batches-py``) or its parent.
-        name: of torchvision's data set.
-
-    Returns:
-        (train, valid, test) with images (32, 32, 3), valid empty; None if the files are not there.
+    They lie in `root`, or in its folder ``cifar-10-batches-py`` or ``cifar-100-python``.
 
     Raises:
         ValueError: a file is missing or its MD5 sum is not torchvision's.
@@ -58,10 +53,9 @@ def read_cifar(root: Path, name: Literal["CIFAR10", "CIFAR100"]) -> Parts | None
 
     dataset = getattr(datasets, name)
     first = dataset.train_list[0][0]
-    for folder in (root, root / dataset.base_folder):
-        if (folder / first).is_file():
-            break
-    else:
+    places = (root, root / dataset.base_folder)
+    folder = next((each for each in places if (each / first).is_file()), None)
+    if folder is None:
         return None
     here = type(name, (dataset,), {"base_folder": ""})
     try:
@@ -85,10 +79,8 @@ def read_cifar(root: Path, name: Literal["CIFAR10", "CIFAR100"]) -> Parts | None
 
 def _arrays(dataset: "CIFAR10Files") -> list[Sample]:
     images = np.ascontiguousarray(dataset.data)  # (N, 32, 32, 3)
-    names = dataset.classes
-    return [
-        Sample(image, names[target]) for image, target in zip(images, dataset.targets, strict=True)
-    ]
+    labels = [dataset.classes[target] for target in dataset.targets]
+    return [Sample(image, label) for image, label in zip(images, labels, strict=True)]
 
 
 def _download(folder: Path, name: Literal["CIFAR10", "CIFAR100"]) -> None:

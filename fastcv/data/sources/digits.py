@@ -27,4 +27,4 @@ def digits(path: Path | None = None) -> Samples:
     levels, targets = load_digits(return_X_y=True)
     images = np.rint(levels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)  # (1797, 8, 8)
     train = [Sample(image, str(target)) for image, target in zip(images, targets, strict=True)]
-    return labeled(train, [], [], root=None)
+    return labeled((train, [], []), root=None)

@@ -39,10 +39,7 @@ class ImageFolders:
     seed: int = 42
 
     def __call__(self, path: Path | None = None) -> Samples:
-        """List the images, and hold some out if there is no validation folder.
-
-        Args:
-            path: the folder; this value's own if None.
+        """List the images in `path`, or in this value's own if it is None.
 
         Raises:
             ValueError: there is no path, or what `read_folders` and `stratified` raise.
@@ -54,7 +51,7 @@ class ImageFolders:
                 "ImageFolders(path=...)"
             )
         root = Path(chosen).expanduser()
-        samples = labeled(*read_folders(root), root=root)
+        samples = labeled(read_folders(root), root)
         if samples.valid or self.valid == 0:
             return samples
         held, rest = stratified([label for _, label in samples.train], self.valid, self.seed)
@@ -70,16 +67,12 @@ def read_folders(root: Path, superclasses: bool = False) -> Parts:
     Names are sorted, upper and lower case of suffixes and of the split folders' names are the same,
     and names that begin with a dot are ignored (as are macOS's ``__MACOSX`` folders). No file is
     opened: its suffix makes a file an image, and other files in class folders are counted on
-    standard error.
+    standard error. Without split folders, all images are training images.
 
     Args:
-        root: the folder that holds the split folders, or the class folders.
+        root: the folder.
         superclasses: whether class folders may lie one level deeper, below their superclass, as in
             fastai's CIFAR-100 (``train/fish/shark/*.png``); class names then leave it out.
-
-    Returns:
-        (train, valid, test); valid and test are empty if they have no folder. Without split
-        folders, all images are training images.
 
     Raises:
         ValueError: there is no such folder, it holds no images, a class folder holds none or
@@ -179,12 +172,9 @@ def _entries(root: Path) -> tuple[list[str], list[str]]:
         for entry in entries:
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 continue
-            (folders if _is_folder(entry) else files).append(entry.name)
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link to itself
+                is_folder = False
+            (folders if is_folder else files).append(entry.name)
     return sorted(folders), sorted(files)
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False

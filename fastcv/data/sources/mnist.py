@@ -26,12 +26,7 @@ def mnist(path: Path | None = None) -> Samples:
 def read_mnist(root: Path) -> Parts | None:
     """Read MNIST's original idx files, plain or compressed (``.gz``).
 
-    Args:
-        root: the folder of the files, or the parent of ``raw`` or ``MNIST/raw``, where torchvision
-            puts them.
-
-    Returns:
-        (train, valid, test) with images (28, 28), valid empty; None if the files are not there.
+    They lie in `root`, or in its ``raw`` or ``MNIST/raw``, where torchvision puts them.
 
     Raises:
         ValueError: a file is missing, truncated or not an idx file, or the numbers of images and
@@ -45,12 +40,9 @@ def read_mnist(root: Path) -> Parts | None:
 
 def _idx_file(folder: Path, kind: str, dimensions: int) -> Path | None:
     # The files circulate both as train-images-idx3-ubyte and as train-images.idx3-ubyte.
-    for joint in "-.":
-        for suffix in ("", ".gz"):
-            path = folder / f"{kind}{joint}idx{dimensions}-ubyte{suffix}"
-            if path.is_file():
-                return path
-    return None
+    stems = (folder / f"{kind}{joint}idx{dimensions}-ubyte" for joint in "-.")
+    places = (Path(f"{stem}{suffix}") for stem in stems for suffix in ("", ".gz"))
+    return next(filter(Path.is_file, places), None)
 
 
 def _idx_pair(folder: Path, part: str) -> list[Sample]:

@@ -19,35 +19,24 @@ from urllib.error import HTTPError, URLError
 from fastcv.data.samples import Parts, Samples, labeled
 from fastcv.data.sources.folders import read_folders, split_folders
 
-# Seconds a server may be silent before it counts as gone.
-SILENCE = 60
-
+SILENCE = 60  # seconds a server may be silent before it counts as gone
 FAILURES = (OSError, RuntimeError, EOFError, HTTPException, tarfile.TarError, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedSet:
-    """A published data set: where it lies, how it is read and fetched, and its number of images.
+    """A published data set: where it lies, how it is read and fetched, and its number of images."""
 
-    Args:
-        name: how messages call it, and the folder it is fetched into.
-        folders: names its folder goes by: ours first, then its authors', torchvision's, fastai's.
-        not_from_fastai: those of `folders` that fastai's data folder may hold for another purpose.
-        published: numbers of training and test images.
-        read: reads the original files in a folder; returns None if they are not there.
-        download: downloads the set into a folder and unpacks it.
-        by_hand: what to copy into a folder if the set cannot be fetched.
-        superclasses: as in `read_folders`.
-    """
-
-    name: str
+    name: str  # in messages, and of the folder it is fetched into
+    # Names its folder goes by: ours first, then its authors', torchvision's, fastai's.
     folders: tuple[str, ...]
+    # Those of `folders` that fastai's data folder may hold for another purpose.
     not_from_fastai: tuple[str, ...] = ()
-    published: tuple[int, int]
-    read: Callable[[Path], Parts | None]
-    download: Callable[[Path], None]
-    by_hand: str
-    superclasses: bool = False
+    published: tuple[int, int]  # numbers of training and test images
+    read: Callable[[Path], Parts | None]  # reads a folder's original files; None if there are none
+    download: Callable[[Path], None]  # downloads the set into a folder and unpacks it
+    by_hand: str  # what to copy into a folder if the set cannot be fetched
+    superclasses: bool = False  # as in `read_folders`
 
     def samples(self, path: Path | None) -> Samples:
         """Find or fetch the set, and read its original files or else its image folders.
@@ -64,7 +53,7 @@ class NamedSet:
         else:
             root = inner[0] if inner and not split_folders(place) else place
             parts = read_folders(root, self.superclasses)
-        samples = labeled(*parts, root=root)
+        samples = labeled(parts, root)
         found = len(samples.train), len(samples.test)
         if found != self.published:
             # Not an error: part of a set is enough to try things out, though not to compare.
@@ -76,12 +65,9 @@ class NamedSet:
         return samples
 
     def find(self, path: Path | None = None) -> Path | None:
-        """Look in `path`, or else in ``$FASTCV_DATA``, then in fastai's data folder.
+        """Return `path`, or else the set's folder in ``$FASTCV_DATA`` or fastai's data folder.
 
         Empty folders do not count.
-
-        Returns:
-            `path` itself, or the first folder found; None if there is none.
 
         Raises:
             ValueError: ``$FASTCV_DATA`` is not a folder.
@@ -98,7 +84,7 @@ class NamedSet:
             if place := _first_filled(data, self.folders):
                 return place
         folders = [each for each in self.folders if each not in self.not_from_fastai]
-        return _first_filled(_fastai_data(), folders)
+        return _first_filled(fastai_data(), folders)
 
     def fetch(self) -> Path:
         """Fetch the set into fastai's data folder with a progress bar, and return its folder there.
@@ -110,7 +96,7 @@ class NamedSet:
         Raises:
             ValueError: no server answers, a checksum differs, or the folder cannot be written.
         """
-        target = _fastai_data() / self.name
+        target = fastai_data() / self.name
         # Not tempfile.mkdtemp: its folders are closed to other users, and this one is to stay.
         part = target.with_name(f".{self.name}-{uuid.uuid4().hex}.part")
         try:
@@ -146,8 +132,12 @@ def _first_filled(data: Path, folders: Iterable[str]) -> Path | None:
     return next((each for each in places if each.is_dir() and any(each.iterdir())), None)
 
 
-def _fastai_data() -> Path:
-    """Return fastai's data folder (``~/.fastai/data`` unless its configuration differs)."""
+def fastai_data() -> Path:
+    """Return fastai's data folder (``~/.fastai/data`` unless its configuration differs).
+
+    Raises:
+        ValueError: fastai cannot write its configuration.
+    """
     # Here, because this import takes seconds, and data with a path does without.
     from fastai.data.external import fastai_path
 

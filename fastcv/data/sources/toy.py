@@ -18,7 +18,6 @@ class Toy:
     on every machine.
 
     Args:
-        classes: number of classes.
         size: height and width, pixels.
         channels: 3 for RGB, 1 for gray.
         train: training images of each class.

@@ -1,10 +1,6 @@
 """One job of a series in its own process: trains it, and records how it goes (see `record`).
 
-`python -m fastcv.experiment.series.child JOB` takes the job as JSON:
-
-    {"command": ["fastcv", "recipe", ...], "record": PATH, "reference": NAME[/VARIANT],
-     "settings": [KEY=VALUE, ...], "options": {"out": ..., "wandb": ..., "device": ...,
-     "smoke": ...}}
+`python -m fastcv.experiment.series.child JOB` takes the job as JSON, as `running` writes it.
 """
 
 import json

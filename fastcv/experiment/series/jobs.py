@@ -9,7 +9,7 @@ from fastcv import catalogue
 from fastcv.experiment import directory
 from fastcv.experiment.series.record import sentence
 from fastcv.recipe import flat, override
-from fastcv.recipe.diff import diff, has_settings, same_experiment
+from fastcv.recipe.diff import has_settings, same_experiment
 from fastcv.recipe.values import Recipe
 
 
@@ -23,7 +23,6 @@ class Job:
         recipe: with the series' settings and this seed; None if it could not be built.
         aliases: other names of the same experiment, which is run once.
         changed: whether the settings make it another experiment than the recipe's own.
-        smoke: whether it is a smoke run.
         run: the finished run; None before.
         before: whether that run was finished before the series began.
         failure: why the job failed, in one sentence; empty if it did not.
@@ -50,27 +49,18 @@ class Job:
         return self.run is None and not self.failure
 
 
-def recorded(out: Path) -> dict[directory.Run, dict[str, Any]]:
-    """Return the finished runs in the folder of all runs, the newest last, with flat recipes."""
-    return {run: run.started["flat"] for run in directory.finished(out)}
-
-
-def newest(
+def _newest(
     recipe: Recipe, among: Mapping[directory.Run, Mapping[str, Any]], settings: Sequence[str]
 ) -> directory.Run | None:
-    """Return the last of some runs that is the same experiment with the same seed; None of none.
+    """Return the last of some runs that is the same experiment with the same seed, if any.
 
-    Args:
-        recipe: the experiment, with the series' settings.
-        among: as `recorded` returns them.
-        settings: what was asked for; the run must have these values too, even those, such as a
-            precision, that do not decide the experiment.
+    It must have the values of `settings` too, even of those, such as a precision, that do not
+    decide the experiment.
     """
     ours = flat(recipe)
     for run, theirs in reversed(among.items()):
-        if theirs["seed"] != recipe.seed or diff(ours, theirs):
-            continue
-        if has_settings(theirs, ours, settings):
+        same = theirs["seed"] == recipe.seed and same_experiment(ours, theirs)
+        if same and has_settings(theirs, ours, settings):
             return run
     return None
 
@@ -109,7 +99,8 @@ def plan(
     if seeds < 1:
         raise ValueError(f"--seeds must be 1 or more, got {seeds}")
     experiments = _experiments(_references(reference) if every else [reference], settings, smoke)
-    among = {} if again or smoke else recorded(Path(out))
+    done = [] if again or smoke else directory.finished(Path(out))
+    among = {run: run.started["flat"] for run in done}
     jobs = []
     for experiment in experiments:
         if experiment.recipe is None:
@@ -118,7 +109,7 @@ def plan(
         first = experiment.recipe.seed if seed is None else seed
         for each in range(first, first + seeds):
             recipe = replace(experiment.recipe, seed=each)
-            found = newest(recipe, among, settings)
+            found = _newest(recipe, among, settings)
             jobs.append(replace(experiment, recipe=recipe, run=found, before=found is not None))
     return jobs
 
@@ -149,18 +140,15 @@ def _experiments(references: list[str], settings: Sequence[str], smoke: bool) ->
             failed = Job(reference=reference, name=name, smoke=smoke, failure=sentence(error))
             found.append(failed)
             continue
-        same = next((job for job in found if _same(job.recipe, asked)), None)
-        if same is not None:
-            found[found.index(same)] = replace(same, aliases=(*same.aliases, name))
-            continue
-        changed = bool(diff(flat(recipe), flat(asked)))
-        found.append(
-            Job(reference=reference, name=name, recipe=asked, changed=changed, smoke=smoke)
-        )
+        for index, job in enumerate(found):
+            if job.recipe is not None and same_experiment(flat(job.recipe), flat(asked)):
+                found[index] = replace(job, aliases=(*job.aliases, name))
+                break
+        else:
+            changed = not same_experiment(flat(recipe), flat(asked))
+            found.append(
+                Job(reference=reference, name=name, recipe=asked, changed=changed, smoke=smoke)
+            )
     if len(failures) == len(references):
         raise failures[0]
     return found
-
-
-def _same(one: Recipe | None, other: Recipe) -> bool:
-    return one is not None and same_experiment(flat(one), flat(other))

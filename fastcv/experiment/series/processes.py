@@ -17,12 +17,7 @@ STOP_SECONDS = 60.0  # for an interrupted training to finish its files and its t
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A command, and the file for its output.
-
-    Args:
-        command: program and arguments.
-        log: overwritten; its folder must exist.
-    """
+    """A command, and the file for its output, which is overwritten; its folder must exist."""
 
     command: tuple[str, ...]
     log: Path
@@ -101,15 +96,11 @@ def _stop(processes: list[subprocess.Popen]) -> None:
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         for process in processes:
             if process.poll() is None:
-                _kill(process)
+                if sys.platform == "win32":
+                    process.kill()
+                else:
+                    os.killpg(process.pid, signal.SIGKILL)  # with its own children
                 process.wait()
-
-
-def _kill(process: subprocess.Popen) -> None:
-    if sys.platform == "win32":
-        process.kill()
-    else:
-        os.killpg(process.pid, signal.SIGKILL)  # with its own children
 
 
 @contextlib.contextmanager

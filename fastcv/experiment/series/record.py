@@ -37,12 +37,7 @@ def progress(record: Mapping[str, Any]) -> str:
 
 
 def failure(record: Mapping[str, Any], status: int) -> str:
-    """Return why a process did not finish its job.
-
-    Args:
-        record: what it wrote last.
-        status: its exit status; negative, the signal that killed it.
-    """
+    """Return why a process did not finish its job; a negative status is that of a signal."""
     if "failed" in record:
         return record["failed"]
     if "stopped" in record:

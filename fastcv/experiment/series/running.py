@@ -122,9 +122,8 @@ def _one_by_one(state: _State, options: dict[str, Any]) -> None:
         try:
             finished = train(job.recipe, smoke=job.smoke, write=state.write, **options)
         except Exception as error:
-            # A user's mistake, a loss that is not finite, a GPU out of memory, a fault in one
-            # recipe's own code: none of them is a reason not to run the rest, and each is named
-            # here and shows in the exit code.
+            # No mistake, GPU out of memory or fault in one recipe's own code is a reason not to
+            # run the rest; each is named here and shows in the exit code.
             if os.environ.get("FASTCV_TRACEBACK"):
                 state.write(traceback.format_exc().rstrip())
             state.failed(index, record.sentence(error))

@@ -3,6 +3,8 @@
 import statistics
 from collections.abc import Sequence
 
+from fastcore.basics import groupby
+
 from fastcv.experiment import words
 from fastcv.experiment.building import SMOKE_NOTE
 from fastcv.experiment.comparison import Experiment, Result
@@ -12,15 +14,8 @@ from fastcv.recipe.metrics import HEADLINES, MEASURES, TTA_ACCURACY
 from fastcv.terminal import aligned
 
 COLUMNS = (
-    "experiment",
-    "seeds",
-    "reported",
-    "measured",
-    "within tolerance",
-    "epochs",
-    "seconds",
-    "warm-up s",
-    "runs",
+    *("experiment", "seeds", "reported", "measured", "within tolerance"),
+    *("epochs", "seconds", "warm-up s", "runs"),
 )
 
 
@@ -33,14 +28,9 @@ def table(jobs: Sequence[Job], at_once: int = 1) -> str:
         jobs: a series, as `run` returned it.
         at_once: how many jobs shared the machine.
     """
-    groups: dict[str, list[Job]] = {}
-    for job in jobs:
-        groups.setdefault(job.name, []).append(job)
-    rows = [COLUMNS, *(_row(group) for group in groups.values())]
-    lines = aligned(rows)
-    for job in jobs:
-        if job.failure:
-            lines.append(f"failed: {job.label}: {job.failure}")
+    groups = groupby(jobs, lambda job: job.name)
+    lines = aligned([COLUMNS, *map(_row, groups.values())])
+    lines += [f"failed: {job.label}: {job.failure}" for job in jobs if job.failure]
     if waiting := [job.label for job in jobs if job.waits]:
         lines.append(f"not run: {', '.join(waiting)}")
     if any(job.smoke for job in jobs):
@@ -78,11 +68,8 @@ def in_words(job: Job) -> str:
 
 def _experiment(jobs: list[Job]) -> Experiment:
     """Gather what the finished jobs of an experiment measured."""
-    return Experiment(
-        name=jobs[0].name,
-        reported=jobs[0].recipe.reported,
-        results=tuple(_result(job) for job in jobs if job.run is not None),
-    )
+    results = tuple(_result(job) for job in jobs if job.run is not None)
+    return Experiment(name=jobs[0].name, reported=jobs[0].recipe.reported, results=results)
 
 
 def _result(job: Job) -> Result:
@@ -90,9 +77,7 @@ def _result(job: Job) -> Result:
     return Result(
         recipe=job.name,
         seed=summary["seed"],
-        measured={
-            metric: summary[metric] for metric in MEASURES if summary.get(metric) is not None
-        },
+        measured={name: summary[name] for name in MEASURES if summary.get(name) is not None},
         epochs=summary["epochs"],
         seconds=summary["seconds"],
         warmup_seconds=summary.get("warmup_seconds"),
@@ -107,14 +92,13 @@ def _row(jobs: list[Job]) -> tuple[str, ...]:
     warmups = [each.warmup_seconds for each in results if each.warmup_seconds is not None]
     measured = ", ".join([] if jobs[0].smoke else _measured(experiment))
     count = len(experiment.values(metric)) if measured else 0
-    epochs = [result.epochs for result in results]
     return (
         _named(jobs[0]),
         words.seeds(results) or "-",
         _reported(experiment),
         (f"{measured} (n = {count})" if count > 1 else measured) or "-",
-        _within(jobs, experiment, metric),
-        "-".join(map(str, dict.fromkeys([min(epochs), max(epochs)]))) if epochs else "-",
+        _within(jobs[0], experiment, metric),
+        words.epochs_run(results) if results else "-",
         _mean([result.seconds for result in results]),
         _mean(warmups),
         _states(jobs),
@@ -146,12 +130,10 @@ def _measured(experiment: Experiment) -> list[str]:
     ]
 
 
-def _within(jobs: list[Job], experiment: Experiment, metric: str | None) -> str:
-    if jobs[0].smoke or not experiment.results or metric not in experiment.numbers:
+def _within(job: Job, experiment: Experiment, metric: str | None) -> str:
+    if job.smoke or not experiment.results or metric not in experiment.numbers:
         return "-"
-    if jobs[0].changed:
-        return "changed"
-    verdict = experiment.verdict(metric)
+    verdict = "changed" if job.changed else experiment.verdict(metric)
     return VERDICTS.get(verdict, verdict)
 
 
@@ -159,10 +141,8 @@ def _mean(values: list[float]) -> str:
     """Return mean and sample standard deviation of some seconds."""
     if not values:
         return "-"
-    mean = statistics.mean(values)
-    if len(values) == 1:
-        return f"{mean:.1f}"
-    return f"{mean:.1f} ± {statistics.stdev(values):.1f}"
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
 
 
 def _states(jobs: list[Job]) -> str:

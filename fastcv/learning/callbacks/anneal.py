@@ -1,12 +1,16 @@
 """Change learning rate and momentum during a stage: along a curve, or when a metric stalls."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from fastai.callback.core import Callback
 
 from fastcv.learning.callbacks.monitor import check_measured
-from fastcv.learning.curves import Curve
+
+# curve(step, epoch, steps an epoch, epochs) -> (factor of the learning rate, momentum or None).
+# Step and epoch count from 0 over the stage; None leaves the momentum as it is.
+Curve = Callable[[int, int, int, int], tuple[float, float | None]]
 
 
 class Anneal(Callback):

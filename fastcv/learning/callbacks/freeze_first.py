@@ -1,4 +1,4 @@
-"""The net's first child frozen after some epochs, and its backward pass left out."""
+"""The net's first child frozen after some epochs."""
 
 from dataclasses import dataclass
 
@@ -27,11 +27,7 @@ class FreezeFirst:
 
 
 class FirstChildFrozen(Callback):
-    """Freeze the net's first child from an epoch of the fit on.
-
-    Args:
-        after: epochs of the fit in which it still trains.
-    """
+    """Freeze the net's first child after some epochs of the fit."""
 
     order, run_valid = 61, False
 

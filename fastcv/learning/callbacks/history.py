@@ -222,11 +222,7 @@ class History(Callback):
 
 
 class Accuracy(Metric):
-    """The accuracy that a History counts, as a metric of a Learner, so that it is counted once.
-
-    Args:
-        history: a callback of the same Learner.
-    """
+    """The accuracy that a History of the same Learner counts, as a metric: it is counted once."""
 
     name = "accuracy"
 

@@ -8,11 +8,7 @@ from fastcv.learning.callbacks.monitor import check_measured
 
 
 class KeepBest(Callback):
-    """Hold the weights of the best epoch in memory and put them back when the fit ends.
-
-    Args:
-        monitor: a column of `history`. One whose name ends in "loss" should fall, any other rise.
-    """
+    """Hold the weights of the best epoch in memory and put them back when the fit ends."""
 
     order, run_valid = 66, False
 
@@ -43,8 +39,7 @@ class KeepBest(Callback):
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed fit needs."""
-        names = ("best", "best_epoch", "waited", "weights")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("best", "best_epoch", "waited", "weights")}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state`."""
@@ -53,29 +48,15 @@ class KeepBest(Callback):
 
 
 class StopEarly(Callback):
-    """End the fit when the best epoch is `patience` epochs ago.
+    """End the fit when the best epoch of `keep` is `patience` epochs ago; None never does."""
 
-    Runs after all other callbacks, so that they have seen the epoch and the checkpoint is written.
-
-    Args:
-        keep: knows how long ago the best epoch was.
-        patience: epochs without improvement; None never stops.
-    """
-
-    order, run_valid = 110, False
+    order, run_valid = 110, False  # last: others have seen the epoch, the checkpoint is written
 
     def __init__(self, keep: KeepBest, patience: int | None):
         self.keep, self.patience = keep, patience
 
-    def before_epoch(self) -> None:
-        """Stop a resumed fit that had already ended."""
-        self._stop_if_due()
-
     def after_epoch(self) -> None:
         """Stop, and say so."""
-        self._stop_if_due()
-
-    def _stop_if_due(self) -> None:
         if self.patience is None or self.keep.waited < self.patience:
             return
         if hasattr(self.learn, "epoch_lines"):
@@ -84,3 +65,5 @@ class StopEarly(Callback):
                 f"epochs; the weights are those of epoch {self.keep.best_epoch}"
             )
         raise CancelFitException
+
+    before_epoch = after_epoch  # a resumed fit may have ended already

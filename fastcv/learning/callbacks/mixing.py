@@ -1,18 +1,16 @@
-"""Apply MixUp and CutMix: mix images and labels within a batch."""
+"""Augmentation within a batch, as MixUp and CutMix, and augmentation that depends on the epoch."""
 
 from collections.abc import Callable, Sequence
 
 from fastai.callback.core import Callback
 from torch import Tensor
 
+from fastcv.augment.alternating import at_epoch
+from fastcv.data.loader import AugmentBatch
+
 
 class Mixing(Callback):
-    """Mix the training batches; their targets become a probability for each class.
-
-    Args:
-        values: MixUp and CutMix values of `fastcv.augment`, applied in turn.
-        classes: number of classes.
-    """
+    """Mix the training batches by values of `fastcv.augment` in turn: MixUp, CutMix."""
 
     order = 9  # before `Precision` lays the images out
     run_valid = False
@@ -36,3 +34,20 @@ class Mixing(Callback):
         for value in self.values:
             x, y = value(x, y, classes=self.classes)
         return x, y
+
+
+class Alternation(Callback):
+    """Set the epoch, counted over all stages, of the training images' augmentation.
+
+    Augmentation that does not depend on the epoch stays as it is.
+    """
+
+    order, run_valid = 56, False
+
+    def before_train(self) -> None:
+        """Set the epoch before its first batch is made."""
+        epoch = len(self.learn.history.rows)
+        transforms = getattr(self.learn.dls.train, "after_batch", None)
+        for step in getattr(transforms, "fs", ()):
+            if isinstance(step, AugmentBatch):
+                step.plain = at_epoch(step.plain, epoch)

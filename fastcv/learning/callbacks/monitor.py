@@ -8,11 +8,7 @@ from fastcv.learning.metrics import Column
 
 
 def check_monitor(monitor: str) -> None:
-    """Check that `monitor` can be a column of metrics.csv; which there are, the fit knows.
-
-    Raises:
-        ValueError: it does not read train_NAME or valid_NAME.
-    """
+    """Raise a ValueError unless `monitor` reads train_NAME or valid_NAME; the fit knows which."""
     if not re.fullmatch(r"(train|valid)_\w+", monitor):
         raise ValueError(
             f"monitor must be train_ or valid_ and the name of a metric, such as valid_loss, got "
@@ -21,11 +17,7 @@ def check_monitor(monitor: str) -> None:
 
 
 def check_measured(learn: Learner, monitor: str) -> None:
-    """Check that a fit of `learn` will record `monitor`.
-
-    Raises:
-        ValueError: it is measured on validation images and there are none, or nobody measures it.
-    """
+    """Raise a ValueError unless a fit of `learn` will record `monitor`."""
     if monitor.startswith("valid") and not len(learn.dls.valid):
         raise ValueError(
             f"a stage that monitors {monitor} must have images to validate on, got none: hold some "

@@ -73,8 +73,7 @@ def epoch_line(
         split, _, metric = key.partition("_")
         if split == "valid" and metric not in ("loss", "accuracy") and value is not None:
             parts.append(f"{metric.replace('_', ' ')} {value:.4f}")
-    parts.append(f"{row['seconds']:.1f} s")
-    parts.append(f"{row['images_per_second']:,.0f} img/s")
+    parts += [f"{row['seconds']:.1f} s", f"{row['images_per_second']:,.0f} img/s"]
     while width and len("  ".join(parts)) > width and len(parts) > 1:
         parts.pop()
     return "  ".join(parts)

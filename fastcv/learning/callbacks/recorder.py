@@ -26,24 +26,11 @@ class TrainEvalCallback(core.TrainEvalCallback):
 
 
 class Recorder(fastai_learner.Recorder):
-    """fastai's: losses and rates of each step, loss and metrics of each epoch of the last fit.
+    """fastai's: losses and rates of each step, loss and metrics of each epoch of the last fit."""
 
-    Args:
-        add_time: whether a row ends with the epoch's duration.
-        train_metrics: whether the metrics are measured on training batches too.
-        valid_metrics: whether they are measured on validation batches.
-        beta: weight of the earlier steps in a smoothed loss.
-    """
-
-    def __init__(
-        self,
-        add_time: bool = True,
-        train_metrics: bool = False,
-        valid_metrics: bool = True,
-        beta: float = 0.98,
-    ):
-        super().__init__(add_time, train_metrics, valid_metrics, beta)
-        self.loss, self.smooth_loss = MeanLoss(), SmoothLoss(beta=beta)
+    def __init__(self, *args: Any, **keywords: Any):
+        super().__init__(*args, **keywords)
+        self.loss, self.smooth_loss = MeanLoss(), SmoothLoss(beta=self.smooth_loss.beta)
 
     @property
     def losses(self) -> list[Tensor]:
@@ -75,9 +62,8 @@ class Recorder(fastai_learner.Recorder):
         learn = self.learn
         if not len(learn.yb):
             return
-        if not learn.training:
-            metrics = self._valid_mets
-        else:
+        metrics = self._valid_mets
+        if learn.training:
             self.smooth_loss.accumulate(learn)
             self.lrs.append(last_group(learn.opt)["lr"])
             metrics = self._train_mets[1:] if self.train_metrics else ()

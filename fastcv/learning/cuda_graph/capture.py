@@ -1,9 +1,9 @@
-"""Capture GPU work as CUDA graphs, or by another backend with the same interface."""
+"""Capture GPU work as CUDA graphs."""
 
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,32 +25,10 @@ class Outputs(NamedTuple):
     grads: list[tuple[nn.Parameter, Tensor]]
 
 
-class Backend(Protocol):
-    """What captures a program: CUDA, or a recorder in tests."""
-
-    def warm_up(self, program: Callable[[], Outputs]) -> None:
-        """Run the program until all buffers and kernels that it needs exist.
-
-        Raises:
-            RuntimeError: it cannot be captured.
-        """
-
-    def capture(self, program: Callable[[], Outputs]) -> Callable[[], Outputs]:
-        """Record the program without running it; return a function that replays it.
-
-        Raises:
-            RuntimeError: it cannot be captured.
-        """
-
-    def wait(self) -> None:
-        """Wait until all replays are done."""
-
-
 class CudaGraphs:
-    """Captures CUDA graphs.
+    """Captures programs as CUDA graphs on `device`; any other backend must have its methods.
 
-    Args:
-        device: where they run.
+    `warm_up` and `capture` raise a RuntimeError if the program cannot be captured.
     """
 
     def __init__(self, device: torch.device):
@@ -58,7 +36,7 @@ class CudaGraphs:
         self.stream = torch.cuda.Stream(device)
 
     def warm_up(self, program: Callable[[], Outputs]) -> None:
-        """Run the program on the capturing stream, and check that it does not wait for the device.
+        """Run the program until all buffers and kernels that it needs exist.
 
         In the last run, waiting (as by `.item()`) is an error: it is better found here than by a
         capture that fails.
@@ -75,7 +53,7 @@ class CudaGraphs:
                 torch.cuda.current_stream().wait_stream(self.stream)
 
     def capture(self, program: Callable[[], Outputs]) -> Callable[[], Outputs]:
-        """Record the program as a graph."""
+        """Record the program without running it; return a function that replays it."""
         captured = torch.cuda.CUDAGraph()
         with torch.cuda.device(self.device):
             before = torch.cuda.current_stream()

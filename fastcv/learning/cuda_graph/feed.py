@@ -7,20 +7,17 @@ import torch
 from torch import Tensor
 
 from fastcv.data.loader import AugmentBatch, ImageDL
+from fastcv.learning.learner import plain
 
 Raw = tuple[Tensor, ...]
 
 
 class Feed:
-    """The source of batches in two parts: what is copied for each, and what the graph makes of it.
+    """The batches for a net on `device`: what is copied for each, what the graph makes of it.
 
     fastcv's own loaders pass the graph the indices of a batch's images if these lie on the device,
     or else their bytes, and the graph decodes and augments them. Other loaders, and augmentation
     that depends on the epoch, pass finished batches.
-
-    Args:
-        loader: the loader of the training images.
-        device: where the net is.
 
     Attributes:
         augments: whether the graph makes and augments the batch.
@@ -41,7 +38,7 @@ class Feed:
         """Iterate over an epoch in the loader's order, with its random numbers."""
         if not self.augments:
             for batch in self.loader:
-                yield tuple(map(_plain, batch))
+                yield tuple(map(plain, batch))
             return
         for places in self.loader.places():
             yield (places,) if self.gathers else self.loader.decoded.batch(places)
@@ -53,10 +50,6 @@ class Feed:
         x, y = self.loader.decoded.batch(*raw) if self.gathers else raw
         # Augmentation draws from the device's generator.
         return self.loader.finished(x.to(self.device)), y.to(self.device)
-
-
-def _plain(thing: Any) -> Any:
-    return thing.as_subclass(Tensor) if isinstance(thing, Tensor) else thing
 
 
 def augmentations(loader: Any) -> list[Callable]:

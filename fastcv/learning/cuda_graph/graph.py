@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from fastcv.learning.callbacks.mixing import Mixing
 from fastcv.learning.callbacks.precision import Precision
-from fastcv.learning.cuda_graph.capture import Backend, Outputs
+from fastcv.learning.cuda_graph.capture import CudaGraphs, Outputs
 from fastcv.learning.cuda_graph.feed import Feed, Raw, augmentations, is_raw
 from fastcv.learning.cuda_graph.program import as_in_training, step_program
 from fastcv.learning.muon import OrthogonalMomentum
@@ -66,7 +66,7 @@ class Graph:
         notes: each reason that ever kept a step, or a part of it, from being replayed.
     """
 
-    def __init__(self, backend: Backend, *, insist: bool = False):
+    def __init__(self, backend: CudaGraphs, *, insist: bool = False):
         self.backend, self.insist = backend, insist
         self.reason: str | None = None
         self.outside: str | None = None

@@ -17,12 +17,12 @@ from fastcv.learning.snapshot import snapshot
 def step_program(
     learn: Learner, feed: Feed, inputs: Raw, rates: list[Tensor] | None
 ) -> Callable[[], Outputs]:
-    """Return a training step as a function of buffers.
+    """Return a training step as a function of the buffers `inputs`.
 
     Args:
         learn: in training mode.
         feed: makes a batch of the buffers.
-        inputs: the buffers.
+        inputs: what the feed passes for each batch.
         rates: tensors with the learning rates of the optimizer's groups; None leaves the
             optimizer's step out.
     """

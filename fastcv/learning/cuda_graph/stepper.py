@@ -9,7 +9,7 @@ import torch
 from fastai.learner import Learner
 from torch import Tensor, nn
 
-from fastcv.learning.cuda_graph.capture import Backend, CudaGraphs
+from fastcv.learning.cuda_graph.capture import CudaGraphs
 from fastcv.learning.cuda_graph.graph import Graph
 from fastcv.learning.cuda_graph.program import one_step
 from fastcv.recipe.values import Step
@@ -24,19 +24,14 @@ class Stepper:
     Before the epochs of a fit it warms up without a trace: it compiles, captures, and lets a GPU
     load and choose its kernels. On a CPU without `compile` there is nothing to warm up.
 
-    Args:
-        step: the recipe's settings.
-        device: where the net trains.
-        backend: what captures; None takes CUDA graphs on a CUDA device.
-
-    Attributes:
-        warmup_seconds: sum over all fits so far.
+    What captures is `backend`, by default CUDA graphs on a CUDA device. `warmup_seconds` is the sum
+    over all fits so far.
 
     Raises:
         ValueError: `step.graph` is "on", and the device has no graphs.
     """
 
-    def __init__(self, step: Step, device: torch.device, *, backend: Backend | None = None):
+    def __init__(self, step: Step, device: torch.device, *, backend: CudaGraphs | None = None):
         self.step, self.device = step, device
         self.warmup_seconds = 0.0
         self.graph: Graph | None = None

@@ -1,12 +1,13 @@
 """Stages by how their learning rate moves."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 
 from fastai.callback.core import Callback
+from fastai.callback.schedule import sched_cos
 
-from fastcv.learning.callbacks.anneal import ReduceOnPlateau
+from fastcv.learning.callbacks.anneal import Curve, ReduceOnPlateau
 from fastcv.learning.callbacks.monitor import check_monitor
-from fastcv.learning.curves import Curve, cosine, one_cycle, triangle
 from fastcv.learning.stages.stage import Stage
 
 
@@ -53,7 +54,7 @@ class Cosine(Stage):
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983; torch's CosineAnnealingLR.
     """
 
-    per: str = field(default="epoch")
+    per: str = "epoch"
     t_max: int | None = None
 
     def __post_init__(self):
@@ -119,7 +120,53 @@ class Plateau(Stage):
         check_monitor(self.monitor)
 
     def _own_callbacks(self) -> list[Callback]:
-        return [
-            ReduceOnPlateau(self.monitor, self.factor, self.patience),
-            *super()._own_callbacks(),
-        ]
+        cut = ReduceOnPlateau(self.monitor, self.factor, self.patience)
+        return [cut, *super()._own_callbacks()]
+
+
+def one_cycle(pct_start: float, div: float, div_final: float, momenta: tuple | None) -> Curve:
+    """Return half a cosine from 1/div up to 1, then one down to 1/div_final; momenta mirror it."""
+    factors = (1 / div, 1.0, 1 / div_final)
+
+    def curve(step: int, epoch: int, steps: int, epochs: int) -> tuple[float, float | None]:
+        position = step / (steps * epochs)
+        if position < pct_start:
+            at, ends = position / pct_start, slice(0, 2)
+        else:
+            at, ends = (position - pct_start) / (1 - pct_start), slice(1, 3)
+        momentum = None if momenta is None else sched_cos(*momenta[ends], at)
+        return sched_cos(*factors[ends], at), momentum
+
+    return curve
+
+
+def cosine(period: int | None, per_batch: bool) -> Curve:
+    """Return (1 + cos(pi t / period)) / 2: down in `period` epochs or batches, then up, and so on.
+
+    It is torch's CosineAnnealingLR with eta_min 0, in closed form; period None: the whole stage.
+    """
+
+    def curve(step: int, epoch: int, steps: int, epochs: int) -> tuple[float, None]:
+        time = step if per_batch else epoch
+        length = period or (steps * epochs if per_batch else epochs)
+        return (1 + math.cos(math.pi * time / length)) / 2, None
+
+    return curve
+
+
+def triangle(pct_start: float, start: float, end: float) -> Curve:
+    """Return a line from `start` up to 1, then one down to `end`, both factors of the rate.
+
+    factor(t) = start + (1 - start) t / pct_start             for t < pct_start
+                1 + (end - 1) (t - pct_start) / (1 - pct_start)   after that
+
+    where t is the step as a fraction of the stage. With `pct_start` 0 only the second line is left.
+    """
+
+    def curve(step: int, epoch: int, steps: int, epochs: int) -> tuple[float, None]:
+        at = step / (steps * epochs)
+        if at < pct_start:
+            return start + (1 - start) * at / pct_start, None
+        return 1 + (end - 1) * (at - pct_start) / (1 - pct_start), None
+
+    return curve

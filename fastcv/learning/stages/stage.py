@@ -1,20 +1,18 @@
 """What a schedule is made of: stages, each of which trains a Learner for some epochs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Protocol, Self
 
+import torch
 from fastai.callback.core import Callback
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner
 
-from fastcv.learning.callbacks.anneal import Anneal
-from fastcv.learning.callbacks.clip import ClipElements
-from fastcv.learning.callbacks.fresh import fresh
+from fastcv.learning.callbacks.anneal import Anneal, Curve
 from fastcv.learning.callbacks.keep_best import KeepBest, StopEarly
 from fastcv.learning.callbacks.monitor import check_monitor
-from fastcv.learning.curves import Curve
 from fastcv.learning.lr_finder import SUGGESTIONS, find_rates
 from fastcv.learning.models import last_children
 from fastcv.recipe.values import check_parts
@@ -158,6 +156,43 @@ class Stage:
         return callbacks
 
 
+def fresh(callbacks: Iterable[Callable[[], Callback]]) -> list[Callback]:
+    """Build a callback of each: a class, a `functools.partial`, a value that can be called.
+
+    Raises:
+        ValueError: one needs arguments, or returns something else than a fastai callback.
+    """
+    built = []
+    for make in callbacks:
+        try:
+            made = make()
+        except TypeError as error:
+            raise ValueError(
+                f"each of callbacks must be callable without arguments, got {make!r} ({error}): "
+                "bind its arguments with functools.partial"
+            ) from error
+        if not isinstance(made, Callback):
+            raise ValueError(
+                f"each of callbacks must return a fastai Callback when it is called, got a "
+                f"{type(made).__name__} from {make!r}"
+            )
+        built.append(made)
+    return built
+
+
+class ClipElements(Callback):
+    """Clip every element of the gradient to the range from -limit to limit."""
+
+    order, run_valid = GradientClip.order, False
+
+    def __init__(self, limit: float):
+        self.limit = limit
+
+    def before_step(self) -> None:
+        """Clip the gradients."""
+        torch.nn.utils.clip_grad_value_(self.learn.model.parameters(), self.limit)
+
+
 def freeze(learn: Learner, frozen: bool | int) -> None:
     """Train the head alone (True), the last n children (n), or everything (False)."""
     if frozen is False:
@@ -174,19 +209,17 @@ def freeze(learn: Learner, frozen: bool | int) -> None:
 
 
 def learning_rate(learn: Learner, lr: float | str, lr_mult: float) -> slice:
-    """Return a stage's rates as fastai's `fit` takes them; a name asks the LR finder."""
+    """Return a stage's rates as fastai's `fit` takes them; a name asks the LR finder.
+
+    A resumed run reads what the finder found before it was stopped.
+    """
     if isinstance(lr, str):
-        lr = _suggested(learn, lr, lr_mult)
+        history = getattr(learn, "history", None)
+        if history is not None and history.resuming:
+            rates = next(rates for stage, rates in history.found if stage == history.stage)
+        else:
+            rates = find_rates(learn, lr_mult=lr_mult)
+            if history is not None:
+                history.found.append((history.stage, rates))
+        lr = rates.suggestions[lr][0]
     return slice(lr / lr_mult, lr)
-
-
-def _suggested(learn: Learner, name: str, lr_mult: float) -> float:
-    """Run the LR finder, or read what it found before a resumed run was stopped."""
-    history = getattr(learn, "history", None)
-    if history is not None and history.resuming:
-        rates = next(rates for stage, rates in history.found if stage == history.stage)
-    else:
-        rates = find_rates(learn, lr_mult=lr_mult)
-        if history is not None:
-            history.found.append((history.stage, rates))
-    return rates.suggestions[name][0]
