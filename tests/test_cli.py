@@ -384,7 +384,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path, monkeypatch, argu
 def test_resume_goes_on_with_a_stopped_run(tmp_path):
     invoke(
         "recipe", "digits", "--out", tmp_path, "--wandb", "off", "--device", "cpu",
-        "--set", "schedule.0.epochs=2",
+        "--set", "schedule.0.epochs=2", "--keep-checkpoint",
     )  # fmt: skip
     (run,) = (tmp_path / "digits").iterdir()
     (run / "summary.json").unlink()
