@@ -3,7 +3,6 @@
 import numpy as np
 from PIL import Image
 
-import fastcv
 from fastcv.recipe import override, replace
 
 SMALL = (
@@ -31,16 +30,3 @@ def make_photos(root, *, splits=("",), classes=("cat", "dog"), count=2, size=(40
             for number in range(count):
                 pixels = random.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
-
-
-def stand_in_for_run_learner(monkeypatch):
-    """Remove this with its two calls as soon as `Run.learner` is on this branch."""
-    if hasattr(fastcv.Run, "learner"):
-        return
-
-    def trained(run):
-        learn = fastcv.learner(run.recipe)
-        fastcv.learning.weights.load(learn.model, run.path / "model.safetensors")
-        return learn
-
-    monkeypatch.setattr(fastcv.Run, "learner", trained, raising=False)

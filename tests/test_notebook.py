@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
-from photos import make_photos, small, stand_in_for_run_learner
+from photos import make_photos, small
 
 from fastcv import Run
 from fastcv.recipes import transfer_resnet18
@@ -25,7 +25,6 @@ def test_the_notebook_is_short_and_without_outputs():
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # fastai's show
 def test_the_notebook_runs_on_photos(tmp_path, monkeypatch):
-    stand_in_for_run_learner(monkeypatch)
     make_photos(tmp_path / "photos", classes=("cat", "dog", "owl"), count=15)
     monkeypatch.chdir(tmp_path)
     thin = small(transfer_resnet18.variants["one_cycle"])

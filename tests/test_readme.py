@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from photos import make_photos, small, stand_in_for_run_learner
+from photos import make_photos, small
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -48,7 +48,6 @@ def here(tmp_path, monkeypatch):
 
 
 def test_the_python_of_the_readme_runs(here, monkeypatch, capsys):
-    stand_in_for_run_learner(monkeypatch)
     make_photos(here / "data" / "cifar10", splits=("train", "test"), classes=CLASSES, size=(32, 32))
     monkeypatch.setenv("FASTCV_DATA", str(here / "data"))
     thin = override(light_resnet_cifar10.recipe, "model.settings.widths=(4,4,8,8)")
@@ -87,8 +86,6 @@ def test_the_recipe_for_your_own_photos_runs(here):
     ],
 )
 def test_the_python_of_the_pages_runs(page, code, here):
-    if "metrics=" in code and not hasattr(fastcv.Recipe, "metrics"):
-        pytest.skip("remove this as soon as recipes have metrics and callbacks")
     shutil.copytree(ROOT / "tests/older/finished", here / "runs/digits/20260101-120000-seed0")
     names = {}
     exec(compile(code, page.name, "exec"), names)
