@@ -82,6 +82,7 @@ def test_the_recipe_for_your_own_photos_runs(here):
     [
         pytest.param(page, code, id=f"{page.stem}-{place}")
         for page in PAGES[1:]
+        if page.stem != "export"  # its snippets run elsewhere: tests/experiment/test_export_run.py
         for place, code in enumerate(code_blocks(page, "python"))
     ],
 )
@@ -123,7 +124,7 @@ def test_every_option_the_pages_name_exists():
         for name in p.opts
     }  # fmt: skip
     for page in PAGES:
-        for option in re.findall(r"`(--[a-z-]+)", page.read_text(encoding="utf-8")):
+        for option in re.findall(r"`(--[a-z0-9-]+)", page.read_text(encoding="utf-8")):
             assert option in options, (page.name, option)
 
 

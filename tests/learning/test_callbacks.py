@@ -88,7 +88,8 @@ def scripted(monkeypatch, losses):
 
 def test_saved_model_is_the_best_epochs_and_the_summary_is_its_row(trained, monkeypatch):
     scripted(monkeypatch, [0.9, 0.1, 0.5])
-    run = trained(with_callbacks(partial(SaveModelCallback, monitor="valid_loss")))
+    recipe = with_callbacks(partial(SaveModelCallback, monitor="valid_loss"))
+    run = trained(recipe, keep_checkpoint=True)
     best, last = run.metrics[1], run.metrics[2]
     assert run.summary["train_loss"] == pytest.approx(best["train_loss"])
     assert run.summary["train_loss"] != pytest.approx(last["train_loss"])
