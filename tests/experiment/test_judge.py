@@ -1,0 +1,149 @@
+"""A finished run judged, calibrated and compared: through its own data and through folders."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from typer.testing import CliRunner
+
+import fastcv
+from fastcv import cli
+from fastcv.experiment.judge import calibrate_run, validate
+from fastcv.predict import evaluation
+from fastcv.report.compare import compare_runs
+
+OLDER = Path(__file__).parent.parent / "older" / "finished"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run of digits."""
+    return shutil.copytree(OLDER, tmp_path / "runs" / "digits" / "20260101-120000-seed0")
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Digits as class folders: of some classes of the net, and of one that it does not have."""
+    levels, targets = load_digits(return_X_y=True)
+    for name in ("3", "7", "seven"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in np.flatnonzero(targets == (3 if name == "3" else 7))[:20]:
+            pixels = np.rint(levels[index].reshape(8, 8) * (255 / 16)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{index}.png")
+    return tmp_path / "photos"
+
+
+def rows(file):
+    with file.open(encoding="utf-8", newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def test_a_run_is_judged_on_its_own_images(run):
+    lines = []
+    found = validate(run, device="cpu", write=lines.append)
+    assert found.images == 359
+    assert found.accuracy == pytest.approx(fastcv.Run(run).summary["valid_accuracy"], abs=0.006)
+    assert any(line.startswith("accuracy") and "95 % interval" in line for line in lines)
+    folder = run / "validate-valid"
+    assert {each.name for each in folder.iterdir()} == {
+        *("per_class.csv", "predictions.csv", "top_losses.csv"),
+        *("confusion_matrix.png", "reliability.png"),
+    }
+    assert len(rows(folder / "predictions.csv")) == 359
+    losses = [float(row["loss"]) for row in rows(folder / "top_losses.csv")]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_kept_predictions_need_no_second_pass(run, monkeypatch):
+    first = validate(run, device="cpu", write=lambda line: None)
+    images = fastcv.experiment.images.RunImages(fastcv.Run(run))
+    _, found = images.predictions(fastcv.load(run, device="cpu"))
+    evaluation.save({"valid": found}, run / evaluation.TABLE)
+
+    def fail(*arguments, **keywords):
+        raise AssertionError("the images were predicted again")
+
+    monkeypatch.setattr("fastcv.predict.predictor.Predictor.logits", fail)
+    again = validate(run, device="cpu", write=lambda line: None)
+    assert again.accuracy == first.accuracy
+    assert again.loss == pytest.approx(first.loss, rel=1e-3)
+
+
+def test_test_time_augmentation_averages_the_mirror_image(run):
+    plain = validate(run, device="cpu", write=lambda line: None)
+    mirrored = validate(run, device="cpu", tta=True, write=lambda line: None)
+    assert mirrored.accuracy < plain.accuracy  # a digit's mirror image is none
+    assert (run / "validate-valid-tta" / "predictions.csv").is_file()
+
+
+def test_a_foreign_folder_is_matched_by_name(run, folders):
+    lines = []
+    found = validate(run, data=folders, device="cpu", write=lines.append)
+    assert found.images == 40
+    assert found.accuracy > 0.95
+    assert "left out, as no class of the net: seven (20 images)" in lines
+    assert "without images here: 8 of 10 classes" in lines
+    paths = {row["path"] for row in rows(run / "validate-photos" / "predictions.csv")}
+    assert all(path.startswith(("3/", "7/")) for path in paths)
+    shutil.rmtree(folders / "3")
+    shutil.rmtree(folders / "7")
+    (folders / "eight").mkdir()
+    shutil.copy(next((folders / "seven").iterdir()), folders / "eight")
+    with pytest.raises(ValueError, match="class folders must be named as the net's classes"):
+        validate(run, data=folders, device="cpu")
+
+
+def test_a_temperature_is_fitted_kept_and_used(run):
+    before = validate(run, device="cpu", write=lambda line: None)
+    temperature = calibrate_run(fastcv.Run(run), device="cpu")
+    assert json.loads((run / "model.json").read_text())["temperature"] == temperature != 1
+    predictor = fastcv.load(run, device="cpu")
+    assert predictor.model.temperature == temperature
+    after = validate(run, device="cpu", write=lambda line: None)
+    assert after.accuracy == before.accuracy
+    assert after.loss < before.loss
+    assert calibrate_run(fastcv.Run(run), device="cpu") == pytest.approx(temperature)  # not twice
+
+
+def test_two_runs_are_compared_in_words_and_as_a_page(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "runs" / "digits" / "<b>other")
+    images = fastcv.experiment.images.RunImages(fastcv.Run(run))
+    _, found = images.predictions(fastcv.load(run, device="cpu"))
+    evaluation.save({"valid": found}, run / evaluation.TABLE)
+    wrong = found.probabilities.copy()
+    wrong[:9] = np.roll(wrong[:9], 1, axis=1)  # nine answers differ
+    evaluation.save({"valid": fastcv.replace(found, probabilities=wrong)}, other / evaluation.TABLE)
+    lines = []
+    paired = compare_runs(run, other, write=lines.append)
+    assert paired.only_first == int(found.right[:9].sum())
+    assert len(paired.differ) == 9
+    assert "by McNemar's exact test" in lines[3]
+    page = (other / "compare.html").read_text(encoding="utf-8")
+    assert page.count("<img ") == 9
+    assert "<b>other" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert all(path in page for path in found.paths[:9])
+
+
+def test_predictions_are_printed_and_written_and_bad_files_named(run, folders, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_text("no image")
+    files = sorted((folders / "7").iterdir())[:3]
+    runner = CliRunner()
+    done = runner.invoke(cli.app, ["predict", str(run), *map(str, files), str(bad), "--top", "2"])
+    assert done.exit_code == 1
+    assert str(bad) in done.stderr
+    assert all(f"{file}: 7 " in done.stdout for file in files)
+    done = runner.invoke(cli.app, ["predict", str(run), str(folders), "--json"])
+    assert done.exit_code == 0
+    objects = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(objects) == 60
+    assert set(objects[0]) == {"path", "predictions"}
+    table = tmp_path / "table.csv"
+    runner.invoke(cli.app, ["predict", str(run), str(folders / "3"), "--csv", str(table)])
+    assert [row["class_1"] for row in rows(table)].count("3") > 18
