@@ -437,10 +437,12 @@ def serve(
     """Serve a page to drop images on, and POST /predict for programs."""
     from fastcv.experiment.trained import load
     from fastcv.predict.serve import serve as serve_page
+    from fastcv.report.explain import Net
 
     predictor = load(run, device=device, trust=trust)
     echo(f"http://{host}:{port}")
-    serve_page(predictor, host=host, port=port)
+    look = Net(name=predictor.model.name, predictor=predictor).look
+    serve_page(predictor, look=look, host=host, port=port)
 
 
 @app.command()

@@ -9,6 +9,7 @@ refuses files and images that are too large before it decodes them.
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,12 +61,17 @@ def answer(found: Prediction, top: int = TOP) -> list[dict[str, Any]]:
 
 
 def app(
-    predictor: Predictor, *, most_bytes: int = MOST_BYTES, most_pixels: int = MOST_PIXELS
+    predictor: Predictor,
+    *,
+    look: Callable[[Path], Image.Image] | None = None,
+    most_bytes: int = MOST_BYTES,
+    most_pixels: int = MOST_PIXELS,
 ) -> Any:
     """Build the FastAPI application: the page, /health and /predict.
 
     Args:
         predictor: what predicts.
+        look: returns the picture to show beside the classes, as with Grad-CAM; None for none.
         most_bytes: of an upload.
         most_pixels: of an image.
 
@@ -90,11 +96,12 @@ def app(
             said = str(error).rpartition("cannot be read: ")[2]
             raise ValueError(f"the image must be whole, but it cannot be read: {said}") from error
 
-    def shown(path: str | None) -> dict[str, float] | None:
+    def shown(path: str | None) -> list[Any]:
         if path is None:
-            return None
+            return [None] * len(outputs)
         try:
-            return dict(predict(Path(path)).top(TOP))
+            classes = dict(predict(Path(path)).top(TOP))
+            return [classes, *([look(Path(path))] if look else [])]
         except ValueError as error:
             raise gr.Error(str(error), duration=None, print_exception=False) from error
 
@@ -128,10 +135,12 @@ def app(
                 label="Image",
                 elem_id="image",
             )
-            label = gr.Label(num_top_classes=TOP, label="Classes", elem_id="classes")
+            outputs = [gr.Label(num_top_classes=TOP, label="Classes", elem_id="classes")]
+            if look is not None:
+                outputs.append(gr.Image(label="What speaks for the first class", elem_id="look"))
         # The file as it came: Gradio would open it before it is checked.
         image.preprocess = lambda payload: None if payload is None else payload.path
-        image.change(shown, image, label, concurrency_limit=AT_ONCE, api_name=False)
+        image.change(shown, image, outputs, concurrency_limit=AT_ONCE, api_name=False)
     page.queue(max_size=WAITING)
     theme = gr.themes.Default(font=fonts, font_mono=("ui-monospace", "monospace"))
     return gr.mount_gradio_app(
@@ -140,18 +149,25 @@ def app(
     )  # fmt: skip
 
 
-def serve(predictor: Predictor, *, host: str = HOST, port: int = PORT) -> None:
+def serve(
+    predictor: Predictor,
+    *,
+    look: Callable[[Path], Image.Image] | None = None,
+    host: str = HOST,
+    port: int = PORT,
+) -> None:
     """Serve the page until interrupted.
 
     Args:
         predictor: what predicts.
+        look: as in `app`.
         host: address to listen on; "0.0.0.0" lets other machines in.
         port: to listen on.
 
     Raises:
         ValueError: Gradio is not installed.
     """
-    application = app(predictor)
+    application = app(predictor, look=look)
     import uvicorn  # it comes with Gradio
 
     uvicorn.run(application, host=host, port=port, log_level="warning")

@@ -116,6 +116,12 @@ class Net:
         """Names of the classes, as a person would write them."""
         return readable(self.predictor.classes)
 
+    def look(self, image: Path | np.ndarray) -> Image.Image:
+        """Return the image with the evidence for its predicted class laid over it."""
+        x = self.input([image])
+        (cam,) = self.cams(x, [int(self.probabilities(x)[0].argmax())])
+        return overlay(self.picture(image), cam)
+
     def index(self, true: str | None) -> int | None:
         """Return the index of a class, None if the net does not know it."""
         classes = self.predictor.classes

@@ -28,14 +28,15 @@ def url(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    code = (
-        "import fastcv; from fastcv.predict.serve import serve; "
-        f"serve(fastcv.load({str(OLDER)!r}, device='cpu'), port={port})"
-    )
     log = tmp_path_factory.mktemp("serve") / "log.txt"
     with log.open("wb") as opened:
         process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", code], stdout=opened, stderr=subprocess.STDOUT
+            [
+                *(sys.executable, "-W", "ignore", "-P", "-m", "fastcv.cli"),
+                *("serve", str(OLDER), "--port", str(port), "--device", "cpu"),
+            ],
+            stdout=opened,
+            stderr=subprocess.STDOUT,
         )
     address = f"http://127.0.0.1:{port}"
     try:
@@ -162,6 +163,7 @@ def test_two_people_drop_pictures_and_read_their_classes(users, pictures):
     for driver, name in zip(users, ("7", "3"), strict=True):
         best = wait(driver, lambda d: d.find_elements("css selector", "#classes h2"))
         wait(driver, lambda d, best=best, name=name: best[0].text == name)
+        wait(driver, lambda d: d.find_elements("css selector", "#look img"))
 
 
 @pytest.mark.parametrize(("name", "sentence"), REFUSED)
