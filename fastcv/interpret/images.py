@@ -1,6 +1,7 @@
 """Images with the net's predictions."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from fastcv.interpret.predicted import Predictions, readable, shortened
 from fastcv.interpret.style import RIGHT, WRONG, blank, percent
 
 # inches
-CELL, PICTURE, CAPTION, MARGIN, HEAD = 1.7, 1.36, 0.46, 0.12, 0.42
+CELL, PICTURE, CAPTION, FILE, MARGIN, HEAD = 1.7, 1.36, 0.46, 0.14, 0.12, 0.42
 NAME = 22  # characters that fit over a picture, after "true: "
 CAPTION_SIZE = 7.2  # points
 MOST_PIXELS = 224  # of a picture's longer side; more would not show at 120 dpi
@@ -48,7 +49,7 @@ def top_losses(
 ) -> Figure:
     """Draw the images with the largest losses, largest first, as `prediction_grid` does.
 
-    The captions also have the loss. The number of images follows the title.
+    The captions also have the loss and the file. The number of images follows the title.
 
     Raises:
         ValueError: `n` is below 1.
@@ -81,14 +82,15 @@ def _grid(
     foot = 0.3 if smoke else 0.0
     # At least four cells wide, so that the title fits over a single picture.
     width = 2 * MARGIN + max(columns, 4) * CELL
-    height = HEAD + rows * (CAPTION + PICTURE + MARGIN) + MARGIN + foot
+    cell = PICTURE + CAPTION + (FILE if losses else 0)
+    height = HEAD + rows * (cell + MARGIN) + MARGIN + foot
     figure = blank(title, height=height, width=width, smoke=smoke)
     figure.set_layout_engine("none")
     names = [shortened(name, NAME) for name in readable(predictions.classes)]
     for place, i in enumerate(chosen):
         row, column = divmod(place, columns)
         left = MARGIN + column * CELL
-        bottom = height - HEAD - (row + 1) * (CAPTION + PICTURE) - row * MARGIN
+        bottom = height - HEAD - (row + 1) * cell - row * MARGIN
         axes = figure.add_axes(
             (left / width, bottom / height, PICTURE / width, PICTURE / height), anchor="NW"
         )
@@ -100,8 +102,9 @@ def _grid(
         axes.spines[:].set(visible=predicted != true, color=WRONG, linewidth=2.5)
         confidence = percent(predictions.probabilities[i, predicted])
         loss = f", loss {predictions.losses[i]:.2f}" if losses else ""
+        file = f"\n{shortened(Path(predictions.paths[i]).name, NAME)}" if losses else ""
         axes.set_title(
-            f"{mark} {confidence}{loss}\n{names[predicted]}\ntrue: {names[true]}",
+            f"{mark} {confidence}{loss}\n{names[predicted]}\ntrue: {names[true]}{file}",
             loc="left",
             fontsize=CAPTION_SIZE,
             color=color,

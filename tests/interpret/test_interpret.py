@@ -331,7 +331,8 @@ def test_top_losses_are_numpys():
     shown = [float(caption.split("\n")[0].split("loss ")[1]) for caption in captions(figure)]
     assert shown == [float(f"{loss:.2f}") for loss in np.sort(predictions.losses)[::-1][:9]]
     for axes, i in zip(figure.axes, order, strict=True):
-        assert axes.get_title(loc="left").endswith(f"true: class {predictions.targets[i]}")
+        end = f"true: class {predictions.targets[i]}\n{predictions.paths[i]}"
+        assert axes.get_title(loc="left").endswith(end)
         np.testing.assert_array_equal(axes.images[0].get_array(), np.asarray(predictions.image(i)))
 
 
