@@ -447,7 +447,9 @@ def serve(
 
 @app.command()
 def export(
-    run: Annotated[Path, Argument(help="A run directory, or a folder with its model.json.")],
+    run: Annotated[
+        Path, Argument(metavar="RUN", help="A run directory, or a folder with its model.json.")
+    ],
     to: Annotated[str, Option(help="onnx or pt2 (torch.export).")] = "onnx",
     int8: Annotated[
         bool, Option("--int8", help="Write model.int8.onnx too, and measure its accuracy.")
@@ -466,7 +468,7 @@ def export(
 
 @app.command()
 def share(
-    run: Annotated[Path, Argument(help="The directory of a finished run.")],
+    run: FinishedRun,
     repository: Annotated[str, Argument(metavar="USER/NAME", help="On the Hub.")],
     license: Annotated[
         str, Option(help="Its identifier on the Hub, such as apache-2.0.")
@@ -493,7 +495,7 @@ def share(
 
 @app.command()
 def explain(
-    run: Annotated[Path, Argument(help="The directory of a finished run.")],
+    run: FinishedRun,
     paths: Annotated[
         list[Path] | None,
         Argument(metavar="[PATH]...", help="Images or folders; default: the run's own."),
@@ -503,7 +505,8 @@ def explain(
     ] = None,
     out: Annotated[Path | None, Option(help="Folder of the page; default: RUN/explain.")] = None,
     part: Annotated[
-        str | None, Option(help="valid or test: the images to explain; default: valid.")
+        str | None,
+        Option("--split", help="valid or test: the images to explain; default: valid."),
     ] = None,
     data: Annotated[
         Path | None, Option(help="Folder of the run's data; default: its recipe's.")

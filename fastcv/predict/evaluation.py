@@ -13,9 +13,8 @@ from PIL import Image
 from fastcv import files
 
 BINS = 15  # of confidence, as Guo et al. 2017 have it
-CONFIDENCE = 0.95
 TABLE = "predictions.npz"
-_Z = 1.959963984540054  # of a normal distribution, for an interval of 95 %
+NORMAL_95 = 1.959963984540054  # of a normal distribution, for an interval of 95 %
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,10 +131,12 @@ def wilson(right: int, total: int) -> tuple[float, float]:
     """
     if not 0 <= right <= total or total < 1:
         raise ValueError(f"right must be 0 to total, and total at least 1, got {right} of {total}")
-    share, square = right / total, _Z**2
+    share, square = right / total, NORMAL_95**2
     middle = (share + square / (2 * total)) / (1 + square / total)
     half = (
-        _Z / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
+        NORMAL_95
+        / (1 + square / total)
+        * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
     )
     return max(0.0, middle - half), min(1.0, middle + half)
 

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
-from fastcv.predict.evaluation import Predictions
-
-_Z = 1.959963984540054  # of a normal distribution, for an interval of 95 %
+from fastcv.predict.evaluation import NORMAL_95, Predictions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,5 +94,5 @@ def difference_interval(only_first: int, only_second: int, images: int) -> tuple
     """
     first, second, total = only_first + 0.5, only_second + 0.5, images + 2.0
     middle = (second - first) / total
-    half = _Z * math.sqrt((first + second) - (second - first) ** 2 / total) / total
+    half = NORMAL_95 * math.sqrt((first + second) - (second - first) ** 2 / total) / total
     return max(-1.0, middle - half), min(1.0, middle + half)

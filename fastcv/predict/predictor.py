@@ -154,8 +154,7 @@ class Predictor:
             pixels: (B, resize, resize, channels), uint8.
             returns: (B, classes), float32.
         """
-        logits = self.logits(self.batch(pixels)) / self.model.temperature
-        return logits.softmax(dim=1).cpu().numpy()
+        return self.classify(self.batch(pixels))
 
     def batch(self, pixels: np.ndarray) -> Tensor:
         """Turn decoded images into the net's input, exactly as validation does.
@@ -174,6 +173,15 @@ class Predictor:
             ValueError: it cannot be read.
         """
         return self.batch(self._decode(_as_decodable(image))[None])[0]
+
+    def classify(self, x: Tensor) -> np.ndarray:
+        """Run the net on its input, and return calibrated probabilities.
+
+        Shape:
+            x: (B, channels, size, size).
+            returns: (B, classes), float32.
+        """
+        return (self.logits(x) / self.model.temperature).softmax(dim=1).cpu().numpy()
 
     def logits(self, x: Tensor) -> Tensor:
         """Run the net on its input, in the precision that it was validated in.

@@ -9,8 +9,6 @@ from typing import Any
 
 from fastcv.predict.predictor import BATCH_SIZE, Prediction, Predictor, Unreadable, image_files
 
-FORMATS = ("lines", "json")
-
 
 def files_of(paths: Iterable[str | Path]) -> Iterator[Path]:
     """Give each file, and of each folder the image files below it, in order.

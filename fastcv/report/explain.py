@@ -101,11 +101,6 @@ class Net:
         """Return the net's input, (N, channels, size, size)."""
         return torch.stack([self.predictor.transform(image) for image in images])
 
-    def probabilities(self, x: Tensor) -> np.ndarray:
-        """Return (N, classes)."""
-        logits = self.predictor.logits(x) / self.predictor.model.temperature
-        return logits.softmax(dim=1).cpu().numpy()
-
     def cams(self, x: Tensor, classes: Sequence[int]) -> np.ndarray:
         """Return (N, h, w)."""
         index = torch.as_tensor(classes, device=x.device)
@@ -119,7 +114,7 @@ class Net:
     def look(self, image: Path | np.ndarray) -> Image.Image:
         """Return the image with the evidence for its predicted class laid over it."""
         x = self.input([image])
-        (cam,) = self.cams(x, [int(self.probabilities(x)[0].argmax())])
+        (cam,) = self.cams(x, [int(self.predictor.classify(x)[0].argmax())])
         return overlay(self.picture(image), cam)
 
     def index(self, true: str | None) -> int | None:
@@ -280,7 +275,7 @@ def _explain_images(page: _Page, subjects: Sequence[Subject], net: Net) -> None:
     rows = []
     for subject in subjects:
         x = net.input([subject.image])
-        (probabilities,) = net.probabilities(x)
+        (probabilities,) = net.predictor.classify(x)
         predicted, true = int(probabilities.argmax()), net.index(subject.true)
         picture = net.picture(subject.image)
         row = [_plain(subject, net)]
@@ -318,7 +313,7 @@ def _compare(page: _Page, subjects: Sequence[Subject], nets: Sequence[Net]) -> N
         row = [_plain(subject, nets[0])]
         for net in nets:
             x = net.input([subject.image])
-            (probabilities,) = net.probabilities(x)
+            (probabilities,) = net.predictor.classify(x)
             predicted, true = int(probabilities.argmax()), net.index(subject.true)
             (cam,) = net.cams(x, [predicted])
             right = None if true is None else predicted == true

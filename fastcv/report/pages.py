@@ -30,10 +30,10 @@ def render(template: str, **values: Any) -> str:
     )
 
 
-def breakable(text: str) -> Markup:
-    """Let a long path break behind a slash, an underscore or a dot."""
+def breakable(text: str, marks: str = "/_.") -> Markup:
+    """Let a long text break behind a slash, an underscore or a dot."""
     broken = escape(text)
-    for mark in "/_.":
+    for mark in marks:
         broken = broken.replace(mark, Markup(f"{mark}<wbr>"))
     return broken
 
