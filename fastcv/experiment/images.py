@@ -84,14 +84,14 @@ class RunImages:
             ValueError: the run has no such part.
         """
         if part is not None and part not in PARTS:
-            raise ValueError(f"part must be valid or test, got {part!r}")
+            raise ValueError(f"the split must be valid or test, got {part!r}")
         file = self.run.path / evaluation.TABLE
         kept = evaluation.parts(file) if file.is_file() else ()
         there = kept or tuple(each for each in PARTS if self.listing.get(each))
         part = part or next((each for each in PARTS if each in there), "valid")
         if part not in there:
             raise ValueError(
-                f"part must be one that the run has, {' or '.join(there)}, got {part!r}"
+                f"the split must be one that the run has, {' or '.join(there)}, got {part!r}"
             )
         if kept:
             return part, evaluation.read(file, part)

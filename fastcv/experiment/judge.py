@@ -1,4 +1,4 @@
-"""A trained net judged on its own images or on a foreign folder, and calibrated."""
+"""Judge a trained net on its own images or on another folder, and calibrate it."""
 
 import time
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def validate(
     trust: bool = False,
     write: Callable[[str], None] = print,
 ) -> Evaluation:
-    """Judge a trained net, print what was found, and write its tables and figures.
+    """Judge a trained net, print its numbers, and write its tables and figures.
 
     Args:
         run: its directory.
@@ -93,7 +93,7 @@ def validate(
 
 
 def lines(judged: Evaluation) -> list[str]:
-    """Return what an evaluation says, a line each."""
+    """Return the numbers of an evaluation, one line each."""
     low, high = judged.interval
     rows = {
         "images": f"{judged.images:,}",
@@ -163,7 +163,7 @@ def _on_folder(
 ) -> Predictions:
     """Predict a folder of class folders, whose names are matched with the net's classes."""
     if not folder.is_dir():
-        raise ValueError(f"the images must lie in a folder, {str(folder)!r} is none")
+        raise ValueError(f"the images must lie in a folder, {str(folder)!r} is not one")
     train, valid, test = read_folders(folder)
     split = {"valid": valid, "test": test}.get(part or "", test or valid or train)
     if not split:
@@ -177,9 +177,11 @@ def _on_folder(
         )
     if unknown:
         left = sum(sample.label in unknown for sample in split)
-        write(f"left out, as no class of the net: {', '.join(unknown)} ({left:,} images)")
+        write(
+            f"skipped folders that are no class of the net: {', '.join(unknown)} ({left:,} images)"
+        )
     if missing := [name for name in predictor.classes if name not in known]:
-        write(f"without images here: {len(missing)} of {len(predictor.classes)} classes")
+        write(f"{len(missing)} of {len(predictor.classes)} classes have no images here")
     kept = [sample for sample in split if sample.label in known]
     found = predict(predictor, [(_name(sample, folder), sample) for sample in kept])
     if lost := len(kept) - len(found.paths):

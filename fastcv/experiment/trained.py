@@ -19,7 +19,7 @@ def describe(recipe: Recipe, classes: Sequence[str], *, precision: str) -> Train
         precision: "fp32" or "bf16", in which the net was validated.
 
     Raises:
-        ValueError: `data` or `model` is a value of one's own that does not say so.
+        ValueError: the recipe's `data` or `model` does not describe itself so.
     """
     data, model = recipe.data, recipe.model
     missing = [
@@ -64,7 +64,7 @@ def load(run: str | PathLike, *, device: str | None = None, trust: bool = False)
     Args:
         run: a run directory, or any folder that holds its model.json and model.safetensors.
         device: "cpu", "cuda", "mps"; None takes a GPU if there is one.
-        trust: as of `Run`, for an older run of a recipe file of one's own.
+        trust: as in `Run`; an older run of your own recipe file needs it.
 
     Raises:
         ValueError: there is no trained model, or it cannot be read.

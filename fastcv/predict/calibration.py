@@ -1,4 +1,4 @@
-"""One temperature for the logits, so that a net is as sure of itself as it is right."""
+"""Temperature scaling, so that a net's confidence matches its accuracy."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar

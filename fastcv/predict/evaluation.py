@@ -1,4 +1,4 @@
-"""The predictions of a set of images, and what they say of the net: one object for all of it."""
+"""The predictions of a set of images, and the numbers that judge a net by them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -82,7 +82,7 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What predictions say of a net.
+    """The numbers that judge a net by its predictions.
 
     Accuracies, errors and scores are fractions 0-1.
 

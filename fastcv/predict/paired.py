@@ -1,4 +1,4 @@
-"""Two nets on the same images: who is better, and is that more than chance?"""
+"""Compare two nets on the same images, and test whether the difference is chance."""
 
 import math
 from dataclasses import dataclass

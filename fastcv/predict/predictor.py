@@ -26,7 +26,7 @@ AHEAD = 4  # batches that are being decoded while the net computes one
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the net says of one image.
+    """A net's prediction of one image.
 
     Attributes:
         probabilities: (classes,), float32, summing to 1.

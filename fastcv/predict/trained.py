@@ -1,4 +1,4 @@
-"""The trained model as a file that says all that is needed to use it: model.json.
+"""model.json: the description of a trained net, with all that is needed to use it.
 
 It is plain data beside `model.safetensors`: the net by its public path, the classes in order, and
 how images become the net's input. Neither the recipe file nor the data nor fastai is needed.
@@ -26,7 +26,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """All that model.json says of a trained net.
+    """The description of a trained net, as model.json holds it.
 
     Args:
         name: of the recipe that trained it.

@@ -86,8 +86,8 @@ def test_a_foreign_folder_is_matched_by_name(run, folders):
     found = validate(run, data=folders, device="cpu", write=lines.append)
     assert found.images == 40
     assert found.accuracy > 0.95
-    assert "left out, as no class of the net: seven (20 images)" in lines
-    assert "without images here: 8 of 10 classes" in lines
+    assert "skipped folders that are no class of the net: seven (20 images)" in lines
+    assert "8 of 10 classes have no images here" in lines
     paths = {row["path"] for row in rows(run / "validate-photos" / "predictions.csv")}
     assert all(path.startswith(("3/", "7/")) for path in paths)
     shutil.rmtree(folders / "3")

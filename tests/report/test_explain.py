@@ -172,7 +172,7 @@ def test_kept_predictions_are_shown_and_not_computed_again(runs, photos, tmp_pat
         lines = []
         file = explain(runs[1], out=tmp_path, device="cpu", write=lines.append)
         with pytest.raises(
-            ValueError, match="part must be one that the run has, valid, got 'test'"
+            ValueError, match="the split must be one that the run has, valid, got 'test'"
         ):
             explain(runs[1], out=tmp_path, part="test", device="cpu", write=lines.append)
     finally:
