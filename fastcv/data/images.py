@@ -31,7 +31,16 @@ from fastcv.data.loader import (
 from fastcv.data.protocols import Source
 from fastcv.data.samples import Sample, Samples
 from fastcv.data.sources.toy import Toy
-from fastcv.data.splits import kept, stratified
+from fastcv.data.splits import check_holdout, kept, stratified
+from fastcv.recipe.bounds import (
+    LARGEST,
+    WIDEST,
+    check_callable,
+    check_callables,
+    check_flags,
+    check_whole,
+    shown,
+)
 
 PLACES = ("auto", "cpu", "cuda", "off")
 SMOKE_SIZE = 32  # pixels
@@ -125,6 +134,26 @@ class Images:
     skip_bad: bool = False
     cache: str = "auto"
 
+    def __post_init__(self):
+        check_callable("source", self.source)
+        for name in COUNTS:
+            most = WIDEST if name in ("size", "resize") else LARGEST
+            value = getattr(self, name)
+            if value is not None or name in ("size", "batch_size"):
+                check_whole(name, value, least=1, most=most)
+        check_holdout("holdout", self.holdout)
+        check_whole("split_seed", self.split_seed)
+        check_callables("augment", self.augment, example="HorizontalFlip()")
+        check_flags(self, "drop_last", "test_validates", "skip_bad")
+        if not isinstance(self.normalize, Normalize | None):
+            raise ValueError(f"normalize must be a Normalize(...), got {shown(self.normalize)}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 3 (RGB) or 1 (gray), got {shown(self.channels)}")
+        if not isinstance(self.path, str | Path | None):
+            raise ValueError(f"path must be text, a Path or None, got {shown(self.path)}")
+        if self.cache not in PLACES:
+            raise ValueError(f"cache must be one of {', '.join(PLACES)}, got {shown(self.cache)}")
+
     def __call__(self, device: torch.device | str | None = None) -> DataLoaders:
         """Build the DataLoaders, decoding the images if they are not in the cache.
 
@@ -213,12 +242,6 @@ class Images:
         return self.augment[: len(self.augment) - len(mixing)], mixing
 
     def _check(self) -> None:
-        for name in COUNTS:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels must be 3 (RGB) or 1 (gray), got {self.channels}")
         if self.resize is not None and self.resize < self.size:
             raise ValueError(
                 f"resize must be at least size, got {self.resize} and {self.size}: raise it, as "
@@ -230,8 +253,6 @@ class Images:
                 f"{len(self.normalize.mean)} of each: use statistics of such images, or change "
                 "channels"
             )
-        if self.cache not in PLACES:
-            raise ValueError(f"cache must be one of {', '.join(PLACES)}, got {self.cache!r}")
 
     def _parts(self, samples: Samples) -> tuple[list[list[int]], bool]:
         """Return each loader's places in train + valid + test, and `valid_is_test`."""

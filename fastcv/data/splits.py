@@ -2,6 +2,9 @@
 
 import hashlib
 from collections.abc import Sequence
+from numbers import Real
+
+from fastcv.recipe.bounds import LARGEST, shown
 
 
 def stratified(
@@ -27,11 +30,7 @@ def stratified(
             has two.
     """
     counted = isinstance(holdout, int)
-    if holdout < 0 or (not counted and not holdout < 1):
-        raise ValueError(
-            "holdout must be a number of images per class (0, 1, 2, ...) or a fraction "
-            f"(0 <= fraction < 1), got {holdout!r}: pass, for example, 0.2"
-        )
+    check_holdout("holdout", holdout)
     held: list[int] = []
     for label, indices in _ranked(labels, seed).items():
         if counted:
@@ -54,6 +53,16 @@ def stratified(
     held.sort()
     chosen = set(held)
     return held, [index for index in range(len(labels)) if index not in chosen]
+
+
+def check_holdout(name: str, holdout: int | float) -> None:
+    """Raise a ValueError unless `holdout` is a number of images of each class, or a fraction."""
+    number = isinstance(holdout, Real) and not isinstance(holdout, bool)
+    if not number or not 0 <= holdout <= LARGEST or not (isinstance(holdout, int) or holdout < 1):
+        raise ValueError(
+            f"{name} must be a number of images per class (0, 1, 2, ...) or a fraction "
+            f"(0 <= fraction < 1), got {shown(holdout)}: pass, for example, 0.2"
+        )
 
 
 def kept(labels: Sequence[str], per_class: int, seed: int) -> list[int]:

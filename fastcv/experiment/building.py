@@ -1,5 +1,6 @@
 """From a recipe to a Learner: untrained, thinned for a smoke run, or with trained weights."""
 
+from collections.abc import Callable
 from dataclasses import is_dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from fastcv.learning.cuda_graph.stepper import Stepper
 from fastcv.learning.learner import Learner
 from fastcv.learning.metrics import columns
 from fastcv.learning.stages.stage import fresh
+from fastcv.recipe.bounds import shown
 from fastcv.recipe.values import Recipe
 
 SMOKE_NOTE = "SMOKE RUN: toy images, random weights, one epoch a stage; its numbers mean nothing"
@@ -45,7 +47,7 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
         callbacks.append(Mixing(mixing, len(loaders.vocab)))
     learn = recipe.model(
         loaders,
-        loss_func=recipe.loss(),
+        loss_func=_loss(recipe),
         opt_func=recipe.optimizer,
         metrics=[Accuracy(history), *columns(recipe.metrics, history)],
         cbs=callbacks + fresh(recipe.callbacks),
@@ -57,6 +59,24 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
     if device.type == "cpu":
         keep_freed_memory()
     return learn
+
+
+def _loss(recipe: Recipe) -> Callable:
+    """Build the loss function.
+
+    Raises:
+        ValueError: `recipe.loss` needs arguments, as a loss function itself does.
+    """
+    try:
+        built = recipe.loss()
+    except TypeError as error:
+        raise ValueError(
+            f"loss must build a loss function when it is called without arguments, got "
+            f"{shown(recipe.loss)}: {error}"
+        ) from error
+    if not callable(built):
+        raise ValueError(f"loss must build a loss function, {shown(recipe.loss)} returned {built}")
+    return built
 
 
 def _device(name: str | torch.device | None) -> torch.device:

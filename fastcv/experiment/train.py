@@ -16,6 +16,7 @@ from fastcv.experiment.words import short
 from fastcv.learning.callbacks import checkpoint
 from fastcv.learning.callbacks.checkpoint import Checkpoint
 from fastcv.learning.learner import Learner
+from fastcv.learning.memory import check_batch, memory_in_words
 from fastcv.recipe.checks import compare
 from fastcv.recipe.diff import describe
 from fastcv.recipe.flat import flat
@@ -66,6 +67,7 @@ def train(
         write(SMOKE_NOTE)
     ran = smoked(recipe) if smoke else recipe
     learn = learner(ran, device=device)
+    check_batch(learn)
     if stopped is not None:
         run = stopped
         checkpoint.prepare(learn, kept)
@@ -87,7 +89,8 @@ def train(
         with closing(tracker):
             _write_environment(run, learn, tracker.id, again=kept is not None)
             _report_epochs(learn, run, tracker, on_epoch)
-            _run_stages(ran, learn, run, kept)
+            with memory_in_words(learn):
+                _run_stages(ran, learn, run, kept)
             results = Results(recipe=ran, learn=learn, run=run, smoke=smoke)
             summary = results.write(_parameters(learn))
             tracker.finish(

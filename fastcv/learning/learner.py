@@ -93,7 +93,7 @@ class Learner(fastai_learner.Learner):
     def _call_one(self, event_name: str, aside: tuple[type, ...] = ()) -> None:
         """Let the callbacks, except those of classes `aside`, handle an event.
 
-        Errors meant for the user keep their message.
+        Errors keep their message, for which fastai's `Callback.__call__` puts its own.
         """
         try:
             for callback, directly in self._handlers(event_name):
@@ -101,8 +101,13 @@ class Learner(fastai_learner.Learner):
                     continue
                 if not directly:
                     callback(event_name)
-                elif callback.run and (callback.run_train if self.training else callback.run_valid):
+                    continue
+                in_part = callback.run_train if self.training else callback.run_valid
+                handles = event_name in vars(callback) or hasattr(type(callback), event_name)
+                if callback.run and handles and (in_part or event_name not in _inner_loop):
                     getattr(callback, event_name)()
+                if event_name == "after_fit":
+                    callback.run = True
         except (ValueError, FloatingPointError) as error:
             # fastai puts "Exception occured in `History` when calling event ..." in front.
             if error.args:
@@ -114,18 +119,16 @@ class Learner(fastai_learner.Learner):
 
         fastai calls every callback at every event, and one without a method for it searches the
         whole Learner and its net for one: that takes longer than the step of a small net. With each
-        comes whether its method can be called directly: for events of a batch, fastai's
-        `Callback.__call__` only adds the check of `run_train` and `run_valid`.
+        comes whether its method can be called directly, which spares `Callback.__call__`.
         """
         if self._handled_by != self.cbs.items:
             self._handled_by, self._by_event = list(self.cbs), {}
         if event_name not in self._by_event:
             if not hasattr(event, event_name):
                 raise ValueError(f"an event must be one of fastai's, got {event_name!r}")
-            in_batch = event_name in _inner_loop
             inherits = {cb: type(cb).__call__ is Callback.__call__ for cb in self.cbs}
             self._by_event[event_name] = [
-                (callback, in_batch and inherits[callback])
+                (callback, inherits[callback])
                 for callback in self.cbs.sorted("order")
                 if event_name in vars(callback)
                 or hasattr(type(callback), event_name)

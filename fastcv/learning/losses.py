@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fastcv.recipe.bounds import check_number
+
 
 class CrossEntropyLoss(nn.CrossEntropyLoss):
     """torch's cross-entropy with the methods that fastai expects of a loss.
@@ -41,6 +43,9 @@ class CrossEntropy:
     """
 
     label_smoothing: float = 0.0
+
+    def __post_init__(self):
+        check_number("label_smoothing", self.label_smoothing, least=0, most=1)
 
     def __call__(self) -> CrossEntropyLoss:
         """Build the loss."""

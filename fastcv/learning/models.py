@@ -21,6 +21,8 @@ from fastcv.learning.learner import Learner
 from fastcv.learning.resnets import torchvision_resnet
 from fastcv.learning.snapshot import snapshot_rng
 from fastcv.nets.basenet import BaseNet
+from fastcv.recipe.bounds import check_callable, check_number, shown
+from fastcv.recipe.values import check_built_later
 from fastcv.suggest import did_you_mean
 
 _FROM_DATA = ("classes", "channels", "size")
@@ -40,6 +42,14 @@ class FromScratch:
     net: Callable[..., nn.Module] = BaseNet
     settings: Mapping = field(default_factory=dict)
 
+    def __post_init__(self):
+        check_callable("net", self.net, or_class=True)
+        check_built_later("net", self.net)
+        if not isinstance(self.settings, Mapping):
+            raise ValueError(
+                f"settings must be a mapping of the net's keywords, got {shown(self.settings)}"
+            )
+
     def __call__(self, dls: DataLoaders, **learner_keywords) -> Learner:
         """Build the net for the images and classes of `dls`, and a Learner with these keywords.
 
@@ -52,7 +62,7 @@ class FromScratch:
                 f"images must be square, got {height}x{width} pixels: resize or crop them"
             )
         build, settings = self.parts(classes=len(dls.vocab), channels=channels, size=height)
-        return Learner(dls, build(**settings), **learner_keywords)
+        return Learner(dls, _built(build, settings), **learner_keywords)
 
     def parts(
         self, *, classes: int, channels: int, size: int
@@ -113,23 +123,26 @@ class Pretrained:
     block_dropout: float = 0.0
     train_bn: bool | str = True
 
+    def __post_init__(self):
+        check_callable("arch", self.arch, or_class=True)
+        check_built_later("arch", self.arch)
+        if not isinstance(self.weights, str | Path | None):
+            raise ValueError(f"weights must be a name, a path or None, got {shown(self.weights)}")
+        for name in ("dropout", "block_dropout"):
+            check_number(name, getattr(self, name), least=0, most=1)
+        if self.train_bn not in (True, False, "statistics"):
+            raise ValueError(f"train_bn must be True, False or 'statistics', got {self.train_bn!r}")
+
     def __call__(self, dls: DataLoaders, **learner_keywords) -> Learner:
         """Build the net for the channels and classes of `dls`, fetching weights where needed.
 
         Raises:
-            ValueError: `arch` builds no ResNet, the weights cannot be fetched or do not fit, the
-                images have neither 1 nor 3 channels, a dropout lies outside 0 to 1, or `train_bn`
-                is unknown.
+            ValueError: `arch` builds no ResNet, the weights cannot be fetched or do not fit, or the
+                images have neither 1 nor 3 channels.
         """
-        for name in ("dropout", "block_dropout"):
-            fraction = getattr(self, name)
-            if not 0 <= fraction <= 1:
-                raise ValueError(f"{name} must be a fraction from 0 to 1, got {fraction}")
-        if self.train_bn not in (True, False, "statistics"):
-            raise ValueError(f"train_bn must be True, False or 'statistics', got {self.train_bn!r}")
         channels, height, _ = _image_shape(dls)
         build, settings = self.parts(classes=len(dls.vocab), channels=channels, size=height)
-        net = build(**settings)
+        net = _built(build, settings)
         if self.weights is not None:
             self._load(net)
         callbacks = list(L(learner_keywords.pop("cbs", None)))
@@ -226,6 +239,28 @@ def _image_shape(dls: DataLoaders) -> tuple[int, int, int]:
         with snapshot_rng(dls):
             shape = dls.one_batch()[0].shape[1:]
     return tuple(shape)
+
+
+def _built(build: Callable[..., nn.Module], settings: Mapping) -> nn.Module:
+    """Build a net.
+
+    Raises:
+        ValueError: it cannot be built with these settings.
+    """
+    try:
+        net = build(**settings)
+    except ValueError:
+        raise
+    except Exception as error:  # whatever torch raises on widths that are text, or negative
+        own = {name: value for name, value in settings.items() if name not in _FROM_DATA}
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"{_name(build)} must be given settings that it can be built with, got {shown(own)}: "
+            f"{reason}"
+        ) from error
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"{_name(build)} must build a torch module, got {shown(net)}")
+    return net
 
 
 def _check_settings(net: Callable[..., nn.Module], settings: Mapping) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastcv.data.samples import Parts, Sample, Samples, labeled
-from fastcv.data.splits import stratified
+from fastcv.data.splits import check_holdout, stratified
+from fastcv.recipe.bounds import check_whole, shown
 
 IMAGE_SUFFIXES = frozenset({
     ".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
@@ -37,6 +38,12 @@ class ImageFolders:
     path: str | Path | None = None
     valid: int | float = 0.2
     seed: int = 42
+
+    def __post_init__(self):
+        if not isinstance(self.path, str | Path | None):
+            raise ValueError(f"path must be text, a Path or None, got {shown(self.path)}")
+        check_holdout("valid", self.valid)
+        check_whole("seed", self.seed)
 
     def __call__(self, path: Path | None = None) -> Samples:
         """List the images in `path`, or in this value's own if it is None.

@@ -6,7 +6,7 @@ import torch
 from fastai.callback.core import Callback
 from torch import Tensor
 
-PRECISIONS = ("auto", "fp32", "bf16")
+from fastcv.recipe.values import PRECISIONS
 
 
 def resolve(precision: str, device: torch.device) -> str:
