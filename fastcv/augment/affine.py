@@ -164,6 +164,7 @@ class Affine(Resampled):
         if self.translate is not None:
             check_numbers("translate", self.translate, 2, least=0, most=1)
         if self.scale is not None:
+            check_numbers("scale", self.scale, 2)
             interval("scale", self.scale, least=math.ulp(0.0))
         self._shears()
 

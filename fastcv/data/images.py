@@ -35,9 +35,9 @@ from fastcv.data.splits import check_holdout, kept, stratified
 from fastcv.recipe.bounds import (
     LARGEST,
     WIDEST,
-    check_callable,
-    check_callables,
+    check_each,
     check_flags,
+    check_takes,
     check_whole,
     shown,
 )
@@ -135,7 +135,7 @@ class Images:
     cache: str = "auto"
 
     def __post_init__(self):
-        check_callable("source", self.source)
+        check_takes("source", self.source, "path")
         for name in COUNTS:
             most = WIDEST if name in ("size", "resize") else LARGEST
             value = getattr(self, name)
@@ -143,10 +143,11 @@ class Images:
                 check_whole(name, value, least=1, most=most)
         check_holdout("holdout", self.holdout)
         check_whole("split_seed", self.split_seed)
-        check_callables("augment", self.augment, example="HorizontalFlip()")
+        check_each("augment", self.augment, example="HorizontalFlip()")
         check_flags(self, "drop_last", "test_validates", "skip_bad")
         if not isinstance(self.normalize, Normalize | None):
             raise ValueError(f"normalize must be a Normalize(...), got {shown(self.normalize)}")
+        check_whole("channels", self.channels)
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 3 (RGB) or 1 (gray), got {shown(self.channels)}")
         if not isinstance(self.path, str | Path | None):

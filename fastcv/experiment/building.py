@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from fastai.callback.progress import ProgressCallback
+from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device, set_seed
 from fastcore.basics import noop
 
@@ -38,7 +40,7 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
     device = _device(device)
     stepper = Stepper(recipe.step, device)
     set_seed(recipe.seed)
-    loaders = recipe.data(device=device)
+    loaders = _made("data", recipe.data(device=device), DataLoaders)
     kind = resolve(recipe.precision, device)
     precision = Precision(kind, channels_last=recipe.step.channels_last)
     history = History()
@@ -52,6 +54,7 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
         metrics=[Accuracy(history), *columns(recipe.metrics, history)],
         cbs=callbacks + fresh(recipe.callbacks),
     )
+    _made("model", learn, Learner)
     learn.remove_cb(ProgressCallback)  # Progress shows more, and reads nothing from the device
     learn.logger = noop  # nor does the Recorder print its row
     learn.model.to(device)
@@ -59,6 +62,18 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
     if device.type == "cpu":
         keep_freed_memory()
     return learn
+
+
+def _made(slot: str, made: Any, kind: type) -> Any:
+    """Return what a slot of a recipe has made, if it is of a kind.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(made, kind):
+        name = f"{kind.__module__.partition('.')[0]}'s {kind.__name__}"
+        raise ValueError(f"{slot} must return {name} when it is called, it returned {shown(made)}")
+    return made
 
 
 def _loss(recipe: Recipe) -> Callable:

@@ -130,7 +130,7 @@ class Pretrained:
             raise ValueError(f"weights must be a name, a path or None, got {shown(self.weights)}")
         for name in ("dropout", "block_dropout"):
             check_number(name, getattr(self, name), least=0, most=1)
-        if self.train_bn not in (True, False, "statistics"):
+        if not (isinstance(self.train_bn, bool) or self.train_bn == "statistics"):
             raise ValueError(f"train_bn must be True, False or 'statistics', got {self.train_bn!r}")
 
     def __call__(self, dls: DataLoaders, **learner_keywords) -> Learner:
@@ -278,6 +278,8 @@ def _thinned(widths: int | Sequence) -> int | tuple:
     """Divide widths, also in nested lists; none falls below the least, none grows."""
     if isinstance(widths, int):
         return min(widths, max(widths // _THINNING, _THINNEST))
+    if not isinstance(widths, tuple | list):
+        return widths  # no widths at all: the net will say so
     return tuple(_thinned(each) for each in widths)
 
 

@@ -4,6 +4,7 @@ A bound that concerns one setting is checked here, when its value is made; what 
 have in common is checked when they are used, since `--set` replaces one after the other.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import is_dataclass
@@ -90,12 +91,29 @@ def check_callable(name: str, value: Any, *, or_class: bool = False) -> None:
         raise ValueError(f"{name} must be something that can be called, got {shown(value)}")
 
 
-def check_callables(name: str, values: Any, example: str = "...") -> None:
-    """Raise a ValueError unless `values` is a tuple of what `check_callable` accepts."""
+def check_takes(name: str, value: Any, *taken: Any, **by_name: Any) -> None:
+    """Raise a ValueError unless `value` can be called with these arguments; it is not called."""
+    check_callable(name, value)
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # some functions written in C have none
+        return
+    try:
+        signature.bind(*taken, **by_name)
+    except TypeError as error:
+        arguments = ", ".join([*map(str, taken), *(f"{each}=..." for each in by_name)])
+        raise ValueError(
+            f"{name} must be something to call with ({arguments}), got {shown(value)}: {error}"
+        ) from error
+
+
+def check_each(name: str, values: Any, example: str = "...", argument: str = "x") -> None:
+    """Raise a ValueError unless `values` is a tuple of things to call with one argument."""
     if not isinstance(values, tuple):
         raise ValueError(f"{name} must be a tuple, as {name}=({example},), got {shown(values)}")
     for value in values:
-        check_callable(f"each of {name}", value)
+        more = ("y",) if getattr(value, "changes_labels", False) else ()
+        check_takes(f"each of {name}", value, argument, *more)
 
 
 def shown(value: Any) -> str:

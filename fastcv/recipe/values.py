@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from fastcv.recipe.bounds import (
-    check_callable,
-    check_callables,
+    check_each,
     check_flags,
     check_number,
+    check_takes,
     check_whole,
     is_instance_of,
     shown,
@@ -18,6 +18,13 @@ from fastcv.recipe.metrics import METRICS
 
 GRAPHS = ("auto", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16")
+# With what the slots of a recipe are called: in order, and by name.
+CALLS = {
+    "data": ((), ("device",)),
+    "model": (("dls",), ("loss_func", "opt_func", "metrics", "cbs")),
+    "optimizer": (("params",), ("lr",)),
+    "loss": ((), ()),
+}
 UNNAMED = "experiment"  # the name of a recipe without one
 
 
@@ -165,10 +172,10 @@ class Recipe:
     def __post_init__(self):
         check_parts("callbacks", self.callbacks)
         check_parts("metrics", self.metrics)
-        for slot in ("data", "model", "optimizer", "loss"):
-            check_callable(slot, getattr(self, slot))
+        for slot, (taken, by_name) in CALLS.items():
             check_built_later(slot, getattr(self, slot))
-        check_callables("schedule", self.schedule, example="OneCycle(...)")
+            check_takes(slot, getattr(self, slot), *taken, **dict.fromkeys(by_name))
+        check_each("schedule", self.schedule, example="OneCycle(...)", argument="learn")
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"precision must be one of {', '.join(PRECISIONS)}, got {shown(self.precision)}"

@@ -10,7 +10,7 @@ from fastcv.recipe import Recipe, Reported, flat, named, override, unflat
 class Slot:
     """What stands in a slot of a recipe can be called."""
 
-    def __call__(self):
+    def __call__(self, *_, **__):
         """Build nothing."""
 
 
@@ -40,7 +40,7 @@ class Part(Slot):
     frozen: bool | int = False
 
 
-def make_optimizer():
+def make_optimizer(params, lr):
     """Stand in for an optimizer."""
 
 

@@ -40,6 +40,7 @@ class Toy:
     def __post_init__(self):
         check_whole("classes", self.classes, least=1)
         check_whole("size", self.size, least=1, most=WIDEST)
+        check_whole("channels", self.channels)
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 3 (RGB) or 1 (gray), got {shown(self.channels)}")
         for name in ("train", "valid", "test"):

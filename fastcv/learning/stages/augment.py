@@ -11,7 +11,7 @@ from fastcv.augment import compose
 from fastcv.data.loader import AugmentBatch, ImageDL
 from fastcv.learning.callbacks.mixing import Mixing
 from fastcv.learning.stages.stage import StageLike
-from fastcv.recipe.bounds import check_callable, check_callables
+from fastcv.recipe.bounds import check_each, check_takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class WithAugment:
     augment: tuple[Callable, ...] = ()
 
     def __post_init__(self):
-        check_callable("stage", self.stage)
-        check_callables("augment", self.augment)
+        check_takes("stage", self.stage, "learn")
+        check_each("augment", self.augment)
         moving, mixing = _split(self.augment)
         if self.augment != moving + mixing:
             raise ValueError(
