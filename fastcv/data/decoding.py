@@ -2,6 +2,7 @@
 
 import math
 import os
+import stat
 import struct
 import zlib
 from dataclasses import dataclass
@@ -109,12 +110,19 @@ def read_image(image: Path | np.ndarray | Image.Image, channels: int = 3) -> Ima
                 f"a picture must be readable, but {_reason(error)}: pass another"
             ) from error
     try:
-        with open(image, "rb") as file:
+        # Without waiting: a pipe would let its reader wait for ever for somebody who writes.
+        with open(image, "rb", opener=_unwaiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("it is a pipe or a device, and not a file")
             opened = Image.open(file)
             opened.load()
             return _eight_bit(opened, channels)
     except DECODER_ERRORS as error:
         raise ValueError(f"image '{image}' cannot be read: {_reason(error, image)}") from error
+
+
+def _unwaiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _bytes(pixels: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import gc
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +15,7 @@ import torch
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
+from fastai.torch_core import defaults as fastai_defaults
 
 from fastcv.augment.composition import compose
 from fastcv.augment.pixels import Normalize
@@ -44,6 +47,7 @@ from fastcv.recipe.bounds import (
 
 PLACES = ("auto", "cpu", "cuda", "off")
 SMOKE_SIZE = 32  # pixels
+SHARED_MEMORY = "/dev/shm"
 COUNTS = (
     "size", "batch_size", "valid_batch_size", "train_per_class", "test_per_class", "resize",
 )  # fmt: skip
@@ -172,7 +176,7 @@ class Images:
         device = default_device() if device is None else torch.device(device)
         path = None if self.path is None else Path(self.path)
         side = self.resize or self.size
-        samples = self.source(path)
+        samples = self._listed(path)
         pixels = None
         if self.cache == "off":
             samples = readable(samples, side) if self.skip_bad else samples
@@ -200,7 +204,7 @@ class Images:
             "train", "valid" and, where there is a loader for it, "test": pairs of name and sample.
         """
         self._check()
-        samples = self.source(None if self.path is None else Path(self.path))
+        samples = self._listed(None if self.path is None else Path(self.path))
         if self.skip_bad:
             samples = readable(samples, self.resize or self.size)
         parts, _ = self._parts(samples)
@@ -254,6 +258,21 @@ class Images:
                 f"{len(self.normalize.mean)} of each: use statistics of such images, or change "
                 "channels"
             )
+
+    def _listed(self, path: Path | None) -> Samples:
+        """List the images.
+
+        Raises:
+            ValueError: the system refuses to, or what the source raises.
+        """
+        try:
+            return self.source(path)
+        except OSError as error:
+            place = shown(str(error.filename or path or self.source))
+            raise ValueError(
+                f"the folder of the data must be readable, {place} is not: "
+                f"{error.strerror or error}"
+            ) from error
 
     def _parts(self, samples: Samples) -> tuple[list[list[int]], bool]:
         """Return each loader's places in train + valid + test, and `valid_is_test`."""
@@ -320,9 +339,24 @@ class Images:
             # Unless the smaller batch is the only one.
             drop_last=self.drop_last and len(parts[0]) >= self.batch_size,
             # With decoded images, processes would only cost time; `test_dl` takes num_workers.
-            num_workers=None if self.cache == "off" else 0,
+            num_workers=self._workers() if self.cache == "off" else 0,
             device=device,
         )
+
+    def _workers(self) -> int:
+        """Return how many processes may decode: they pass batches on through shared memory."""
+        side = self.resize or self.size
+        ahead = 2 * self.batch_size * self.channels * side**2  # bytes: each makes two batches
+        free = free_shared_memory()
+        most = fastai_defaults.cpus
+        fitting = most if free is None else min(most, free // (2 * ahead))
+        if fitting < most:
+            print(
+                f"{SHARED_MEMORY} has {free / 1e6:,.1f} MB free: {fitting} of {most} processes "
+                "decode images",
+                file=sys.stderr,
+            )
+        return int(fitting)
 
     def _attach(
         self,
@@ -359,6 +393,14 @@ class Images:
                 f"{free / 1e9:.1f} GB are free: use cache='auto' or 'cpu'"
             )
         return images.to(device)
+
+
+def free_shared_memory() -> int | None:
+    """Return the bytes that are free for passing batches between processes; None: any number."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:  # another system than Linux
+        return None
 
 
 def _name(sample: Sample, place: int, root: Path | None) -> str:

@@ -62,6 +62,7 @@ class Learner(fastai_learner.Learner):
     first_epoch = 0
     fitting = False
     stepper: "Stepper | None" = None
+    _passing: tuple[int, Callable[[], None]] | None = None  # of `begin_at`
     # Looked up once for all batches of a loader; None between loaders.
     _net_device: torch.device | None = None
     _inputs: tuple[int, int] | None = None  # elements of a batch, and how many are inputs
@@ -138,7 +139,15 @@ class Learner(fastai_learner.Learner):
         return self._by_event[event_name]
 
     def __getstate__(self) -> dict:
-        passing = ("_handled_by", "_by_event", "stepper", "fitting", "_net_device", "_inputs")
+        passing = (
+            "_handled_by",
+            "_by_event",
+            "stepper",
+            "fitting",
+            "_net_device",
+            "_inputs",
+            "_passing",
+        )
         return {key: value for key, value in super().__getstate__().items() if key not in passing}
 
     def validate(self, ds_idx: int = 1, dl: Any = None, cbs: Any = None) -> Any:
@@ -167,11 +176,32 @@ class Learner(fastai_learner.Learner):
             history.kept = history.saved.get(str(path))
         return self
 
+    def begin_at(self, batch: int, go_on: Callable[[], None]) -> None:
+        """Let the training part that follows pass over some batches, and call `go_on` after them.
+
+        They are made, as their making draws random numbers, but not trained on.
+        """
+        self._passing = batch, go_on
+
+    def _rest(self, passed: int, go_on: Callable[[], None]) -> None:
+        """Train on the batches of `self.dl` that follow the first `passed` ones."""
+        self.n_iter = len(self.dl)
+        batches = iter(self.dl)
+        for _ in range(passed):
+            if next(batches, None) is None:
+                raise ValueError(f"an epoch must have more than {passed} batches to go on in it")
+        go_on()
+        for number, batch in enumerate(batches, passed):
+            self.one_batch(number, batch)
+
     def all_batches(self) -> None:
         """Train or evaluate on all batches of `self.dl`."""
         self._net_device = self._inputs = None
         try:
-            if self.training and self.stepper is not None and self.stepper.trains(self):
+            if self.training and self._passing is not None:
+                passing, self._passing = self._passing, None
+                self._rest(*passing)
+            elif self.training and self.stepper is not None and self.stepper.trains(self):
                 self.n_iter = len(self.dl)
                 self.stepper.train(self)
             else:

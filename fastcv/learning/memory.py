@@ -13,6 +13,8 @@ from fastcv.learning.snapshot import snapshot_rng
 # Bytes that a deep net keeps of an image for the backward pass, for each byte of the image: for a
 # ResNet-50 about 200. Batches far below that are not measured.
 _DEEP = 400
+# What torch says where shared memory runs out: to the process that writes, and to its parent.
+_SHARED = ("unable to write to file </torch", "Bus error", "unable to allocate shared memory")
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -48,6 +50,12 @@ def memory_in_words(learn: Learner) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
+        if any(each in str(error) for each in _SHARED):
+            raise ValueError(
+                "processes that decode images must have room in shared memory, and /dev/shm is "
+                "full: empty or enlarge it (docker run --shm-size), or let the images be decoded "
+                "once, with cache='auto'"
+            ) from error
         if not is_exhausted(error):
             raise
         images = _images(learn)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import partial
 
 from fastcv.recipe.bounds import (
@@ -176,6 +176,11 @@ class Recipe:
             check_built_later(slot, getattr(self, slot))
             check_takes(slot, getattr(self, slot), *taken, **dict.fromkeys(by_name))
         check_each("schedule", self.schedule, example="OneCycle(...)", argument="learn")
+        for stage in self.schedule:
+            if is_dataclass(stage) and not hasattr(stage, "epochs"):
+                raise ValueError(
+                    f"each of schedule must be a stage, as OneCycle(...), got {shown(stage)}"
+                )
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"precision must be one of {', '.join(PRECISIONS)}, got {shown(self.precision)}"

@@ -85,9 +85,10 @@ def read_folders(root: Path, superclasses: bool = False) -> Parts:
         ValueError: there is no such folder, it holds no images, a class folder holds none or
             holds folders, or two folders claim the same split.
     """
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        raise ValueError(f"images must lie in a folder, but '{root}' {what}: pass another path")
+    if not os.path.isdir(root):  # of a path that is too long, `Path.is_dir` raises an error
+        what = "is a file" if os.path.exists(root) else "does not exist"
+        place = shown(str(root))
+        raise ValueError(f"images must lie in a folder, but {place} {what}: pass another path")
     splits = split_folders(root) or {"train": root}
     others: Counter[str] = Counter()
     parts = {part: _classes(folder, superclasses, others) for part, folder in splits.items()}
