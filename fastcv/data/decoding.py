@@ -1,5 +1,6 @@
 """From an image of any kind and size to a square of 8-bit pixels."""
 
+import errno
 import math
 import os
 import stat
@@ -113,7 +114,7 @@ def read_image(image: Path | np.ndarray | Image.Image, channels: int = 3) -> Ima
         # Without waiting: a pipe would let its reader wait for ever for somebody who writes.
         with open(image, "rb", opener=_unwaiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ValueError("it is a pipe or a device, and not a file")
+                raise OSError(errno.EINVAL, "it is a pipe or a device, and no file")
             opened = Image.open(file)
             opened.load()
             return _eight_bit(opened, channels)

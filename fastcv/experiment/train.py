@@ -17,6 +17,7 @@ from fastcv.experiment.origin import changed, defining_file
 from fastcv.experiment.results import Results
 from fastcv.experiment.words import short
 from fastcv.learning.callbacks import checkpoint
+from fastcv.learning.callbacks.busy import Busy
 from fastcv.learning.callbacks.checkpoint import EVERY_MINUTES, Checkpoint
 from fastcv.learning.learner import Learner
 from fastcv.learning.memory import check_batch, memory_in_words
@@ -313,7 +314,7 @@ def _run_stages(
 ) -> None:
     """Train stage by stage; a resumed run skips the stages that it has finished."""
     learn.epoch_lines.total_epochs = planned_epochs(recipe)
-    with learn.added_cbs(saves):
+    with learn.added_cbs([saves, Busy()]):
         for number, stage in enumerate(recipe.schedule):
             if kept is None or number >= kept["stage"]:
                 learn.history.stage = number

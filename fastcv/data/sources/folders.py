@@ -173,6 +173,9 @@ def _entries(root: Path) -> tuple[list[str], list[str]]:
     """Return the names of the folders and of the files in `root`, sorted, without hidden ones.
 
     Archives packed on macOS carry a hidden ``._NAME.jpg`` beside each ``NAME.jpg``.
+
+    Raises:
+        ValueError: what is named like an image is no file.
     """
     folders, files = [], []
     # scandir knows a folder from a file without asking the disk again for each entry.
@@ -182,7 +185,13 @@ def _entries(root: Path) -> tuple[list[str], list[str]]:
                 continue
             try:
                 is_folder = entry.is_dir()
+                special = not is_folder and not entry.is_file() and not entry.is_symlink()
             except OSError:  # a link to itself
-                is_folder = False
+                is_folder = special = False
+            if special and _suffix(entry.name) in IMAGE_SUFFIXES:  # reading it may take for ever
+                raise ValueError(
+                    f"images must be files, but '{entry.path}' is a pipe, a socket or a device: "
+                    "remove it"
+                )
             (folders if is_folder else files).append(entry.name)
     return sorted(folders), sorted(files)
