@@ -78,6 +78,36 @@ def test_the_warning_of_a_scheduler_makes_a_checkpoint(tmp_path, monkeypatch, ca
     assert len(resume(run.path, write=lambda line: None).metrics) == 2
 
 
+def test_a_resumed_run_computes_with_the_threads_that_it_began_with(tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr("fastcv.experiment.results.Results._draw", lambda self: None)
+    written, used = [], []
+    monkeypatch.setattr(History, "before_epoch", with_threads_noted(History.before_epoch, used))
+    _, (run,) = signalled(monkeypatch, tmp_path, signal.SIGTERM, 13)
+    began = run.environment["threads"]
+    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+        resume(run.path, threads=0)
+    resume(run.path, threads=began + 1, write=written.append)
+    assert used[-1] == began + 1
+    assert any(
+        f"began with {began} threads, and with {began + 1} it will differ" in each
+        for each in written
+    )
+    assert torch.get_num_threads() == began
+    assert run.environment["resumed"][0]["threads"] == began + 1
+
+
+def with_threads_noted(before_epoch, used):
+    def noted(self):
+        import torch
+
+        used.append(torch.get_num_threads())
+        before_epoch(self)
+
+    return noted
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

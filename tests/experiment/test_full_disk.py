@@ -151,6 +151,28 @@ def test_what_a_callback_cannot_write_is_one_sentence(tmp_path, monkeypatch, err
         train(RECIPE, out=tmp_path, wandb="off", device="cpu", write=lambda line: None)
 
 
+def test_a_loss_that_is_not_finite_is_not_resumed_into(tmp_path, monkeypatch, capsys):
+    from fastcv.learning.callbacks.history import History
+
+    def fail(self):
+        if self.rows:
+            raise FloatingPointError("the loss must stay finite, got nan in epoch 2, batch 1")
+
+    monkeypatch.setattr(History, "before_train", fail)
+    monkeypatch.setattr(History, "after_train", lambda self: None)
+    monkeypatch.setattr(History, "after_batch", lambda self: None)
+    monkeypatch.setattr(History, "after_epoch", lambda self: self.rows.append({"epoch": 1}))
+    monkeypatch.setattr(
+        "fastcv.learning.callbacks.progress.Progress.after_epoch", lambda self: None
+    )
+    with pytest.raises(FloatingPointError):
+        train(RECIPE, out=tmp_path, wandb="off", device="cpu", write=lambda line: None)
+    printed = capsys.readouterr().out
+    (run,) = (tmp_path / "digits").iterdir()
+    assert f"stopped; what it measured until then is in {run}\n" in printed
+    assert "resume" not in printed
+
+
 def test_an_output_that_takes_nothing_is_one_sentence(monkeypatch, capsys):
     def full(**options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

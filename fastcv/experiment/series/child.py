@@ -34,6 +34,7 @@ def work(job: Mapping[str, Any]) -> int:
             trained = run
 
         def after_epoch(run: Run) -> None:
+            started(run)
             epoch = len(run.metrics)
             write_json(record, {"epoch": epoch, "epochs": epochs, "run": str(run.path)})
 
