@@ -1,4 +1,6 @@
 # Read by lazy_loader: each name is imported when it is first used.
+from .backbones import timm_net as timm_net
+from .backbones import torchvision_net as torchvision_net
 from .callbacks.freeze_first import FreezeFirst as FreezeFirst
 from .losses import CrossEntropy as CrossEntropy
 from .models import FromScratch as FromScratch
