@@ -197,12 +197,7 @@ class ImageDL(TfmdDL):
         if not self._gathers:
             yield from super().__iter__()
             return
-        count = None
-        for places in self.places():
-            count = count or (1 if self._is_light else torch.get_num_threads())
-            with threads(count):
-                batch = self._batch(places)
-            yield batch
+        yield from map(self.batch, self.places())
 
     def places(self) -> Iterator[Tensor]:
         """Go through an epoch as iteration does, but yield where each batch's images are.
@@ -230,8 +225,13 @@ class ImageDL(TfmdDL):
         """Whether batches are gathered, and only fastcv's own steps transform them."""
         return self._gathers and self._is_ours
 
+    def batch(self, places: Tensor) -> tuple:
+        """Gather a batch at `places` (B,) and apply the transforms of batches."""
+        with threads(1 if self._is_light else torch.get_num_threads()):
+            return self._batch(places)
+
     def _batch(self, places: Tensor) -> tuple:
-        """Gather a batch and apply the transforms of batches.
+        """Do what `batch` does, with the present number of threads.
 
         Tensor subclasses cost time at every step, so fastcv's steps take plain tensors, and the
         batch gets fastai's types once, at the end.

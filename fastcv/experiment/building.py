@@ -15,6 +15,7 @@ from fastcv.learning.callbacks.precision import Precision, resolve
 from fastcv.learning.callbacks.progress import Progress
 from fastcv.learning.cpu import keep_freed_memory
 from fastcv.learning.cuda_graph.stepper import Stepper
+from fastcv.learning.frozen_features import FrozenFeatures
 from fastcv.learning.learner import Learner
 from fastcv.learning.metrics import columns
 from fastcv.learning.stages.stage import fresh
@@ -54,6 +55,7 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
     learn.logger = noop  # nor does the Recorder print its row
     learn.model.to(device)
     learn.stepper = stepper
+    learn.frozen_features = FrozenFeatures(recipe.step.cache_features)
     if device.type == "cpu":
         keep_freed_memory()
     return learn

@@ -56,6 +56,7 @@ class Results:
         measured = self._measure() | {"parameters": parameters}
         reported = self.recipe.reported
         checks = compare(self.recipe.reported, measured)
+        features = self.learn.frozen_features
         speeds = [row["images_per_second"] for row in history.rows]
         summary = {
             "recipe": self.recipe.name,
@@ -64,11 +65,11 @@ class Results:
             **measured,
             "epochs": len(history.rows),
             "seconds": sum(row["seconds"] for row in history.rows),
-            "warmup_seconds": self.learn.stepper.warmup_seconds,
+            "warmup_seconds": self.learn.stepper.warmup_seconds + features.seconds,
             "images_per_second": statistics.median(speeds) if speeds else None,
             "device": str(loaders.device),
             "precision": self.learn.precision.precision,
-            "step": self.learn.stepper.used(self.learn),
+            "step": self.learn.stepper.used(self.learn) | features.used(),
             "images": [len(loader.dataset) for loader in loaders.loaders],
             "skipped_images": getattr(loaders, "skipped", 0),
             "source": reported.source if reported else None,

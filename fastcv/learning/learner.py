@@ -29,7 +29,7 @@ from fastai.callback.tracker import TrackerCallback
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import join_path_file
 from fastcore.basics import tuplify
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastcv.learning.callbacks import recorder
 from fastcv.learning.cpu import denormals_flushed
@@ -37,6 +37,7 @@ from fastcv.learning.lr_finder import Rates, find_rates
 
 if TYPE_CHECKING:
     from fastcv.learning.cuda_graph.stepper import Stepper
+    from fastcv.learning.frozen_features import FrozenFeatures
 
 # What replaces the callbacks that fastai adds to every Learner, with the same interface.
 LEAN = {
@@ -57,11 +58,15 @@ class Learner(fastai_learner.Learner):
         fitting: whether `fit` is running; `validate` sends callbacks the same events.
         stepper: executes training steps compiled, or by replaying a captured graph; None executes
             them as fastai does.
+        frozen_features: stores the features of a frozen body, on which the head then trains; None
+            computes them in every step.
     """
 
     first_epoch = 0
     fitting = False
     stepper: "Stepper | None" = None
+    frozen_features: "FrozenFeatures | None" = None
+    _head: nn.Module | None = None  # takes the place of the net while batches are stored features
     # Looked up once for all batches of a loader; None between loaders.
     _net_device: torch.device | None = None
     _inputs: tuple[int, int] | None = None  # elements of a batch, and how many are inputs
@@ -135,7 +140,10 @@ class Learner(fastai_learner.Learner):
         return self._by_event[event_name]
 
     def __getstate__(self) -> dict:
-        passing = ("_handled_by", "_by_event", "stepper", "fitting", "_net_device", "_inputs")
+        passing = (
+            *("_handled_by", "_by_event", "stepper", "frozen_features", "fitting"),
+            *("_net_device", "_inputs", "_head"),
+        )
         return {key: value for key, value in super().__getstate__().items() if key not in passing}
 
     def validate(self, ds_idx: int = 1, dl: Any = None, cbs: Any = None) -> Any:
@@ -167,14 +175,22 @@ class Learner(fastai_learner.Learner):
     def all_batches(self) -> None:
         """Train or evaluate on all batches of `self.dl`."""
         self._net_device = self._inputs = None
+        features = self.frozen_features
+        stored = None if features is None else features.stored(self)
+        head, self._head = self._head, None if stored is None else stored.head
         try:
-            if self.training and self.stepper is not None and self.stepper.trains(self):
+            if stored is not None:
+                self.n_iter = len(self.dl)
+                for i, b in enumerate(stored):
+                    self.one_batch(i, b)
+            elif self.training and self.stepper is not None and self.stepper.trains(self):
                 self.n_iter = len(self.dl)
                 self.stepper.train(self)
             else:
                 super().all_batches()
         finally:
             self._net_device = self._inputs = None
+            self._head = head
 
     def one_batch(self, i: int, b: Sequence) -> None:
         """Train or evaluate on the batch `b`, the `i`-th of its loader."""
@@ -210,8 +226,12 @@ class Learner(fastai_learner.Learner):
 
     def forward_pass(self, *xb: Tensor) -> Any:
         """Compute the logits of a batch in the Learner's precision; return them as float32."""
-        compiles = self.training and self.stepper is not None
-        net = self.stepper.net(self) if compiles else self.model
+        if self._head is not None:
+            net = self._head
+        elif self.training and self.stepper is not None:
+            net = self.stepper.net(self)
+        else:
+            net = self.model
         precision = vars(self).get("precision")
         with nullcontext() if precision is None else precision.scope(xb[0].device):
             pred = net(*xb)
@@ -243,15 +263,21 @@ class Learner(fastai_learner.Learner):
     def _do_fit(self) -> None:
         start, self.first_epoch = self.first_epoch, 0
         try:
-            if self.stepper is not None and start < self.n_epoch:
+            if start < self.n_epoch:
                 self.epoch = start
-                self.stepper.begin(self)
+                features = self.frozen_features
+                stores = features is not None and features.begin(self)
+                if self.stepper is not None and not stores:
+                    self.stepper.begin(self)
             for epoch in range(start, self.n_epoch):
                 self.epoch = epoch
                 self._with_events(self._do_epoch, "epoch", CancelEpochException)
         finally:
             if self.stepper is not None:
                 self.stepper.end()
+            # The fit after the LR finder uses the same features.
+            if self.frozen_features is not None and not self.borrowed:
+                self.frozen_features.end()
 
     def lr_find(
         self,

@@ -134,6 +134,7 @@ class _Sweep(Callback):
     """Raises the learning rate step by step and records the smoothed loss."""
 
     order, run_valid = 60, False  # after the Recorder, where fastai's finder stands
+    only_rates = True
     name = "lr_finder"  # callbacks that must stay quiet look for this attribute of the learner
 
     def __init__(

@@ -40,11 +40,14 @@ class Step:
             does so on a CUDA device if the step can be captured. With "on" it is an error if it
             cannot.
         channels_last: store the channels of a pixel of images and weights side by side.
+        cache_features: where a stage trains the head alone, on images that are not augmented,
+            compute the features of each image once instead of in every epoch.
     """
 
     compile: bool = False
     graph: str = "auto"
     channels_last: bool = True
+    cache_features: bool = True
 
     def __post_init__(self):
         if self.graph not in GRAPHS:
