@@ -57,9 +57,12 @@ class Learner(fastai_learner.Learner):
         fitting: whether `fit` is running; `validate` sends callbacks the same events.
         stepper: executes training steps compiled, or by replaying a captured graph; None executes
             them as fastai does.
+        updates: how often the optimizer has changed the weights, over all fits; with accumulated
+            gradients, not every batch does.
     """
 
     first_epoch = 0
+    updates = 0
     fitting = False
     stepper: "Stepper | None" = None
     # Looked up once for all batches of a loader; None between loaders.
@@ -224,6 +227,7 @@ class Learner(fastai_learner.Learner):
 
     def _step(self) -> None:
         self._optimizer.step()
+        self.updates += 1
 
     @property
     def _optimizer(self) -> Any:
