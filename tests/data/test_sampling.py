@@ -36,7 +36,7 @@ def test_an_epoch_shows_the_images_of_a_class_equally_often():
     for epoch in epochs:
         assert len(epoch) == 30
         times = torch.bincount(epoch, minlength=30)
-        of_classes = [times[LABELS == label] for label in range(4)]
+        of_classes = [times[label == LABELS] for label in range(4)]
         assert all(each.max() - each.min() <= 1 for each in of_classes)
         assert all(7 <= each.sum() <= 8 for each in of_classes)
     assert len(torch.cat(epochs)[torch.cat([LABELS[each] for each in epochs]) == 3].unique()) > 8
