@@ -12,6 +12,7 @@ from .sources.cifar import cifar10 as cifar10
 from .sources.cifar import cifar100 as cifar100
 from .sources.digits import digits as digits
 from .sources.folders import ImageFolders as ImageFolders
+from .sources.long_tail import LongTail as LongTail
 from .sources.mnist import MNIST_STATS as MNIST_STATS
 from .sources.mnist import mnist as mnist
 from .sources.toy import Toy as Toy

@@ -30,6 +30,7 @@ from fastcv.data.loader import (
 )
 from fastcv.data.protocols import Source
 from fastcv.data.samples import Sample, Samples
+from fastcv.data.sampling import BalancedSampler
 from fastcv.data.sources.toy import Toy
 from fastcv.data.splits import kept, stratified
 
@@ -84,6 +85,9 @@ class Images:
         valid_batch_size: of validation and test; `batch_size` if None.
         drop_last: whether training drops an epoch's last batch if it is not full, as fastai does;
             every epoch drops other images.
+        balance: how often training draws images of rare classes: classes come in the proportion
+            count ** (1 - balance). 0 takes each image once an epoch, 1 draws all classes equally
+            often, 0.5 lies between them (square-root sampling). An epoch stays as long as it is.
         augment: `Augmentation`s of training batches, in order; those that change labels (MixUp,
             CutMix) last.
         normalize: `Normalize(mean, std)`, one number of each per channel; None leaves pixels in
@@ -112,6 +116,7 @@ class Images:
     batch_size: int
     valid_batch_size: int | None = None
     drop_last: bool = True
+    balance: float = 0.0
     augment: tuple[Augmentation, ...] = ()
     normalize: Normalize | None = None
     holdout: int | float = 0
@@ -156,6 +161,10 @@ class Images:
         dls = self._loaders(items, samples.classes, parts, device)
         if pixels is not None:
             self._attach(dls, items, samples.classes, parts, pixels, device)
+        if self.balance:
+            number = {label: index for index, label in enumerate(samples.classes)}
+            labels = torch.tensor([number[items[place].label] for place in parts[0]])
+            dls.train.sampler = BalancedSampler(labels, self.balance)
         dls.image_shape = (self.channels, self.size, self.size)
         dls.valid_is_test = valid_is_test
         dls.skipped = samples.skipped
@@ -217,6 +226,8 @@ class Images:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.balance <= 1:
+            raise ValueError(f"balance must be a fraction from 0 to 1, got {self.balance}")
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 3 (RGB) or 1 (gray), got {self.channels}")
         if self.resize is not None and self.resize < self.size:

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from fastcv.augment.crop import CenterCrop
 from fastcv.augment.pixels import Normalize
+from fastcv.augment.resize import Resize
 from fastcv.data.decoding import read_image, resized, square
+from fastcv.data.sampling import BalancedSampler
 
 # Arguments of `DataLoader.new` that replace the way from an item to a batch: decoded images would
 # bypass them.
@@ -93,6 +95,20 @@ class AugmentBatch(DisplayedTransform):
         return TensorImage(self.plain(x.as_subclass(Tensor)))
 
 
+class ResizeBatch(DisplayedTransform):
+    """Resize finished batches of training images to `size` pixels, smoothing where they shrink."""
+
+    order, split_idx = 100, 0
+
+    def __init__(self, size: int):
+        self.size = size
+        self.plain = Resize(size=size)
+
+    def encodes(self, x: TensorImage):
+        """Resize a batch."""
+        return TensorImage(self.plain(x.as_subclass(Tensor)))
+
+
 class CropAndNormalize(DisplayedTransform):
     """Cut images to their center, `size` pixels, and normalize; None leaves pixels in 0-1."""
 
@@ -131,6 +147,9 @@ class CropAndNormalize(DisplayedTransform):
         return TensorImage((pixels.clamp(0, 1) * 255).round().long())
 
 
+OURS = (AugmentBatch, CropAndNormalize, ResizeBatch)  # steps that take plain tensors
+
+
 @dataclass(eq=False)
 class Decoded:
     """The decoded images of one loader, with the numbers of their classes."""
@@ -163,11 +182,22 @@ class ImageDL(TfmdDL):
     `test_dl` and so on. A loader that `new` derives from this one gathers too, provided it has the
     same data set and makes batches of items in the same way; otherwise `decoded` is None, and it
     reads image by image.
+
+    Attributes:
+        decoded: the decoded images.
+        sampler: draws the images of a shuffled epoch; None takes each once.
     """
 
-    def __init__(self, dataset: Any = None, *, decoded: Decoded | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        dataset: Any = None,
+        *,
+        decoded: Decoded | None = None,
+        sampler: BalancedSampler | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(dataset, **kwargs)
-        self.decoded = decoded
+        self.decoded, self.sampler = decoded, sampler
         self._item_transforms = list(self.after_item.fs)
 
     def new(self, dataset: Any = None, cls: type | None = None, **kwargs: Any) -> TfmdDL:
@@ -175,12 +205,14 @@ class ImageDL(TfmdDL):
         same = dataset is None or dataset is self.dataset
         if same and self._gathers and not ITEM_STEPS & kwargs.keys():
             kwargs.setdefault("decoded", self.decoded)
+        if same:
+            kwargs.setdefault("sampler", self.sampler)
         return super().new(dataset, cls, **kwargs)
 
     def before_iter(self) -> None:
         """Switch the training transforms on or off, and convert bytes for transforms of others."""
         super().before_iter()
-        ours = (AugmentBatch, CropAndNormalize, IntToFloatTensor)
+        ours = (*OURS, IntToFloatTensor)
         foreign = [each for each in self.after_batch.fs if not isinstance(each, ours)]
         converts = any(isinstance(each, IntToFloatTensor) for each in self.after_batch.fs)
         if foreign and not converts:
@@ -188,8 +220,13 @@ class ImageDL(TfmdDL):
             self.after_batch.add(IntToFloatTensor())
 
     def shuffle_fn(self, idxs: Sequence[int]) -> list[int]:
-        """Permute, seeded by the loader's generator, in a tenth of the time of its `sample`."""
+        """Permute, seeded by the loader's generator, in a tenth of the time of its `sample`.
+
+        A sampler draws as many, some of them several times.
+        """
         generator = torch.Generator().manual_seed(self.rng.getrandbits(63))
+        if self.sampler is not None:
+            return self.sampler(generator).tolist()
         order = torch.randperm(len(idxs), generator=generator)
         return torch.as_tensor(idxs)[order].tolist()
 
@@ -246,9 +283,7 @@ class ImageDL(TfmdDL):
 
     @property
     def _is_ours(self) -> bool:
-        return all(
-            isinstance(each, AugmentBatch | CropAndNormalize) for each in self.after_batch.fs
-        )
+        return all(isinstance(each, OURS) for each in self.after_batch.fs)
 
     @property
     def _is_light(self) -> bool:

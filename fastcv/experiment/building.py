@@ -8,6 +8,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import default_device, set_seed
 from fastcore.basics import noop
 
+from fastcv.learning import losses
 from fastcv.learning import weights as weight_files
 from fastcv.learning.callbacks.history import Accuracy, History
 from fastcv.learning.callbacks.mixing import Alternation, Mixing
@@ -46,7 +47,7 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
         callbacks.append(Mixing(mixing, len(loaders.vocab)))
     learn = recipe.model(
         loaders,
-        loss_func=recipe.loss(),
+        loss_func=losses.build(recipe.loss, loaders),
         opt_func=recipe.optimizer,
         metrics=[Accuracy(history), *columns(recipe.metrics, history)],
         cbs=callbacks + fresh(recipe.callbacks),

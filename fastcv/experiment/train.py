@@ -182,6 +182,8 @@ def _introduce(recipe: Recipe, learn: Learner, run: Run, write: Callable[[str], 
     images = ", ".join(f"{count:,} {name}" for count, name in named if count)
     write(f"{recipe.name}: {images}; {_parameters(learn):,} parameters; seed {recipe.seed}")
     write(f"on {learn.dls.device} in {learn.precision.precision}, writing to {run.path}")
+    if getattr(learn.loss_func, "weight", None) is not None:
+        write("the training loss is weighted by class, the validation loss is not")
     if skipped := getattr(learn.dls, "skipped", 0):
         write(f"skipped {skipped:,} unreadable images")
 

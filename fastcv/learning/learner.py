@@ -60,9 +60,12 @@ class Learner(fastai_learner.Learner):
             them as fastai does.
         frozen_features: stores the features of a frozen body, on which the head then trains; None
             computes them in every step.
+        updates: how often the optimizer has changed the weights, over all fits; with accumulated
+            gradients, not every batch does.
     """
 
     first_epoch = 0
+    updates = 0
     fitting = False
     stepper: "Stepper | None" = None
     frozen_features: "FrozenFeatures | None" = None
@@ -244,6 +247,7 @@ class Learner(fastai_learner.Learner):
 
     def _step(self) -> None:
         self._optimizer.step()
+        self.updates += 1
 
     @property
     def _optimizer(self) -> Any:

@@ -108,7 +108,7 @@ class Recipe:
         loss: `CrossEntropy(...)` of `fastcv.learning`.
         callbacks: fastai callbacks for the whole training, as a stage's `callbacks` are for the
             stage: each is called without arguments and returns a fresh one (`CSVLogger`,
-            `functools.partial(GradientAccumulation, n_acc=256)`).
+            `functools.partial(SaveModelCallback, monitor="accuracy")`).
         metrics: what to measure on the whole validation set after every epoch, beside loss and
             accuracy; each becomes a column valid_NAME that a stage can monitor. A function of
             logits (N, classes) and class numbers (N,), as fastai and torchmetrics have them; a

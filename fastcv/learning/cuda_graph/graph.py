@@ -167,6 +167,7 @@ class Graph:
             learn.opt.step()
             for parameter, _ in outputs.grads:
                 parameter.grad = None
+        learn.updates += 1
 
     def _fill(self, raw: Raw) -> None:
         for buffer, each in zip(self.inputs, raw, strict=True):

@@ -10,12 +10,15 @@ from fastai.callback.core import Callback
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner
 
+from fastcv.learning.callbacks.accumulation import Accumulation
 from fastcv.learning.callbacks.anneal import Anneal, Curve
 from fastcv.learning.callbacks.keep_best import KeepBest, StopEarly
 from fastcv.learning.callbacks.monitor import check_monitor
 from fastcv.learning.lr_finder import SUGGESTIONS, find_rates
 from fastcv.learning.models import last_children
 from fastcv.recipe.values import check_parts
+
+FINDER_STEPS = 100  # fastai's number
 
 
 class StageLike(Protocol):
@@ -64,7 +67,8 @@ class EarlyStop:
     Args:
         patience: epochs without improvement, at least 1; None never stops, and only keeps the best
             weights.
-        monitor: a column of metrics.csv. One whose name ends in "loss" should fall, any other rise.
+        monitor: a column of metrics.csv. One that ends in loss, error, error_rate, deviance or
+            perplexity should fall, any other rise.
     """
 
     patience: int | None = None
@@ -92,6 +96,10 @@ class Stage:
         frozen: True trains the head alone, a number n the last n children of the net, False all.
         clip: largest norm of the gradient; None does not limit it.
         clip_value: largest magnitude of each element of the gradient; None does not limit it.
+        accumulate: batches whose gradients make one step of the optimizer, along the mean over
+            their images; an epoch's last step takes what is left. Batch norm still sees each batch
+            alone, and the finder trains as the stage does, on so many times its batches. More than
+            1 excludes a CUDA graph.
         early_stop: when to end early; the best weights are then kept.
         callbacks: fastai callbacks for this stage. Each is called without arguments and returns
             a fresh one: a class (`CSVLogger`), a `functools.partial(SaveModelCallback,
@@ -100,8 +108,8 @@ class Stage:
             trackers.
 
     Raises:
-        ValueError: `epochs` or `lr_mult` is below 1, `lr` is neither a number nor one of these
-            names, or a callback is an instance.
+        ValueError: `epochs`, `lr_mult` or `accumulate` is below 1, `lr` is neither a number nor one
+            of these names, or a callback is an instance.
     """
 
     epochs: int
@@ -110,6 +118,7 @@ class Stage:
     frozen: bool | int = False
     clip: float | None = None
     clip_value: float | None = None
+    accumulate: int = 1
     early_stop: EarlyStop | None = None
     callbacks: tuple[Callable[[], Callback], ...] = ()
 
@@ -124,14 +133,19 @@ class Stage:
             )
         if self.lr_mult < 1:
             raise ValueError(f"lr_mult must be at least 1, got {self.lr_mult}")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1 batch, got {self.accumulate}")
         check_parts("callbacks", self.callbacks)
 
     def __call__(self, learn: Learner) -> None:
         """Train `learn` for this stage."""
         learn.create_opt()
         freeze(learn, self.frozen)
+        accumulation = [Accumulation(self.accumulate)] if self.accumulate > 1 else []
         callbacks = [*self._own_callbacks(), *fresh(self.callbacks)]
-        learn.fit(self.epochs, lr=learning_rate(learn, self.lr, self.lr_mult), cbs=callbacks)
+        with learn.added_cbs(accumulation):
+            rates = learning_rate(learn, self.lr, self.lr_mult, self.accumulate)
+            learn.fit(self.epochs, lr=rates, cbs=callbacks)
 
     def curve(self) -> Curve | None:
         """Return how learning rate and momentum move over the stage; None leaves both alone."""
@@ -208,17 +222,18 @@ def freeze(learn: Learner, frozen: bool | int) -> None:
         )
 
 
-def learning_rate(learn: Learner, lr: float | str, lr_mult: float) -> slice:
+def learning_rate(learn: Learner, lr: float | str, lr_mult: float, accumulate: int = 1) -> slice:
     """Return a stage's rates as fastai's `fit` takes them; a name asks the LR finder.
 
-    A resumed run reads what the finder found before it was stopped.
+    A resumed run reads what the finder found before it was stopped. The finder makes as many steps
+    with accumulated gradients as without, from so many times the batches.
     """
     if isinstance(lr, str):
         history = getattr(learn, "history", None)
         if history is not None and history.resuming:
             rates = next(rates for stage, rates in history.found if stage == history.stage)
         else:
-            rates = find_rates(learn, lr_mult=lr_mult)
+            rates = find_rates(learn, lr_mult=lr_mult, num_it=FINDER_STEPS * accumulate)
             if history is not None:
                 history.found.append((history.stage, rates))
         lr = rates.suggestions[lr][0]
