@@ -1,5 +1,6 @@
 # Read by lazy_loader: each name is imported when it is first used.
 from .callbacks.freeze_first import FreezeFirst as FreezeFirst
+from .callbacks.progress import LossGraph as LossGraph
 from .losses import CrossEntropy as CrossEntropy
 from .models import FromScratch as FromScratch
 from .models import Pretrained as Pretrained
