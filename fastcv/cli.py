@@ -4,6 +4,8 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +16,7 @@ from typer.core import TyperGroup
 
 from fastcv import __version__, catalogue
 from fastcv.suggest import did_you_mean
-from fastcv.terminal import aligned, print_table
+from fastcv.terminal import Bar, aligned, print_table
 
 # What other programs call our commands.
 SYNONYMS = {
@@ -223,7 +225,8 @@ def recipe(
 
         echo("\n".join(f"{key}={value}" for key, value in flat(chosen).items()))
         return
-    from fastcv.experiment.train import train
+    with _loading():
+        from fastcv.experiment.train import train
 
     train(chosen, out=out, wandb=wandb, device=device, smoke=smoke, keep_checkpoint=keep_checkpoint)
 
@@ -237,7 +240,8 @@ def resume(
     trust: Trust = False,
 ) -> None:
     """Resume a stopped run after its last finished epoch."""
-    from fastcv.experiment.train import resume as resume_run
+    with _loading():
+        from fastcv.experiment.train import resume as resume_run
 
     resume_run(run, device=device, trust=trust)
 
@@ -255,7 +259,8 @@ def lr_find(
 ) -> None:
     """Plot the loss against the learning rate, with suggestions."""
     chosen = _chosen(name, _settings(settings, data, skip_bad), seed)
-    from fastcv.experiment.lr_find import find_learning_rate
+    with _loading():
+        from fastcv.experiment.lr_find import find_learning_rate
 
     find_learning_rate(chosen, out=out, device=device, smoke=smoke, write=echo)
 
@@ -276,8 +281,9 @@ def bench(
 ) -> None:
     """Measure training speed here: plain PyTorch, stock fastai, fastcv, and fastcv's parts."""
     chosen = _chosen(name, _settings(settings, data, skip_bad, compiled))
-    from fastcv import files
-    from fastcv.bench import bench as measure
+    with _loading():
+        from fastcv import files
+        from fastcv.bench import bench as measure
 
     found = measure(chosen, device=device, rounds=rounds, peak_memory=memory, write=echo)
     if json is not None:
@@ -342,7 +348,10 @@ def copy(
 @app.command()
 def predict(
     run: FinishedRun,
-    paths: Annotated[list[Path], Argument(metavar="PATH...", help="Images and folders.")],
+    paths: Annotated[
+        list[Path],
+        Argument(metavar="PATH...", help="Images and folders; - reads paths, one a line."),
+    ],
     top: Annotated[int, Option(help="Likeliest classes to name of each image.")] = 1,
     csv: Annotated[Path | None, Option(help="Write a table to this file.")] = None,
     json: Annotated[bool, Option("--json", help="Print one JSON object per image.")] = False,
@@ -351,12 +360,13 @@ def predict(
     trust: Trust = False,
 ) -> None:
     """Predict images with a trained net; the exit code is 1 if some cannot be read."""
-    from fastcv.experiment.trained import load
-    from fastcv.predict.writing import predict_files
+    with _loading():
+        from fastcv.experiment.trained import load
+        from fastcv.predict.writing import predict_files
 
     unreadable = predict_files(
         load(run, device=device, trust=trust),
-        paths,
+        (line.rstrip("\n") for line in sys.stdin) if paths == [Path("-")] else paths,
         top=top,
         table=csv,
         as_json=json,
@@ -391,7 +401,8 @@ def validate(
     trust: Trust = False,
 ) -> None:
     """Judge a trained net: accuracy with its interval, calibration, a table of classes."""
-    from fastcv.experiment.judge import validate as validate_run
+    with _loading():
+        from fastcv.experiment.judge import validate as validate_run
 
     validate_run(
         run,
@@ -419,7 +430,8 @@ def compare(
     trust: Trust = False,
 ) -> None:
     """Compare two trained nets on the same images: difference, McNemar's test, a page."""
-    from fastcv.report.compare import compare_runs
+    with _loading():
+        from fastcv.report.compare import compare_runs
 
     compare_runs(first, second, part=part, out=out, trust=trust, write=echo)
 
@@ -435,9 +447,10 @@ def serve(
     trust: Trust = False,
 ) -> None:
     """Serve a page to drop images on, and POST /predict for programs."""
-    from fastcv.experiment.trained import load
-    from fastcv.predict.serve import serve as serve_page
-    from fastcv.report.explain import Net
+    with _loading():
+        from fastcv.experiment.trained import load
+        from fastcv.predict.serve import serve as serve_page
+        from fastcv.report.explain import Net
 
     predictor = load(run, device=device, trust=trust)
     echo(f"http://{host}:{port}")
@@ -461,7 +474,8 @@ def export(
     trust: Trust = False,
 ) -> None:
     """Export a trained net as one file: bytes in, probabilities out, checked against torch."""
-    from fastcv.experiment.export import export as run_export
+    with _loading():
+        from fastcv.experiment.export import export as run_export
 
     run_export(run, to=to, int8=int8, out=out, images=images, trust=trust, write=echo)
 
@@ -480,7 +494,8 @@ def share(
     trust: Trust = False,
 ) -> None:
     """Push a trained net, its ONNX file and its model card to the Hugging Face Hub."""
-    from fastcv.experiment.share import share as run_share
+    with _loading():
+        from fastcv.experiment.share import share as run_share
 
     run_share(
         run,
@@ -511,11 +526,18 @@ def explain(
     data: Annotated[
         Path | None, Option(help="Folder of the run's data; default: its recipe's.")
     ] = None,
+    wandb: Annotated[
+        str | None,
+        Option(
+            help="Weights & Biases: auto, online, offline or off; default: as the run was tracked."
+        ),
+    ] = None,
     device: Device = None,
     trust: Trust = False,
 ) -> None:
     """Explain what a run learned: one HTML page, with its figures beside it."""
-    from fastcv.report.explain import explain as explain_run
+    with _loading():
+        from fastcv.report.explain import explain as explain_run
 
     explain_run(
         run,
@@ -524,6 +546,7 @@ def explain(
         out=out,
         part=part,
         data=data,
+        wandb=wandb,
         device=device,
         trust=trust,
         write=echo,
@@ -532,10 +555,22 @@ def explain(
 
 def _chosen(name: str, settings: list[str], seed: int | None = None) -> Any:
     """Load a recipe and apply settings to it."""
-    chosen = catalogue.get_recipe(name)
-    from fastcv.recipe import override
+    with _loading():
+        chosen = catalogue.get_recipe(name)
+        from fastcv.recipe import override
 
-    return override(chosen, *settings, *([] if seed is None else [f"seed={seed}"]))
+        return override(chosen, *settings, *([] if seed is None else [f"seed={seed}"]))
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Show on a terminal why nothing happens yet: PyTorch and fastai take seconds to import."""
+    bar = Bar(sys.stderr)
+    bar.draw("loading PyTorch and fastai")
+    try:
+        yield
+    finally:
+        bar.erase()
 
 
 def _settings(

@@ -1,6 +1,7 @@
 """The learning-rate finder for a recipe: what `fastcv lr-find` runs."""
 
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 
 from fastcv import files, interpret
@@ -21,7 +22,8 @@ def find_learning_rate(
     """Raise the learning rate batch by batch, and suggest rates for the recipe's first stage.
 
     Layers are frozen, and rates spread over layers, as in that stage. Writes lr_find.png and
-    lr_find.csv (of a smoke run, lr_find_smoke.png and .csv), and prints the suggestions.
+    lr_find.csv (of a smoke run, lr_find_smoke.png and .csv), and prints the suggestions. Figure
+    and lines mark the rate that the first stage takes.
 
     Args:
         recipe: the experiment; it is not trained.
@@ -37,17 +39,24 @@ def find_learning_rate(
     learn.create_opt()
     first = recipe.schedule[0] if recipe.schedule else None
     freeze(learn, getattr(first, "frozen", False))
-    found = find_rates(learn, lr_mult=getattr(first, "lr_mult", 1.0))
+    with learn.epoch_lines.doing("finding a learning rate"):
+        found = find_rates(learn, lr_mult=getattr(first, "lr_mult", 1.0))
+    taken = getattr(first, "lr", None)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     plot = folder / ("lr_find_smoke.png" if smoke else "lr_find.png")
-    figure = interpret.lr_find(found.rates, found.losses, found.suggestions, smoke=smoke)
+    figure = interpret.lr_find(
+        found.rates, found.losses, found.suggestions, taken=taken, smoke=smoke
+    )
     interpret.save(figure, plot)
     table = plot.with_suffix(".csv")
     pairs = zip(found.rates, found.losses, strict=True)
     files.write_csv(table, [{"learning_rate": rate, "loss": loss} for rate, loss in pairs])
     for name, (rate, loss) in found.suggestions.items():
-        write(f"{name:<8} {rate:.2e}  (loss there {loss:.4f})")
+        mark = "  <- the recipe takes this one" if name == taken else ""
+        write(f"{name:<8} {rate:.2e}  (loss there {loss:.4f}){mark}")
+    if isinstance(taken, Real):
+        write(f"the recipe's own rate is {taken:.2e}")
     write(str(plot))
     write(str(table))
     return found

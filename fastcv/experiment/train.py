@@ -1,7 +1,7 @@
 """The whole experiment: from a recipe to a finished run directory, and on from a stopped one."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from fastcv.experiment.results import Results
 from fastcv.experiment.words import short
 from fastcv.learning.callbacks import checkpoint
 from fastcv.learning.callbacks.checkpoint import Checkpoint
+from fastcv.learning.callbacks.progress import LossGraph
 from fastcv.learning.learner import Learner
 from fastcv.recipe.checks import compare
 from fastcv.recipe.diff import describe
@@ -34,6 +35,7 @@ def train(
     smoke: bool = False,
     resume: Run | str | Path | None = None,
     keep_checkpoint: bool = False,
+    show_graph: bool = False,
     write: Callable[[str], None] = print,
     on_epoch: Callable[[Run], None] = lambda run: None,
 ) -> Run:
@@ -48,6 +50,7 @@ def train(
         resume: a stopped run of this recipe, or its directory, to continue after its last epoch.
         keep_checkpoint: keep last.ckpt of the finished run; its weights are a second copy, beside
             the optimizer's state.
+        show_graph: in a notebook, also draw the losses of each stage while it trains.
         write: called with each line that is printed apart from the epochs.
         on_epoch: called with the run after every epoch; `run.metrics` has the epoch's row.
 
@@ -76,23 +79,28 @@ def train(
     with files.lock(run.path), _kept_or_removed(run, learn):
         files.remove_parts(run.path)
         _introduce(ran, learn, run, write)
-        tracker = tracking.start(
-            wandb,
-            directory=run.path,
-            name=recipe.name,
-            config=values,
-            smoke=smoke,
-            resume_id=None if kept is None else run.environment.get("wandb_id"),
-        )
+        tracked = tracking.wanted(wandb)
+        with learn.epoch_lines.doing("starting Weights & Biases") if tracked else nullcontext():
+            tracker = tracking.start(
+                wandb,
+                directory=run.path,
+                name=recipe.name,
+                config=values,
+                smoke=smoke,
+                resume_id=None if kept is None else run.environment.get("wandb_id"),
+            )
         with closing(tracker):
             _write_environment(run, learn, tracker.id, again=kept is not None)
             _report_epochs(learn, run, tracker, on_epoch)
-            _run_stages(ran, learn, run, kept)
+            with learn.added_cbs([LossGraph()] if show_graph else []):
+                _run_stages(ran, learn, run, kept)
             results = Results(recipe=ran, learn=learn, run=run, smoke=smoke)
             summary = results.write(_parameters(learn))
-            tracker.finish(
-                summary, summary["reported"], run.figures, results.table(), results.model
-            )
+            closing_it = learn.epoch_lines.doing("closing Weights & Biases")
+            with closing_it if tracker.id else nullcontext():
+                tracker.finish(
+                    summary, summary["reported"], run.figures, results.table(), results.model
+                )
     if not keep_checkpoint:
         (run.path / directory.CHECKPOINT).unlink(missing_ok=True)
     _conclude(recipe, run, summary, smoke, write)

@@ -3,6 +3,7 @@ from .backbones import timm_net as timm_net
 from .backbones import torchvision_net as torchvision_net
 from .callbacks.ema import EMA as EMA
 from .callbacks.freeze_first import FreezeFirst as FreezeFirst
+from .callbacks.progress import LossGraph as LossGraph
 from .losses import CrossEntropy as CrossEntropy
 from .metrics import worst_class_recall as worst_class_recall
 from .models import FromScratch as FromScratch

@@ -2,8 +2,8 @@
 
 import warnings
 from collections import namedtuple
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from fastai.callback.core import (
     _inner_loop,
     event,
 )
+from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import SuggestionMethod
 from fastai.callback.tracker import TrackerCallback
@@ -32,6 +33,7 @@ from fastcore.basics import tuplify
 from torch import Tensor, nn
 
 from fastcv.learning.callbacks import recorder
+from fastcv.learning.callbacks.precision import resolve
 from fastcv.learning.cpu import denormals_flushed
 from fastcv.learning.lr_finder import Rates, find_rates
 
@@ -81,10 +83,52 @@ class Learner(fastai_learner.Learner):
         own = vars(self)  # `hasattr` would also look through the net
         return "lr_finder" in own or "gather_preds" in own
 
+    @contextmanager
+    def no_bar(self) -> Iterator["Learner"]:
+        """Show no bars while the block runs, as fastai's; an epoch still has its line."""
+        lines = vars(self).get("epoch_lines")
+        with nullcontext() if lines is None else lines.without_bar():
+            yield self
+
+    def to_fp32(self) -> "Learner":
+        """Compute in fp32 from now on."""
+        return self._in_precision("fp32")
+
+    def to_bf16(self) -> "Learner":
+        """Compute the net in bf16 from now on; loss and optimizer stay in fp32."""
+        return self._in_precision("bf16")
+
+    def to_fp16(self, **scaler: Any) -> "Learner":
+        """Compute the net in fp16 from now on, with a scaled loss, as fastai does; on CUDA only.
+
+        Args:
+            scaler: settings of torch's GradScaler.
+
+        Raises:
+            ValueError: the Learner is on another device.
+        """
+        device = torch.device(self.dls.device)
+        if device.type != "cuda":
+            raise ValueError(
+                f"fp16 needs a CUDA device, this Learner is on {str(device)!r}: use to_bf16() or "
+                "to_fp32()"
+            )
+        return self._in_precision("fp32").add_cb(MixedPrecision(**scaler))
+
+    def _in_precision(self, precision: str) -> "Learner":
+        if "precision" not in vars(self):  # a Learner without fastcv's callback
+            kind = super()
+            return kind.to_fp32() if precision == "fp32" else kind.to_bf16()
+        self.precision.precision = resolve(precision, torch.device(self.dls.device))
+        return self.remove_cb(MixedPrecision)
+
     def __getattr__(self, name: str) -> Any:
         # fastai's Recorder sets it at every step, which waits for the device.
         if name == "smooth_loss" and "recorder" in vars(self):
             return self.recorder.smooth_loss.value
+        # What fastai's callbacks draw into. Outside of a fit its `tta` would print bars there.
+        if name == "progress" and self.fitting and "epoch_lines" in vars(self):
+            return self.epoch_lines
         return super().__getattr__(name)
 
     def add_cb(self, cb: Callback | type[Callback]) -> "Learner":

@@ -146,6 +146,11 @@ class _Sweep(Callback):
         self.losses: list[float] = []
         self.average, self.exploded = torch.zeros(()), False
 
+    @property
+    def done(self) -> float:
+        """The fraction of the steps that were made."""
+        return len(self.losses) / self.steps
+
     def before_fit(self):
         self.shares = np.asarray(even_mults(1 / self.lr_mult, 1, len(self.opt.hypers)))
 

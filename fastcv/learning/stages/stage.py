@@ -1,6 +1,7 @@
 """What a schedule is made of: stages, each of which trains a Learner for some epochs."""
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Protocol, Self
@@ -225,16 +226,20 @@ def freeze(learn: Learner, frozen: bool | int) -> None:
 def learning_rate(learn: Learner, lr: float | str, lr_mult: float, accumulate: int = 1) -> slice:
     """Return a stage's rates as fastai's `fit` takes them; a name asks the LR finder.
 
-    A resumed run reads what the finder found before it was stopped. The finder makes as many steps
-    with accumulated gradients as without, from so many times the batches.
+    A resumed run reads what the finder found before it was stopped. The rate is printed. The finder
+    makes as many steps with accumulated gradients as without, from so many times the batches.
     """
     if isinstance(lr, str):
-        history = getattr(learn, "history", None)
+        history, lines = (getattr(learn, name, None) for name in ("history", "epoch_lines"))
         if history is not None and history.resuming:
             rates = next(rates for stage, rates in history.found if stage == history.stage)
         else:
-            rates = find_rates(learn, lr_mult=lr_mult, num_it=FINDER_STEPS * accumulate)
+            with nullcontext() if lines is None else lines.doing("finding a learning rate"):
+                rates = find_rates(learn, lr_mult=lr_mult, num_it=FINDER_STEPS * accumulate)
             if history is not None:
                 history.found.append((history.stage, rates))
-        lr = rates.suggestions[lr][0]
+        rule, lr = lr, rates.suggestions[lr][0]
+        if lines is not None:
+            spread = f"{lr / lr_mult:.2g} to " if lr_mult > 1 else ""
+            lines.line(f"learning rate {spread}{lr:.2g} ({rule})")
     return slice(lr / lr_mult, lr)
