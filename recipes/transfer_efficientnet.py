@@ -27,6 +27,9 @@ Readings:
       takes half the time.
     - `/from_scratch` trains 8 epochs of the whole net, since it has no head to train first.
 
+    - The whole net's rate is fixed: the finder's "largest", 0.013, is over the cliff here. With it
+      the training accuracy fell from 81 % on the fixed features to 17 % in the second epoch.
+
 Measured:
     Not measured yet.
 
@@ -66,7 +69,7 @@ recipe = Recipe(
     reported=Reported(source="001, part 2, whole network", test_accuracy=0.6413, to_beat=True),
 )
 
-whole = OneCycle(epochs=6, lr="largest", lr_mult=10)
+whole = OneCycle(epochs=6, lr=1e-3, lr_mult=10)
 one_cycle = replace(
     recipe,
     data=replace(
@@ -92,6 +95,6 @@ variants = named(
     from_scratch=replace(
         one_cycle,
         model=replace(recipe.model, weights=None),
-        schedule=(WithSize(stage=OneCycle(epochs=8, lr="largest"), size=160),),
+        schedule=(WithSize(stage=OneCycle(epochs=8, lr=1e-3), size=160),),
     ),
 )
