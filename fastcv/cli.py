@@ -360,12 +360,14 @@ def predict(
     trust: Trust = False,
 ) -> None:
     """Predict images with a trained net; the exit code is 1 if some cannot be read."""
-    with _loading():
+    with _loading("PyTorch"):
         from fastcv.experiment.trained import load
         from fastcv.predict.writing import predict_files
 
+        predictor = load(run, device=device, trust=trust)
+
     unreadable = predict_files(
-        load(run, device=device, trust=trust),
+        predictor,
         (line.rstrip("\n") for line in sys.stdin) if paths == [Path("-")] else paths,
         top=top,
         table=csv,
@@ -563,10 +565,10 @@ def _chosen(name: str, settings: list[str], seed: int | None = None) -> Any:
 
 
 @contextmanager
-def _loading() -> Iterator[None]:
-    """Show on a terminal why nothing happens yet: PyTorch and fastai take seconds to import."""
+def _loading(what: str = "PyTorch and fastai") -> Iterator[None]:
+    """Show on a terminal why nothing happens yet: these imports take seconds."""
     bar = Bar(sys.stderr)
-    bar.draw("loading PyTorch and fastai")
+    bar.draw(f"loading {what}")
     try:
         yield
     finally:

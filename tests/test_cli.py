@@ -324,7 +324,9 @@ def test_lr_find_writes_plot_and_table(tmp_path):
     assert code == 0
     for name in ("valley", "steep", "slide", "minimum", "largest"):
         assert name in output
+    assert "the recipe takes" not in output  # its rate is a number
     assert (tmp_path / "lr_find.png").is_file()
+    assert "the recipe's own rate is 3.00e-03" in output
     header, *rows = (tmp_path / "lr_find.csv").read_text().splitlines()
     assert header == "learning_rate,loss"
     assert len(rows) > 50

@@ -228,6 +228,6 @@ class Results:
             taken = self._rule(stage)
             drawn[name] = interpret.lr_find(rates, losses, suggestions, taken=taken, **smoke)
         figures = self.run.path / "figures"
-        for name, figure in drawn.items():
+        for name, figure in self.learn.epoch_lines.over(list(drawn.items()), "drawing figures"):
             interpret.save(figure, figures / f"{name}.png")
         draw_evaluation(figures, found, smoke=self.smoke)

@@ -163,7 +163,8 @@ def lr_find(
         axes.axvline(rate, color=INK, linewidth=LINE, label=label, zorder=2)
     for i, (name, (rate, loss)) in enumerate(suggestions.items()):
         marker, color = SUGGESTION_MARKS[i % len(SUGGESTION_MARKS)]
-        axes.axvline(rate, color=color, linewidth=0.8, linestyle=":")
+        if name != taken:
+            axes.axvline(rate, color=color, linewidth=0.8, linestyle=":")
         axes.plot(
             [rate],
             [min(loss, top)],

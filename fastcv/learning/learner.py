@@ -33,7 +33,6 @@ from fastcore.basics import tuplify
 from torch import Tensor, nn
 
 from fastcv.learning.callbacks import recorder
-from fastcv.learning.callbacks.precision import resolve
 from fastcv.learning.cpu import denormals_flushed
 from fastcv.learning.lr_finder import Rates, find_rates
 
@@ -119,7 +118,7 @@ class Learner(fastai_learner.Learner):
         if "precision" not in vars(self):  # a Learner without fastcv's callback
             kind = super()
             return kind.to_fp32() if precision == "fp32" else kind.to_bf16()
-        self.precision.precision = resolve(precision, torch.device(self.dls.device))
+        self.precision.use(precision)
         return self.remove_cb(MixedPrecision)
 
     def __getattr__(self, name: str) -> Any:

@@ -57,6 +57,10 @@ class Precision(Callback):
         self.precision = precision
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
 
+    def use(self, precision: str) -> None:
+        """Compute in another precision, "fp32" or "bf16", from the next batch on."""
+        vars(self)["precision"] = precision  # setting it would warn: the Learner has one, this
+
     def before_fit(self) -> None:
         """Convert the layout of the weights in place."""
         self.learn.model.to(memory_format=self.layout)

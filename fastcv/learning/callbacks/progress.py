@@ -1,7 +1,7 @@
 """How a training looks: a bar on a terminal, a table in a notebook, lines in a file."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TextIO
 
@@ -75,7 +75,7 @@ class Progress(Callback):
 
     def before_train(self) -> None:
         """Begin the bar of the batches."""
-        if self._shows_table:
+        if self._shows_table and len(self.learn.dl):
             self._table.part(len(self.learn.dl))
 
     before_validate = before_train
@@ -115,12 +115,12 @@ class Progress(Callback):
         """Show what takes a while, as long as it does; a file gets a line instead."""
         return doing(what, self.bar)
 
-    def over(self, loader: Sequence, what: str) -> Iterator[Any]:
-        """Pass on the batches of a loader that is read outside of fastai's loop, with a bar."""
-        for number, batch in enumerate(loader, start=1):
-            yield batch
+    def over(self, things: Collection, what: str) -> Iterator[Any]:
+        """Pass on batches or other things, with a bar; for what fastai's loop does not read."""
+        for number, thing in enumerate(things, start=1):
+            yield thing
             if self.bar.due:
-                done = number / len(loader)
+                done = number / len(things)
                 self.bar.draw(f"{what} {done:4.0%}", done)
 
     @contextmanager
@@ -173,12 +173,16 @@ class LossGraph(ShowGraphCallback):
 
     def after_epoch(self) -> None:
         """Draw the losses of this fit: smoothed, of each step; and validated, of each epoch."""
+        if not self.nb_batches:
+            return
+        recorder = self.learn.recorder
+        losses = [float(loss) for loss in recorder.losses]
+        graphs = [(range(len(losses)), losses)]
         if len(self.learn.dls.valid):
-            super().after_epoch()
-        elif self.nb_batches:
-            losses = [float(loss) for loss in self.learn.recorder.losses]
-            steps = self.n_epoch * self.nb_batches[0]
-            self.progress.mbar.update_graph([(range(len(losses)), losses)], (0, steps))
+            graphs.append((self.nb_batches, [row[1] for row in recorder.values]))
+        steps = (self.n_epoch - len(self.nb_batches)) * self.nb_batches[0] + len(losses)
+        top = max(max(values) for _, values in graphs)
+        self.progress.mbar.update_graph(graphs, (0, steps), (0, top))
 
 
 def epoch_name(epoch: int, total_epochs: int | None = None) -> str:
