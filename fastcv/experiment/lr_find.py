@@ -6,8 +6,8 @@ from pathlib import Path
 
 from fastcv import files, interpret
 from fastcv.experiment.building import SMOKE_NOTE, learner, smoked
-from fastcv.learning.lr_finder import Rates, find_rates
-from fastcv.learning.stages.stage import freeze
+from fastcv.learning.lr_finder import Rates
+from fastcv.learning.stages.stage import rates_for
 from fastcv.recipe.values import Recipe
 
 
@@ -21,9 +21,10 @@ def find_learning_rate(
 ) -> Rates:
     """Raise the learning rate batch by batch, and suggest rates for the recipe's first stage.
 
-    Layers are frozen, and rates spread over layers, as in that stage. Writes lr_find.png and
-    lr_find.csv (of a smoke run, lr_find_smoke.png and .csv), and prints the suggestions. Figure
-    and lines mark the rate that the first stage takes.
+    Layers are frozen, rates spread over layers, images augmented and resized, and gradients
+    accumulated as in that stage. Writes lr_find.png and lr_find.csv (of a smoke run,
+    lr_find_smoke.png and .csv), and prints the suggestions. Figure and lines mark the rate that the
+    first stage takes.
 
     Args:
         recipe: the experiment; it is not trained.
@@ -36,12 +37,12 @@ def find_learning_rate(
         recipe = smoked(recipe)
         write(SMOKE_NOTE)
     learn = learner(recipe, device=device)
-    learn.create_opt()
-    first = recipe.schedule[0] if recipe.schedule else None
-    freeze(learn, getattr(first, "frozen", False))
+    stage = recipe.schedule[0] if recipe.schedule else None
     with learn.epoch_lines.doing("finding a learning rate"):
-        found = find_rates(learn, lr_mult=getattr(first, "lr_mult", 1.0))
-    taken = getattr(first, "lr", None)
+        found = rates_for(stage, learn)
+    while hasattr(stage, "stage"):  # of WithAugment and WithSize
+        stage = stage.stage
+    taken = getattr(stage, "lr", None)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     plot = folder / ("lr_find_smoke.png" if smoke else "lr_find.png")

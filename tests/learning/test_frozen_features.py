@@ -15,7 +15,7 @@ from fastcv.augment import HorizontalFlip, MixUp
 from fastcv.data import CIFAR10_STATS, Toy
 from fastcv.data.images import Images
 from fastcv.experiment.train import learner, train
-from fastcv.learning import frozen_features
+from fastcv.learning import EMA, frozen_features
 from fastcv.learning.callbacks.checkpoint import Checkpoint
 from fastcv.learning.frozen_features import trained_alone
 from fastcv.learning.losses import CrossEntropy
@@ -126,10 +126,15 @@ def notes(learn):
         {"data": replace(RECIPE.data, drop_last=False, valid_batch_size=5)},
         {"schedule": (replace(STAGE, clip=0.1, callbacks=(TTA(),), early_stop=EarlyStop()),)},
         {"step": Step(channels_last=False)},
+        {
+            "data": replace(RECIPE.data, balance=0.5),
+            "loss": CrossEntropy(weights="balanced"),
+            "schedule": (replace(STAGE, lr="valley", accumulate=2, callbacks=(EMA(decay=0.5),)),),
+        },
         # Unfrozen after that; then frozen again, with another body.
         {"schedule": (STAGE, Constant(epochs=1, lr=0.1), STAGE)},
     ],
-    ids=["plain", "bf16", "ragged", "callbacks", "channels_first", "three_stages"],
+    ids=["plain", "bf16", "ragged", "callbacks", "channels_first", "average", "three_stages"],
 )
 def test_results_and_random_numbers_are_the_same_to_the_bit(changes):
     recipe = replace(RECIPE, **changes)

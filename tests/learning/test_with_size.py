@@ -26,6 +26,7 @@ from fastcv.learning import (
 from fastcv.learning.cuda_graph.stepper import Stepper
 from fastcv.learning.learner import Learner
 from fastcv.learning.stages.size import resized
+from fastcv.learning.stages.stage import rates_for
 from fastcv.recipe import Recipe, flat, override, unflat
 from fastcv.recipe.values import Step
 
@@ -97,6 +98,18 @@ def test_a_stage_trains_on_its_size_and_validates_on_the_datas():
     assert learn.look.found == {5}
     assert set(learn.look.seen[False]) == {12}
     assert [row["epoch"] for row in learn.history.rows] == [1, 2, 3, 4]
+
+
+def test_rates_are_found_as_the_stage_trains_without_training_it():
+    Look.found.clear()
+    augmented = WithAugment(stage=WithSize(stage=replace(STAGE, accumulate=2), size=9))
+    learn = learner(RECIPE, device="cpu")
+    learn.add_cb(Look())
+    before = [each.clone() for each in learn.model.parameters()]
+    found = rates_for(augmented, learn)
+    assert 100 < len(found.rates) <= 200
+    assert Look.found == {9}
+    assert all(map(torch.equal, learn.model.parameters(), before))
 
 
 @pytest.mark.parametrize("cache", ["auto", "off"])

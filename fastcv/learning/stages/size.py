@@ -10,7 +10,8 @@ from fastcore.foundation import L
 
 from fastcv.data.images import SMOKE_SIZE
 from fastcv.data.loader import ImageDL, ResizeBatch
-from fastcv.learning.stages.stage import StageLike
+from fastcv.learning.lr_finder import Rates
+from fastcv.learning.stages.stage import StageLike, rates_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,11 @@ class WithSize:
         """Train `learn` for this stage."""
         with resized(learn, self.size):
             self.stage(learn)
+
+    def find_rates(self, learn: Learner) -> Rates:
+        """Run the LR finder as the stage would."""
+        with resized(learn, self.size):
+            return rates_for(self.stage, learn)
 
     def smoke(self) -> "WithSize":
         """Return the same for one epoch; the toy images are not resized."""

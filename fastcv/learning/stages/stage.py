@@ -1,7 +1,7 @@
 """What a schedule is made of: stages, each of which trains a Learner for some epochs."""
 
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Protocol, Self
@@ -15,7 +15,7 @@ from fastcv.learning.callbacks.accumulation import Accumulation
 from fastcv.learning.callbacks.anneal import Anneal, Curve
 from fastcv.learning.callbacks.keep_best import KeepBest, StopEarly
 from fastcv.learning.callbacks.monitor import check_monitor
-from fastcv.learning.lr_finder import SUGGESTIONS, find_rates
+from fastcv.learning.lr_finder import SUGGESTIONS, Rates, find_rates
 from fastcv.learning.models import last_children
 from fastcv.recipe.values import check_parts
 
@@ -140,13 +140,47 @@ class Stage:
 
     def __call__(self, learn: Learner) -> None:
         """Train `learn` for this stage."""
+        callbacks = [*self._own_callbacks(), *fresh(self.callbacks)]
+        with self._prepared(learn):
+            learn.fit(self.epochs, lr=self._rates(learn), cbs=callbacks)
+
+    def find_rates(self, learn: Learner) -> Rates:
+        """Run the LR finder as the stage would, whether or not it takes its rate from it."""
+        with self._prepared(learn):
+            return self._found(learn)
+
+    @contextmanager
+    def _prepared(self, learn: Learner) -> Iterator[None]:
+        """Set up what the finder trains with as well: optimizer, freezing, accumulation."""
         learn.create_opt()
         freeze(learn, self.frozen)
-        accumulation = [Accumulation(self.accumulate)] if self.accumulate > 1 else []
-        callbacks = [*self._own_callbacks(), *fresh(self.callbacks)]
-        with learn.added_cbs(accumulation):
-            rates = learning_rate(learn, self.lr, self.lr_mult, self.accumulate)
-            learn.fit(self.epochs, lr=rates, cbs=callbacks)
+        with learn.added_cbs([Accumulation(self.accumulate)] if self.accumulate > 1 else []):
+            yield
+
+    def _found(self, learn: Learner) -> Rates:
+        """Make as many steps with accumulated gradients as without, from more batches."""
+        return find_rates(learn, lr_mult=self.lr_mult, num_it=FINDER_STEPS * self.accumulate)
+
+    def _rates(self, learn: Learner) -> slice:
+        """Return the rates as fastai's `fit` takes them; a name asks the LR finder.
+
+        A resumed run reads what the finder found before it was stopped. The rate is printed.
+        """
+        lr = self.lr
+        if isinstance(lr, str):
+            history, lines = (getattr(learn, name, None) for name in ("history", "epoch_lines"))
+            if history is not None and history.resuming:
+                rates = next(rates for stage, rates in history.found if stage == history.stage)
+            else:
+                with nullcontext() if lines is None else lines.doing("finding a learning rate"):
+                    rates = self._found(learn)
+                if history is not None:
+                    history.found.append((history.stage, rates))
+            lr = rates.suggestions[lr][0]
+            if lines is not None:
+                spread = f"{lr / self.lr_mult:.2g} to " if self.lr_mult > 1 else ""
+                lines.line(f"learning rate {spread}{lr:.2g} ({self.lr})")
+        return slice(lr / self.lr_mult, lr)
 
     def curve(self) -> Curve | None:
         """Return how learning rate and momentum move over the stage; None leaves both alone."""
@@ -223,23 +257,6 @@ def freeze(learn: Learner, frozen: bool | int) -> None:
         )
 
 
-def learning_rate(learn: Learner, lr: float | str, lr_mult: float, accumulate: int = 1) -> slice:
-    """Return a stage's rates as fastai's `fit` takes them; a name asks the LR finder.
-
-    A resumed run reads what the finder found before it was stopped. The rate is printed. The finder
-    makes as many steps with accumulated gradients as without, from so many times the batches.
-    """
-    if isinstance(lr, str):
-        history, lines = (getattr(learn, name, None) for name in ("history", "epoch_lines"))
-        if history is not None and history.resuming:
-            rates = next(rates for stage, rates in history.found if stage == history.stage)
-        else:
-            with nullcontext() if lines is None else lines.doing("finding a learning rate"):
-                rates = find_rates(learn, lr_mult=lr_mult, num_it=FINDER_STEPS * accumulate)
-            if history is not None:
-                history.found.append((history.stage, rates))
-        rule, lr = lr, rates.suggestions[lr][0]
-        if lines is not None:
-            spread = f"{lr / lr_mult:.2g} to " if lr_mult > 1 else ""
-            lines.line(f"learning rate {spread}{lr:.2g} ({rule})")
-    return slice(lr / lr_mult, lr)
+def rates_for(stage: StageLike | None, learn: Learner) -> Rates:
+    """Run the LR finder as a stage would; for a stage that cannot say how, on the whole net."""
+    return stage.find_rates(learn) if hasattr(stage, "find_rates") else find_rates(learn)
