@@ -19,13 +19,15 @@ from fastcv.data.images import Images
 from fastcv.experiment.train import learner, train
 from fastcv.learning import frozen_features
 from fastcv.learning.callbacks.checkpoint import Checkpoint
+from fastcv.learning.callbacks.ema import EMA
 from fastcv.learning.frozen_features import trained_alone
 from fastcv.learning.losses import CrossEntropy
 from fastcv.learning.lr_finder import find_rates
 from fastcv.learning.models import FromScratch, Pretrained, resnet10
-from fastcv.learning.optimizers import SGD
+from fastcv.learning.optimizers import SGD, Adam
 from fastcv.learning.stages.augment import with_augment
 from fastcv.learning.stages.schedules import Constant, OneCycle
+from fastcv.learning.stages.size import WithSize
 from fastcv.learning.stages.stage import EarlyStop
 from fastcv.learning.tta import TTA
 from fastcv.recipe import Recipe, flat
@@ -38,18 +40,19 @@ TRAIN, VALID = 21, 9  # images; of batches of 8, training drops one, validation 
 class Net(nn.Module):
     """A body with batch norm, and a head that drops features; counts the images in its body."""
 
-    def __init__(self, *, classes, channels, size, functional=0.0, scale=1.0, tracks=True):
+    def __init__(self, *, classes, channels, size, early=0.0, late=0.0, scale=1.0, tracks=True):
         super().__init__()
         self.conv = nn.Conv2d(channels, 6, 3, stride=2)
         self.norm = nn.BatchNorm2d(6, track_running_stats=tracks)
         self.fc = nn.Sequential(nn.Dropout(0.3), nn.Linear(6, classes))
-        self.functional, self.scale, self.seen = functional, scale, 0
+        self.early, self.late, self.scale, self.seen = early, late, scale, 0
 
     def forward(self, x):
         self.seen += len(x)
-        x = self.norm(self.conv(x)).relu().mean((2, 3))  # (B, 6)
-        if self.functional:
-            x = nn.functional.dropout(x, self.functional, self.training)
+        x = nn.functional.dropout(self.norm(self.conv(x)), self.early, self.training)
+        x = x.relu().mean((2, 3))  # (B, 6)
+        if self.late:  # as timm's nets, outside of the head
+            x = nn.functional.dropout(x, p=self.late, training=self.training)
         x = self.fc(x)
         return x if self.scale == 1 else x.mul_(self.scale)
 
@@ -127,10 +130,23 @@ def notes(learn):
         {"data": replace(RECIPE.data, drop_last=False, valid_batch_size=5)},
         {"schedule": (replace(STAGE, clip=0.1, callbacks=(TTA(),), early_stop=EarlyStop()),)},
         {"step": Step(channels_last=False)},
+        {"model": Body(settings={"late": 0.5})},
+        {"callbacks": (EMA(),), "optimizer": Adam()},
+        {"schedule": (WithSize(stage=replace(STAGE, accumulate=2), size=5),)},
         # Unfrozen after that; then frozen again, with another body.
         {"schedule": (STAGE, Constant(epochs=1, lr=0.1), STAGE)},
     ],
-    ids=["plain", "bf16", "ragged", "callbacks", "channels_first", "three_stages"],
+    ids=[
+        "plain",
+        "bf16",
+        "ragged",
+        "callbacks",
+        "channels_first",
+        "late_dropout",
+        "ema",
+        "size",
+        "three_stages",
+    ],
 )
 def test_results_and_random_numbers_are_the_same_to_the_bit(changes):
     recipe = replace(RECIPE, **changes)
@@ -140,7 +156,7 @@ def test_results_and_random_numbers_are_the_same_to_the_bit(changes):
         states.append(torch.get_rng_state())
     assert_equal(*learns)
     assert torch.equal(*states)
-    frozen = sum(stage.frozen for stage in recipe.schedule)
+    frozen = sum(getattr(stage, "stage", stage).frozen for stage in recipe.schedule)
     assert used(learns[0]) == frozen * (TRAIN + VALID)
     assert used(learns[1]) == 0
 
@@ -230,7 +246,8 @@ EXCLUDED = {
     "a hook": ({"callbacks": (Hooks,)}, "BatchNorm2d has a hook"),
     "running statistics": ({"model": Body(bn_freeze=False)}, "follows the batches"),
     "no statistics": (model(tracks=False), "follows the batches"),
-    "dropout in the body": (model(functional=0.5), "random numbers"),
+    "dropout in the body": (model(early=0.5), "random numbers"),
+    "dropout twice": (model(early=0.5, late=0.5), "random numbers"),
     "a scaled output": (model(scale=2.0), "does not return the output of its head"),
 }
 
@@ -363,10 +380,11 @@ def test_resumed_stage_computes_the_features_again_and_ends_the_same(tmp_path, m
     assert whole.summary["warmup_seconds"] == whole.summary["step"]["features_seconds"] > 0
 
 
-def test_pretrained_with_kept_batch_norm_stores_and_with_training_batch_norm_does_not():
+@pytest.mark.parametrize("arch", [resnet10, "test_efficientnet"])
+def test_pretrained_with_kept_batch_norm_stores_and_with_training_batch_norm_does_not(arch):
     recipe = replace(
         RECIPE,
-        model=Pretrained(arch=resnet10, weights=None, train_bn=False, dropout=0.2),
+        model=Pretrained(arch=arch, weights=None, train_bn=False, dropout=0.2),
         schedule=(replace(STAGE, epochs=2),),
     )
     learn, plain = trained(recipe), trained(recipe, on=False)
