@@ -4,7 +4,8 @@ Where the head alone trains, on images that are not augmented, its input for an 
 every epoch. `FrozenFeatures` then computes it once, before the first epoch, and the steps train the
 head on the stored features: the same images in the same order, the same random numbers, the same
 events. What a net computes between its input and its head need not be known: the head is found by
-what trains, and its input is noted while the head lets it pass.
+what trains, and its input is noted while the head lets it pass. A dropout right before the head, as
+timm's nets have, is skipped then, and drawn in every step.
 
 Whether an image's features can change is decided cautiously, in three ways:
 
@@ -23,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -32,7 +34,9 @@ from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.learner import Learner, Recorder
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from fastcv.data.loader import AugmentBatch, ImageDL
 from fastcv.learning.callbacks.precision import Precision
@@ -40,6 +44,7 @@ from fastcv.learning.cuda_graph.program import as_in_training
 from fastcv.learning.learner import plain
 from fastcv.learning.snapshot import random_states, snapshot
 
+_DROPOUT = signature(F.dropout)
 SHARE = 4  # features may fill one part in so many of the free memory
 # fastai's callbacks that act on batches, but look at neither images nor layers.
 BLIND = (
@@ -59,6 +64,7 @@ class Stored:
     Attributes:
         loader: of the images.
         head: takes the features.
+        dropout: fraction of the features dropped before the head in training.
         features: (N, ...), by the image's place in the loader, on the net's device.
         conditions: what they depend on besides the body's weights, from `_conditions`.
         digest: of the body's weights and buffers.
@@ -67,6 +73,7 @@ class Stored:
 
     loader: ImageDL
     head: nn.Module
+    dropout: float
     features: Tensor
     conditions: tuple
     digest: bytes
@@ -78,6 +85,10 @@ class Stored:
         for places in self.loader.places():
             labels = self.loader.decoded.labels[places]
             yield self.features.index_select(0, places.to(device)), labels.to(device)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return what the net would return for the images of a batch of features."""
+        return self.head(F.dropout(features, self.dropout) if self.dropout else features)
 
     def hold(self, learn: Learner) -> bool:
         """Return whether the net as it is now would compute the same features."""
@@ -253,34 +264,72 @@ def computed(learn: Learner, loader: ImageDL, head: nn.Module) -> Stored:
     features: Tensor | None = None
     before = random_states(device), _versions(body)
     loader.before_iter()
-    with _passing(head) as passed:
-        for first in range(0, count, size):
-            last = min(first + size, count)
-            start = max(last - size, 0) if net.training else first
-            places = torch.arange(start, last, device=loader.decoded.rows.device)
-            x = plain(loader.batch(places)[0])
-            if precision is not None:
-                x = precision.laid_out(x)
-            passed.clear()
-            with nullcontext() if precision is None else precision.scope(x.device):
-                out = net(x)
-            _check_passed(out, passed, len(x))
-            if (random_states(device), _versions(body)) != before:
-                raise Changing("it draws random numbers, as dropout does, or changes")
-            if features is None:
-                _check_memory(out, count)
-                features = out.new_empty((count, *out.shape[1:]))
-            features[start:last] = out
-            _show(learn, last / count)
-    return Stored(loader, head, features, _conditions(learn, loader, head), _digest(body))
+    spans = [(first, min(first + size, count)) for first in range(0, count, size)]
+    if net.training:
+        spans[-1] = (max(count - size, 0), count)
+    lines = vars(learn).get("epoch_lines")
+    for start, last in spans if lines is None else lines.over(spans, "features"):
+        places = torch.arange(start, last, device=loader.decoded.rows.device)
+        x = plain(loader.batch(places)[0])
+        if precision is not None:
+            x = precision.laid_out(x)
+        with nullcontext() if precision is None else precision.scope(x.device):
+            out, dropout = _input_of(head, net, x)
+        if (random_states(device), _versions(body)) != before:
+            raise Changing("it draws random numbers, as dropout does, or changes")
+        if features is None:
+            _check_memory(out, count)
+            features = out.new_empty((count, *out.shape[1:]))
+        features[start:last] = out
+    conditions = _conditions(learn, loader, head)
+    return Stored(loader, head, dropout, features, conditions, _digest(body))
 
 
-def _check_passed(out: Any, passed: list[tuple], count: int) -> None:
-    """Check that what the head let pass is what the net returned, unchanged."""
+def _input_of(head: nn.Module, net: nn.Module, x: Tensor) -> tuple[Tensor, float]:
+    """Return the head's input for a batch of images, and the dropout right before the head.
+
+    Raises:
+        Changing: the net does not return what its head returns, on one input.
+    """
+    with _passing(head) as passed, _Undropped() as skipped:
+        out = net(x)
     inputs, keywords, version = passed[0] if len(passed) == 1 else ((), {}, 0)
     same = len(inputs) == 1 and not keywords and out is inputs[0] and type(out) is Tensor
-    if not same or out._version != version or len(out) != count or out.requires_grad:
+    if not same or out._version != version or len(out) != len(x) or out.requires_grad:
         raise Changing("the net does not return the output of its head, on one input")
+    if not skipped.dropped:
+        return out, 0.0
+    ((dropped, fraction), *others) = skipped.dropped
+    if others or dropped is not out:
+        raise Changing("it draws random numbers, as dropout does, or changes")
+    return out, fraction
+
+
+class _Undropped(TorchFunctionMode):
+    """Leaves dropout out within the block.
+
+    Attributes:
+        dropped: what each dropout returned, and its fraction.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.dropped: list[tuple[Tensor, float]] = []
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.dropout:
+            return func(*args, **kwargs)
+        bound = _DROPOUT.bind(*args, **kwargs)
+        bound.apply_defaults()
+        x, fraction = bound.arguments["input"], bound.arguments["p"]
+        if not bound.arguments["training"] or not fraction:
+            return func(*args, **kwargs)
+        out = x.view_as(x)  # another object, so that it is known where it goes
+        self.dropped.append((out, fraction))
+        return out
 
 
 def _check_memory(out: Tensor, count: int) -> None:
@@ -364,8 +413,10 @@ def _conditions(learn: Learner, loader: ImageDL, head: nn.Module) -> tuple:
         for each in loader.after_batch.fs
         if each.split_idx in (None, loader.after_batch.split_idx)
     ]
-    objects = [learn.model, loader.decoded, vars(learn).get("precision"), *steps]
+    precision = vars(learn).get("precision")
+    objects = [learn.model, loader.decoded, precision, *steps]
     values = [(getattr(each, "size", None), getattr(each, "normalize", None)) for each in steps]
+    values.append((getattr(precision, "precision", None), getattr(precision, "layout", None)))
     modes = [module.training for module in _body(learn.model, head)]
     return objects, values, modes
 
@@ -403,9 +454,3 @@ def _origin(thing: Callable | object) -> str:
 def _say(learn: Learner, text: str) -> None:
     if lines := vars(learn).get("epoch_lines"):
         lines.line(text)
-
-
-def _show(learn: Learner, done: float) -> None:
-    lines = vars(learn).get("epoch_lines")
-    if lines and lines.bar.due:
-        lines.bar.draw(f"features {done:4.0%}", done)

@@ -30,7 +30,7 @@ from fastai.callback.tracker import TrackerCallback
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import join_path_file
 from fastcore.basics import tuplify
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastcv.learning.callbacks import recorder
 from fastcv.learning.cpu import denormals_flushed
@@ -70,7 +70,9 @@ class Learner(fastai_learner.Learner):
     fitting = False
     stepper: "Stepper | None" = None
     frozen_features: "FrozenFeatures | None" = None
-    _head: nn.Module | None = None  # takes the place of the net while batches are stored features
+    _head: Callable[[Tensor], Tensor] | None = (
+        None  # takes the place of the net while batches are stored features
+    )
     # Looked up once for all batches of a loader; None between loaders.
     _net_device: torch.device | None = None
     _inputs: tuple[int, int] | None = None  # elements of a batch, and how many are inputs
@@ -223,7 +225,7 @@ class Learner(fastai_learner.Learner):
         self._net_device = self._inputs = None
         features = self.frozen_features
         stored = None if features is None else features.stored(self)
-        head, self._head = self._head, None if stored is None else stored.head
+        head, self._head = self._head, None if stored is None else stored.logits
         try:
             if stored is not None:
                 self.n_iter = len(self.dl)
