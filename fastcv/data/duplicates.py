@@ -104,7 +104,7 @@ def _lookups(words: np.ndarray, band: int, bits: int, distance: int) -> list[np.
     counts = np.bincount(keys, minlength=1 << 16)
     starts = np.cumsum(counts) - counts
     found = []
-    for flips in np.flatnonzero(_ONES == bits):
+    for flips in np.flatnonzero(bits == _ONES):
         flipped = keys ^ flips
         matches = counts[flipped]
         first = np.repeat(np.arange(len(keys)), matches)

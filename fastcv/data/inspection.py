@@ -384,25 +384,23 @@ def _look_at_all(root: Path, listed: Sequence[_Listed]) -> list[_Look]:
 def _look_at(root: Path, chunk: Iterable[_Listed]) -> list[_Look]:
     """Decode some images, and hash the gray squares of all together."""
     seen = [_decoded(root, each) for each in chunk]
-    squares = [square for _, _, square in seen if square is not None]
-    if not squares:
-        return [_Look(file, digest, None, None) for file, digest, _ in seen]
-    stacked = np.stack(squares)
+    squares = np.stack([square for _, _, square in seen])  # (N, SIDE, SIDE)
     step = SIDE // SMALL
-    small = stacked.reshape(-1, SMALL, step, SMALL, step).mean(axis=(2, 4))
-    small = np.rint(small).astype(np.uint8)
-    compared = iter(zip(packed(perceptual_hashes(stacked)), small, strict=True))
+    small = squares.reshape(-1, SMALL, step, SMALL, step).mean(axis=(2, 4))
+    varied = small.std(axis=(1, 2)) >= PLAIN
+    words, small = packed(perceptual_hashes(squares)), np.rint(small).astype(np.uint8)
     return [
-        _Look(file, digest, *((None, None) if square is None else next(compared)))
-        for file, digest, square in seen
+        _Look(file, digest, *((words[place], small[place]) if varied[place] else (None, None)))
+        for place, (file, digest, _) in enumerate(seen)
     ]
 
 
-def _decoded(root: Path, listed: _Listed) -> tuple[Inspected, bytes, np.ndarray | None]:
-    """Return an image's facts, the hash of its pixels, and a gray square unless it is plain."""
+def _decoded(root: Path, listed: _Listed) -> tuple[Inspected, bytes, np.ndarray]:
+    """Return an image's facts, the hash of its pixels, and a gray square, black of a bad file."""
     split, label, path = listed
+    below = str(path).removeprefix(f"{root}{os.sep}").replace(os.sep, "/")
     known = {
-        "path": path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path),
+        "path": below,
         "split": split,
         "label": label,
     }
@@ -421,7 +419,7 @@ def _decoded(root: Path, listed: _Listed) -> tuple[Inspected, bytes, np.ndarray 
                 gray = gray.transpose(TURNS[orientation])
     except ValueError as error:
         reason = str(error).removeprefix(f"image '{path}' cannot be read: ")
-        return Inspected(**known, fault=reason), b"", None
+        return Inspected(**known, fault=reason), b"", np.zeros((SIDE, SIDE), np.uint8)
     file = Inspected(
         **known,
         format=opened.format or "",
@@ -432,8 +430,7 @@ def _decoded(root: Path, listed: _Listed) -> tuple[Inspected, bytes, np.ndarray 
         one_color=max(spans) <= FLAT,
     )
     digest = hashlib.blake2b(pixels, digest_size=16, salt=f"{width}x{height}".encode()[:16])
-    square = np.asarray(gray)
-    return file, digest.digest(), None if square.std() < PLAIN else square
+    return file, digest.digest(), np.asarray(gray)
 
 
 def _mode(opened: Image.Image) -> str:
