@@ -355,6 +355,8 @@ def _in_split(
         images = images_among(files)
         others.update(suffix_of(name) or "without suffix" for name in {*files} - {*images})
         yield from (_Listed(split, label, folder / name) for name in images)
+        if not inner and not images:
+            obstacles.append(f"'{folder}' holds no image")
         if inner and images:
             obstacles.append(f"'{folder}' holds folders beside its images, which were left out")
             continue
@@ -464,7 +466,7 @@ def _copies(looks: Sequence[_Look]) -> tuple[tuple[Copies, ...], tuple[Copies, .
 
     def as_copies(found: list[list[int]]) -> tuple[Copies, ...]:
         copies = [Copies(tuple(looks[index].file for index in indices)) for indices in found]
-        worst = sorted(copies, key=lambda each: (len(each.labels) == 1, len(each.splits) == 1))
+        worst = sorted(copies, key=lambda each: (len(each.labels) == 1) + (len(each.splits) == 1))
         return tuple(worst)
 
     return as_copies(equal), as_copies(alike), complete

@@ -197,13 +197,12 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     return [
         ("images", f"{len(found.files):,}"),
         ("classes", f"{len(found.classes):,}"),
-        ("size of the files", _megabytes(found.size)),
         ("largest class / smallest", f"{max(map(found.imbalance, found.splits)):.1f}"),
         ("unreadable", f"{len(found.unreadable):,}"),
-        ("groups of equal images", f"{len(found.equal):,}"),
-        ("groups of similar images", f"{len(found.alike):,}"),
-        ("groups across splits", f"{sum(len(each.splits) > 1 for each in copies):,}"),
-        ("groups across classes", f"{sum(len(each.labels) > 1 for each in copies):,}"),
+        ("equal groups", f"{len(found.equal):,}"),
+        ("similar groups", f"{len(found.alike):,}"),
+        ("leaks across splits", f"{sum(len(each.splits) > 1 for each in copies):,}"),
+        ("under several classes", f"{sum(len(each.labels) > 1 for each in copies):,}"),
     ]
 
 
@@ -230,7 +229,10 @@ def _by_size(found: Inspection) -> list[tuple[str, dict[str, int]]]:
 
 def _bars(found: Inspection) -> list[str]:
     totals = [(_label(label), sum(counts.values())) for label, counts in _by_size(found)]
-    most, width = totals[0][1], min(LABEL, max(len(name) for name, _ in totals))
+    most = totals[0][1]
+    if most == totals[-1][1]:
+        return [f"Every class has {_count(range(most), 'image')}."]
+    width = min(LABEL, max(len(name) for name, _ in totals))
     rows = [
         f"{shortened(name, LABEL):{width}}  {'█' * max(1, round(BAR * number / most)):{BAR}}  "
         f"{number:>6,}"
@@ -266,20 +268,18 @@ def _pixels(found: Inspection) -> list[str]:
 def _said_of_copies(copies: Sequence[Copies], what: str) -> list[str]:
     if not copies:
         return []
-    leaks = sum(len(each.splits) > 1 for each in copies)
     errors = sum(len(each.labels) > 1 for each in copies)
     said = (
         f"{_count(copies, 'group')} of {what} ({sum(len(each.files) for each in copies):,} files)"
     )
     details = []
-    if leaks:
-        parts = Counter(" and ".join(each.splits) for each in copies if len(each.splits) > 1)
-        across = ", ".join(f"{number:,} {which}" for which, number in parts.items())
-        details.append(f"{leaks:,} of them across splits, which leak ({across})")
+    parts = Counter(" and ".join(each.splits) for each in copies if len(each.splits) > 1)
+    if parts:
+        across = ", ".join(f"{number:,} across {which}" for which, number in parts.items())
+        details.append(f"{across} (leaks)")
     if errors:
-        sure = "so some labels are wrong" if what.startswith("equal") else "check their labels"
-        details.append(f"{errors:,} under more than one class: {sure}")
-    return [f"{said}{': ' if details else ''}{'; '.join(details)}."]
+        details.append(f"{errors:,} under more than one class (label errors)")
+    return [f"{said}{': ' if details else ''}{', '.join(details)}."]
 
 
 def _listing(title: str, entries: Sequence[str]) -> list[str]:
@@ -418,7 +418,7 @@ def _draw_sizes(found: Inspection, file: Path) -> None:
     axes = figure.add_subplot()
     widths, heights = zip(*counts, strict=True)
     largest = max(counts.values())
-    areas = [6 + 120 * number / largest for number in counts.values()]
+    areas = [16 + 120 * number / largest for number in counts.values()]
     axes.scatter(widths, heights, s=areas, color=BLUE, alpha=0.35, linewidths=0)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
