@@ -358,11 +358,12 @@ def _mixed(copies: Copies) -> list[Inspected]:
 
 def _tiles(found: Inspection, shown: Sequence[Inspected], bad: bool = False) -> tuple[Tile, ...]:
     tiles = []
+    named = len({file.label for file in shown}) > 1  # else a heading names the class, or the path
     for file, picture in zip(shown, _thumbnails(found, shown, SIDE), strict=True):
         size = f"{file.width:,} x {file.height:,}"
         said = ", ".join([file.split, size] if file.split else [size])
         alt = f"{_shown(file)}, {_label(file.label)}"
-        lines = (_label(file.label), said)
+        lines = (_label(file.label), said) if named else (said,)
         tiles.append(Tile(picture, lines, alt, _shown(file), False if bad else None))
     return tuple(tiles)
 
