@@ -117,8 +117,8 @@ def findings(found: Inspection) -> list[str]:
             f"{_count(found.unreadable, 'file')} cannot be read: training stops there, unless "
             "--skip-bad leaves them out."
         )
-    said += _said_of_copies(found.equal, "equal images")
-    said += _said_of_copies(found.alike, "similar images")
+    said += _said_of_copies(found.equal, "equal", sure=True)
+    said += _said_of_copies(found.alike, "similar", sure=False)
     if not found.alike_complete:
         said.append(
             "So many pictures are alike by nature that only the most similar were compared: look "
@@ -265,20 +265,21 @@ def _pixels(found: Inspection) -> list[str]:
     return said
 
 
-def _said_of_copies(copies: Sequence[Copies], what: str) -> list[str]:
+def _said_of_copies(copies: Sequence[Copies], what: str, sure: bool) -> list[str]:
+    """Count groups, and those across splits and classes; only equal images are `sure` copies."""
     if not copies:
         return []
-    errors = sum(len(each.labels) > 1 for each in copies)
-    said = (
-        f"{_count(copies, 'group')} of {what} ({sum(len(each.files) for each in copies):,} files)"
-    )
-    details = []
+    number = sum(len(each.files) for each in copies)
+    said = f"{_count(copies, 'group')} of {what} images ({number:,} files)"
     parts = Counter(" and ".join(each.splits) for each in copies if len(each.splits) > 1)
+    errors = sum(len(each.labels) > 1 for each in copies)
+    details = []
     if parts:
         across = ", ".join(f"{number:,} across {which}" for which, number in parts.items())
-        details.append(f"{across} (leaks)")
+        details.append(f"{across} ({'leaks' if sure else 'leaks, if they are copies'})")
     if errors:
-        details.append(f"{errors:,} under more than one class (label errors)")
+        means = "label errors" if sure else "check their labels"
+        details.append(f"{errors:,} under more than one class ({means})")
     return [f"{said}{': ' if details else ''}{', '.join(details)}."]
 
 
@@ -333,7 +334,9 @@ def _copies_section(
         return Section(anchor, title, "None were found.")
     rows = []
     for each in copies[:MOST_GROUPS]:
-        marks = ["label error?"] * (len(each.labels) > 1) + ["leak"] * (len(each.splits) > 1)
+        marks = ["label error"] * (len(each.labels) > 1) + ["leak"] * (len(each.splits) > 1)
+        if copies is found.alike:
+            marks = [f"{mark}?" for mark in marks]
         heading = " and ".join(map(_label, each.labels[:4])) + ", and more" * (len(each.labels) > 4)
         if each.splits != ("",):
             heading += f" ({' and '.join(each.splits)})"
