@@ -25,6 +25,7 @@ SYNONYMS = {
     "lr-find": ("find", "lrfind"),
     "resume": ("continue",),
     "bench": ("benchmark",),
+    "data": ("inspect", "dataset"),
 }
 
 
@@ -148,6 +149,35 @@ def recipes(
         echo("\n> a number to beat")
     if folded:
         echo("\nVariants of a recipe: fastcv recipes NAME; of all: fastcv recipes --all")
+
+
+@app.command("data")
+def data_(
+    path: Annotated[
+        Path,
+        Argument(metavar="PATH", help="Folder of class folders, or of train, valid and test."),
+    ],
+    out: Annotated[
+        Path | None, Option(help="Folder of the page; default: inspection/NAME.")
+    ] = None,
+    json: Annotated[bool, Option("--json", help="Print one JSON object instead of text.")] = False,
+    show: Annotated[bool, Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Look at a folder of images before training: counts, sizes, faults, copies and leaks.
+
+    Prints what is there, and writes one page with pictures, data.html. Images that are equal or
+    similar are shown side by side: across splits they leak, under two classes a label is wrong.
+    """
+    from fastcv.report.data_page import inspect_folder
+
+    inspect_folder(
+        path,
+        out=out,
+        as_json=json,
+        show=show,
+        write=echo,
+        tell=lambda line: echo(line, err=json),
+    )
 
 
 @app.command()

@@ -1,5 +1,7 @@
 # Read by lazy_loader: each name is imported when it is first used.
 from .images import Images as Images
+from .inspection import Inspection as Inspection
+from .inspection import inspect as inspect
 from .protocols import Data as Data
 from .protocols import Source as Source
 from .samples import Sample as Sample

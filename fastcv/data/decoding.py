@@ -1,9 +1,13 @@
 """From an image of any kind and size to a square of 8-bit pixels."""
 
+import errno
 import math
 import os
+import stat
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,21 +104,36 @@ def read_image(image: Path | np.ndarray | Image.Image, channels: int = 3) -> Ima
     if channels not in (1, 3):
         raise ValueError(f"channels must be 3 (RGB) or 1 (gray), got {channels}")
     if isinstance(image, np.ndarray):
-        return _eight_bit(Image.fromarray(_bytes(image)), channels)
+        return eight_bit(Image.fromarray(_bytes(image)), channels)
     if isinstance(image, Image.Image):
         try:
-            return _eight_bit(image.copy(), channels)
+            return eight_bit(image.copy(), channels)
         except DECODER_ERRORS as error:
             raise ValueError(
                 f"a picture must be readable, but {_reason(error)}: pass another"
             ) from error
+    with open_image(image) as opened:
+        opened.load()
+        return eight_bit(opened, channels)
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open a file as one of Pillow's images; its pixels are not decoded yet.
+
+    A pipe is refused, because opening one waits for somebody to write into it.
+
+    Raises:
+        ValueError: it cannot be opened, or be decoded within the block; the sentence names it.
+    """
     try:
-        with open(image, "rb") as file:
-            opened = Image.open(file)
-            opened.load()
-            return _eight_bit(opened, channels)
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a file")
+        with open(path, "rb") as file:
+            yield Image.open(file)
     except DECODER_ERRORS as error:
-        raise ValueError(f"image '{image}' cannot be read: {_reason(error, image)}") from error
+        raise ValueError(f"image '{path}' cannot be read: {_reason(error, path)}") from error
 
 
 def _bytes(pixels: np.ndarray) -> np.ndarray:
@@ -131,7 +150,8 @@ def _bytes(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., 0] if pixels.ndim == 3 and channels == 1 else pixels
 
 
-def _eight_bit(image: Image.Image, channels: int) -> Image.Image:
+def eight_bit(image: Image.Image, channels: int) -> Image.Image:
+    """Convert a picture to RGB (3 channels) or gray (1), as `read_image` does."""
     target = "RGB" if channels == 3 else "L"
     if image.mode == target and "transparency" not in image.info:
         return image
