@@ -68,7 +68,7 @@ variants = named(
     fixed_extractor=replace(
         recipe,
         data=replace(recipe.data, augment=()),
-        model=replace(recipe.model, train_bn=False),
+        model=replace(recipe.model, dropout=0.0, train_bn=False),
         loss=CrossEntropy(),
         schedule=(OneCycle(epochs=20, lr=4e-3, frozen=True),),
     ),
