@@ -357,6 +357,44 @@ def report(
 
 
 @app.command()
+def models(
+    pattern: Annotated[
+        str | None,
+        Argument(
+            metavar="[PATTERN]",
+            help="Part of a name, or a glob such as 'convnext*in12k*'; without it, torchvision's "
+            "are listed.",
+        ),
+    ] = None,
+) -> None:
+    """List nets with pretrained weights: parameters, image size, license, whether they are here."""
+    from fastcv.learning.available import available, has_timm
+    from fastcv.learning.backbones import TIMM
+
+    found = available(pattern)
+    columns = ["net", "weights", "parameters", "pixels", "license", "here"]
+    rows = [
+        [
+            each.arch if each.library == "torchvision" else f'"{each.arch}"',
+            each.weights if each.library == "torchvision" else "timm",
+            f"{each.parameters:,}" if each.parameters else "-",
+            str(each.size),
+            each.origin.license or "-",
+            "yes" if each.here else "",
+        ]
+        for each in found
+    ]
+    if sys.stdout.isatty():
+        print_table(columns, rows)
+    else:
+        echo("\n".join(aligned([columns, *rows])))
+    if not has_timm():
+        echo(f"\nover a thousand more: {TIMM}", err=True)
+    elif pattern is None:
+        echo("\ntimm has over a thousand more: fastcv models PATTERN", err=True)
+
+
+@app.command()
 def copy(
     name: RecipeName,
     file: Annotated[Path, Argument(metavar="FILE", help="Your new file, ending in .py.")],

@@ -19,6 +19,7 @@ from fastcv.learning.cuda_graph.stepper import Stepper
 from fastcv.learning.frozen_features import FrozenFeatures
 from fastcv.learning.learner import Learner
 from fastcv.learning.metrics import columns
+from fastcv.learning.origins import Origin
 from fastcv.learning.stages.stage import fresh
 from fastcv.recipe.values import Recipe
 
@@ -34,7 +35,17 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
     Args:
         recipe: what to build.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
+
+    Raises:
+        ValueError: a mistake that a user can mend, such as images that the model's pretrained
+            weights were not trained for.
     """
+    refuse_other_images(recipe)
+    return built(recipe, device=device)
+
+
+def built(recipe: Recipe, *, device: str | torch.device | None = None) -> Learner:
+    """Build a Learner as `learner` does, for whatever images the recipe has."""
     device = _device(device)
     stepper = Stepper(recipe.step, device)
     set_seed(recipe.seed)
@@ -60,6 +71,39 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
     if device.type == "cpu":
         keep_freed_memory()
     return learn
+
+
+def origin_of(recipe: Recipe) -> Origin | None:
+    """Return where the model's pretrained weights come from; None if it has none or says nothing.
+
+    Raises:
+        ValueError: there are no such weights.
+    """
+    origin = getattr(recipe.model, "origin", None)
+    return origin() if callable(origin) else None
+
+
+def refuse_other_images(recipe: Recipe) -> str | None:
+    """Refuse images that the model's pretrained weights were not trained for.
+
+    An experiment of a report normalizes as the report did: there it is only returned what differs.
+
+    Raises:
+        ValueError: the weights expect other statistics, or the net another size.
+    """
+    origin, data = origin_of(recipe), recipe.data
+    if origin is None or not all(hasattr(data, name) for name in ("normalize", "size", "channels")):
+        return None
+    origin.check_size(data.size)
+    if data.channels != 3:  # statistics of gray images are others
+        return None
+    mean, std = (0.0,), (1.0,)
+    if data.normalize:
+        mean, std = data.normalize.mean, data.normalize.std
+    said = origin.contradiction(mean, std)
+    if said and (recipe.reported is None or recipe.reported.to_beat):
+        raise ValueError(said)
+    return said
 
 
 def _device(name: str | torch.device | None) -> torch.device:
@@ -99,6 +143,6 @@ def trained_learner(
         recipe = smoked(recipe)
     if is_dataclass(recipe.model) and hasattr(recipe.model, "weights"):
         recipe = replace(recipe, model=replace(recipe.model, weights=None))
-    learn = learner(recipe, device=device)
+    learn = built(recipe, device=device)
     weight_files.load(learn.model, weights)
     return learn

@@ -36,6 +36,11 @@ _LEFT_OUT = (
     "data.skip_bad",
 )
 
+_IMAGENET_TERMS = (
+    "weights trained on ImageNet may be bound by its terms, which allow research that is not "
+    "commercial"
+)
+
 _PYTHON = """\
 from huggingface_hub import snapshot_download
 
@@ -191,7 +196,7 @@ def _front(
 
 
 def _lead(run: Run, model: TrainedModel, source: str, license: str) -> str:
-    net = address(model.settings.get("arch", model.net)).partition(":")[2]
+    net = _net(model)
     kind = "RGB" if model.channels == 3 else "gray"
     size = f"{model.size} x {model.size} pixels"
     smoke = " This was a smoke run: its numbers mean nothing." if run.summary["smoke"] else ""
@@ -201,6 +206,12 @@ def _lead(run: Run, model: TrainedModel, source: str, license: str) -> str:
         f"{size} into {len(model.classes)} classes; trained on {code(source)} with fastcv "
         f"{escaped(model.fastcv)}.{smoke}{stated}"
     )
+
+
+def _net(model: TrainedModel) -> str:
+    """Return the name of the net: of timm's models the model's, with its tag."""
+    arch = model.settings.get("arch", model.net)
+    return arch if isinstance(arch, str) else address(arch).partition(":")[2]
 
 
 def _onnx_use(run: Run, model: TrainedModel) -> Iterator[str]:
@@ -304,14 +315,22 @@ def _origin(model: TrainedModel) -> str:
     arch = model.settings.get("arch")
     if model.weights is None:
         return "random."
+    stated = model.weights_license
+    theirs = f"Their license is {code(stated)}" if stated else "Whoever made them has the license"
     if model.weights != last_part(model.weights) or arch is None or "." in model.weights:
-        return f"the file {code(last_part(model.weights))}, whose license holds for them."
+        name = code(last_part(model.weights))
+        return (
+            f"the file {name}. {theirs}."
+            if stated
+            else f"the file {name}, whose license holds for them."
+        )
+    if isinstance(arch, str):
+        return f"timm's {code(arch)}. {theirs}; {_IMAGENET_TERMS}."
     library, _, name = address(arch).partition(":")
     if library == "torchvision.models":
         return (
-            f"torchvision's {code(model.weights)} of {code(name)}. torchvision's license is "
-            f"BSD-3-Clause; weights trained on ImageNet may be bound by its terms, which allow "
-            f"research that is not commercial."
+            f"torchvision's {code(model.weights)} of {code(name)}. Their license is "
+            f"{code(stated or 'BSD-3-Clause')}; {_IMAGENET_TERMS}."
         )
     return f"{code(model.weights)} of {code(name)}, whose license holds for them."
 

@@ -1,5 +1,6 @@
 """The whole experiment: from a recipe to a finished run directory, and on from a stopped one."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -7,7 +8,13 @@ from typing import Any
 
 from fastcv import files, tracking
 from fastcv.experiment import directory
-from fastcv.experiment.building import SMOKE_NOTE, learner, smoked
+from fastcv.experiment.building import (
+    SMOKE_NOTE,
+    built,
+    origin_of,
+    refuse_other_images,
+    smoked,
+)
 from fastcv.experiment.directory import Run
 from fastcv.experiment.environment import environment
 from fastcv.experiment.origin import changed, defining_file
@@ -17,6 +24,7 @@ from fastcv.learning.callbacks import checkpoint
 from fastcv.learning.callbacks.checkpoint import Checkpoint
 from fastcv.learning.callbacks.progress import LossGraph
 from fastcv.learning.learner import Learner
+from fastcv.learning.origins import Origin
 from fastcv.recipe.checks import compare
 from fastcv.recipe.diff import describe
 from fastcv.recipe.flat import flat
@@ -68,7 +76,10 @@ def train(
     if smoke:
         write(SMOKE_NOTE)
     ran = smoked(recipe) if smoke else recipe
-    learn = learner(ran, device=device)
+    origin = origin_of(ran)
+    # A run that an older fastcv began goes on as it began.
+    differs = refuse_other_images(ran) if stopped is None else None
+    learn = built(ran, device=device)
     if stopped is not None:
         run = stopped
         checkpoint.prepare(learn, kept)
@@ -79,6 +90,10 @@ def train(
     with files.lock(run.path), _kept_or_removed(run, learn):
         files.remove_parts(run.path)
         _introduce(ran, learn, run, write)
+        for line in origin.lines() if origin else ():
+            write(line)
+        if differs:
+            write(f"as the report did: {differs}")
         tracked = tracking.wanted(wandb)
         with learn.epoch_lines.doing("starting Weights & Biases") if tracked else nullcontext():
             tracker = tracking.start(
@@ -90,7 +105,7 @@ def train(
                 resume_id=None if kept is None else run.environment.get("wandb_id"),
             )
         with closing(tracker):
-            _write_environment(run, learn, tracker.id, again=kept is not None)
+            _write_environment(run, learn, tracker.id, origin, again=kept is not None)
             _report_epochs(learn, run, tracker, on_epoch)
             with learn.added_cbs([LossGraph()] if show_graph else []):
                 _run_stages(ran, learn, run, kept)
@@ -196,8 +211,12 @@ def _introduce(recipe: Recipe, learn: Learner, run: Run, write: Callable[[str], 
         write(f"skipped {skipped:,} unreadable images")
 
 
-def _write_environment(run: Run, learn: Learner, wandb_id: str | None, *, again: bool) -> None:
+def _write_environment(
+    run: Run, learn: Learner, wandb_id: str | None, origin: Origin | None, *, again: bool
+) -> None:
     here = environment(str(learn.dls.device), learn.precision.precision) | {"wandb_id": wandb_id}
+    if origin is not None:
+        here["weights"] = dataclasses.asdict(origin)
     if again:  # what the run began with stays at the top level
         before = run.environment
         here = before | {"resumed": [*before.get("resumed", []), here]}

@@ -50,7 +50,17 @@ def describe(recipe: Recipe, classes: Sequence[str], *, precision: str) -> Train
         precision=precision,
         # Of a file the name alone: its folder is nobody else's business.
         weights=getattr(model, "weights", None) and Path(model.weights).name,
+        weights_license=_license(recipe),
     )
+
+
+def _license(recipe: Recipe) -> str | None:
+    """Return the license of the weights that training began from, as far as it is known."""
+    try:
+        origin = recipe.model.origin()
+    except (AttributeError, ValueError):  # another kind of model; a file that is gone
+        return None
+    return origin and origin.license
 
 
 def load(run: str | PathLike, *, device: str | None = None, trust: bool = False) -> Predictor:

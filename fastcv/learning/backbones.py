@@ -6,6 +6,7 @@ from these where a trained run is loaded.
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -81,9 +82,8 @@ def timm_net(
     channels: int = 3,
     size: int | None = None,
     dropout: float = 0.0,
-    pretrained: bool = False,
 ) -> nn.Module:
-    """Build a model of timm with timm's own head.
+    """Build a model of timm with random weights and timm's own head.
 
     Args:
         arch: such as "efficientnet_lite0" or, with its tag, "convnext_tiny.in12k_ft_in1k".
@@ -92,29 +92,55 @@ def timm_net(
         size: height and width of the images, pixels; models of one fixed size are built for it.
             None leaves it to the model.
         dropout: fraction of the features dropped before the last layer, 0 to 1.
-        pretrained: whether to fetch the weights of that tag; the head is new in any case.
 
     Raises:
-        ValueError: timm is not installed or has no such model, the model cannot take such images,
-            or the weights cannot be fetched.
+        ValueError: timm is not installed or has no such model, or the model cannot take such
+            images.
     """
+    arch = todays(arch)
+    keywords = _timm_keywords(arch, classes, channels, size, dropout)
+    return _built(arch, partial(import_timm().create_model, arch), keywords)
+
+
+def fetched_timm_net(
+    arch: str, *, classes: int, channels: int, size: int, dropout: float
+) -> nn.Module:
+    """Build a model of timm as `timm_net` does, with the weights of its tag and a new head.
+
+    The weights come from huggingface_hub's cache, or are fetched from the Hugging Face Hub.
+
+    Raises:
+        ValueError: also if the weights cannot be fetched.
+    """
+    from huggingface_hub.errors import HTTPError  # its client's: httpx's or httpx2's
+    from safetensors import SafetensorError
+
     timm = import_timm()
     arch = todays(arch)
+    keywords = _timm_keywords(arch, classes, channels, size, dropout)
+    try:
+        net = timm.create_model(arch, pretrained=True, **keywords)
+    except (OSError, RuntimeError, ValueError, HTTPError, SafetensorError) as error:
+        raise ValueError(
+            f"the weights of timm's '{arch}' must come whole from the Hugging Face Hub, got "
+            f"'{_one_line(error)}': give the path of a .safetensors or .pth file instead"
+        ) from error
+    if timm_cfg(arch).num_classes == classes:
+        net.reset_classifier(classes)  # it knows the classes of ImageNet, if this data has as many
+    return net
+
+
+def _timm_keywords(
+    arch: str, classes: int, channels: int, size: int | None, dropout: float
+) -> dict[str, Any]:
     _check_channels(arch, channels)
-    cfg = timm.get_pretrained_cfg(arch)
+    cfg = timm_cfg(arch)
     keywords: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
     if dropout:
         keywords["drop_rate"] = dropout
     if size is not None and cfg is not None and cfg.fixed_input_size:
         keywords["img_size"] = size
-
-    def build(**keywords: Any) -> nn.Module:
-        return timm.create_model(arch, pretrained=pretrained, **keywords)
-
-    net = _fetched(arch, build, keywords) if pretrained else _built(arch, build, keywords)
-    if pretrained and cfg.num_classes == classes:
-        net.reset_classifier(classes)  # it knows the classes of ImageNet, if this data has as many
-    return net
+    return keywords
 
 
 def import_timm() -> Any:
@@ -128,6 +154,14 @@ def import_timm() -> Any:
     except ImportError as error:
         raise ValueError(f"a model of timm needs timm: {TIMM} ({error})") from error
     return timm
+
+
+def timm_cfg(arch: str) -> Any:
+    """Return what timm knows of a model and its tag, a `PretrainedCfg`; None if nothing."""
+    try:
+        return import_timm().get_pretrained_cfg(arch)
+    except RuntimeError:  # the model has no such tag
+        return None
 
 
 def todays(arch: str) -> str:
@@ -148,7 +182,7 @@ def todays(arch: str) -> str:
     if not timm.is_model(name):
         near = did_you_mean(name, timm.list_models(), cutoff=0.6)
         raise ValueError(f"timm has no model {name!r}.{near if len(near) < 200 else ''}")
-    if tag and timm.get_pretrained_cfg(arch) is None:
+    if tag and timm_cfg(arch) is None:
         tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{name}.*")]
         raise ValueError(f"timm's {name!r} has no weights {tag!r}.{did_you_mean(tag, tags)}")
     return arch
@@ -162,7 +196,7 @@ def split_name(arch: str) -> tuple[str, str]:
 
 def fixed_size_of(arch: Callable[..., nn.Module]) -> bool:
     """Whether a builder of torchvision's makes nets of one image size: ViT and MaxViT."""
-    return bool({"image_size", "input_size"} & _taken(arch)[0])
+    return bool({"image_size", "input_size"} & taken(arch)[0])
 
 
 def head_names(net: nn.Module) -> tuple[str, ...]:
@@ -233,24 +267,23 @@ def check_output(net: nn.Module, name: str, *, classes: int, channels: int, size
         ValueError: it gives something else, or fails.
     """
     state = {**dict(net.named_parameters()), **dict(net.named_buffers())}
-    training = net.training
-    net.eval()
+    mode = net.training
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             try:
                 onto_meta = {key: value.to("meta") for key, value in state.items()}
                 images = torch.zeros(2, channels, size, size, device="meta")
-                logits = functional_call(net, onto_meta, (images,))
+                logits = functional_call(net.train(), onto_meta, (images,))
             except Exception:  # whatever a net does with numbers that are not there
                 device = next(iter(state.values())).device if state else None
-                logits = net(torch.zeros(2, channels, size, size, device=device))
+                logits = net.eval()(torch.zeros(2, channels, size, size, device=device))
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"{name} must take images of {channels} x {size} x {size}, but fails: "
             f"{_one_line(error)}"
         ) from error
     finally:
-        net.train(training)
+        net.train(mode)
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != (2, classes):
         raise ValueError(
@@ -303,13 +336,13 @@ def _joined(groups: list[list[nn.Parameter]], most: int) -> list[list[nn.Paramet
 
 def _keywords(arch: Callable[..., nn.Module], classes: int, size: int | None) -> dict[str, Any]:
     """Return what a torchvision builder is called with, as far as it takes it."""
-    taken, open_ended = _taken(arch)
+    known, open_ended = taken(arch)
     keywords: dict[str, Any] = {"weights": None}
-    if open_ended or "num_classes" in taken:
+    if open_ended or "num_classes" in known:
         keywords["num_classes"] = classes
-    if size is not None and "image_size" in taken:  # a ViT's
+    if size is not None and "image_size" in known:  # a ViT's
         keywords["image_size"] = size
-    if size is not None and "input_size" in taken:  # MaxViT's
+    if size is not None and "input_size" in known:  # MaxViT's
         keywords["input_size"] = (size, size)
     if _name(arch) in _INCEPTIONS:
         keywords |= {"transform_input": True, "init_weights": True}
@@ -327,17 +360,20 @@ def _classifies(arch: Callable[..., nn.Module]) -> bool:
     return arch.__name__ in list_models(module=torchvision.models)
 
 
-def _taken(arch: Callable[..., nn.Module]) -> tuple[set[str], bool]:
-    """Return the keywords that a builder takes, and whether it takes any."""
-    signature = inspect.signature(arch)
-    taken = set(signature.parameters)
+def taken(build: Callable[..., nn.Module]) -> tuple[set[str], bool]:
+    """Return the keywords that a builder takes, and whether it takes any.
+
+    Builders of torchvision and timm pass keywords on to the class that they say they return.
+    """
+    signature = inspect.signature(build)
+    found = set(signature.parameters)
     open_ended = any(
         each.kind is inspect.Parameter.VAR_KEYWORD for each in signature.parameters.values()
     )
     net = signature.return_annotation
-    if open_ended and isinstance(net, type):  # torchvision's pass the rest on to the net's class
-        taken |= set(inspect.signature(net).parameters)
-    return taken, open_ended
+    if open_ended and isinstance(net, type):
+        found |= set(inspect.signature(net).parameters)
+    return found, open_ended
 
 
 def _built(name: str, build: Callable[..., Any], keywords: dict[str, Any]) -> nn.Module:
@@ -352,19 +388,6 @@ def _built(name: str, build: Callable[..., Any], keywords: dict[str, Any]) -> nn
     if not isinstance(net, nn.Module):
         raise ValueError(f"arch must build a net, {name} builds {type(net).__name__}")
     return net
-
-
-def _fetched(name: str, build: Callable[..., Any], keywords: dict[str, Any]) -> nn.Module:
-    from huggingface_hub.errors import HTTPError
-    from safetensors import SafetensorError
-
-    try:
-        return build(**keywords)
-    except (OSError, RuntimeError, ValueError, HTTPError, SafetensorError) as error:
-        raise ValueError(
-            f"the weights of timm's '{name}' must come whole from the Hugging Face Hub, got "
-            f"'{_one_line(error)}': give the path of a .safetensors or .pth file instead"
-        ) from error
 
 
 def _of_one_channel(conv: nn.Conv2d) -> nn.Conv2d:

@@ -26,16 +26,12 @@ from fastcv.learning.snapshot import snapshot_rng
 from fastcv.nets.basenet import BaseNet
 from fastcv.suggest import did_you_mean
 
-_FROM_DATA = ("classes", "channels", "size")
+_FROM_DATA = ("classes", "channels", "size", "num_classes", "in_chans")
 _THINNED = ("widths", "hidden")  # settings that a smoke run divides
 _THINNING, _THINNEST = 16, 4
 _SMALL_TIMM = "test_efficientnet"  # 0.4 million parameters
 _IMAGENET = "IMAGENET1K_V1"
-_AUXILIARY = (
-    "aux1.",
-    "aux2.",
-    "AuxLogits.",
-)  # heads of GoogLeNet and Inception, for their training
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # for training GoogLeNet and Inception
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +39,9 @@ class FromScratch:
     """A net with random weights, in one parameter group.
 
     Attributes:
-        net: called as `net(classes=, channels=, size=, **settings)`; size in pixels.
+        net: called as `net(classes=, channels=, size=, **settings)`; size in pixels. A builder of
+            torchvision or timm is called with their names for these (`num_classes`, `in_chans`,
+            `img_size`), as far as it takes them.
         settings: further keywords of the net.
     """
 
@@ -54,15 +52,19 @@ class FromScratch:
         """Build the net for the images and classes of `dls`, and a Learner with these keywords.
 
         Raises:
-            ValueError: images that are not square, or a setting or size that the net rejects.
+            ValueError: images that are not square, a setting or size that the net rejects, or a net
+                that does not give a logit for each class.
         """
         channels, height, width = _image_shape(dls)
         if height != width:
             raise ValueError(
                 f"images must be square, got {height}x{width} pixels: resize or crop them"
             )
-        build, settings = self.parts(classes=len(dls.vocab), channels=channels, size=height)
-        return Learner(dls, build(**settings), **learner_keywords)
+        ends = {"classes": len(dls.vocab), "channels": channels, "size": height}
+        build, settings = self.parts(**ends)
+        net = build(**settings)
+        backbones.check_output(net, _name(self.net), **ends)
+        return Learner(dls, net, **learner_keywords)
 
     def parts(
         self, *, classes: int, channels: int, size: int
@@ -70,10 +72,10 @@ class FromScratch:
         """Return what builds the net, and all its keywords.
 
         Raises:
-            ValueError: the net does not take a setting.
+            ValueError: the net does not take a setting, the number of classes, or gray images.
         """
         _check_settings(self.net, self.settings)
-        ends = {"classes": classes, "channels": channels, "size": size}
+        ends = _ends(self.net, classes=classes, channels=channels, size=size)
         return self.net, {**ends, **self.settings}
 
     def but(self, **settings: object) -> "FromScratch":
@@ -153,11 +155,11 @@ class Pretrained:
                 f"images must be square, got {height}x{width} pixels: resize or crop them"
             )
         if self._fetched_by_timm:
-            net = build(**settings, pretrained=True)
+            net = backbones.fetched_timm_net(**settings)
         else:
             net = build(**settings)
             if self.weights is not None:
-                self._load(net)
+                self._load(net, channels)
         if build is not torchvision_resnet:
             ends = {"classes": len(dls.vocab), "channels": channels, "size": height}
             backbones.check_output(net, _name(self.arch), **ends)
@@ -241,7 +243,7 @@ class Pretrained:
             return tagged(self.arch, str(self.weights))
         return backbones.todays(self.arch)
 
-    def _load(self, net: nn.Module) -> None:
+    def _load(self, net: nn.Module, channels: int) -> None:
         heads = backbones.head_names(net)
         if weight_files.is_path(self.weights):
             state = weight_files.read(self.weights)
@@ -251,10 +253,10 @@ class Pretrained:
             state = {key: value for key, value in state.items() if not _below(key, net, heads)}
         state = _with_heads_of(net, heads, state)
         state = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY)}
-        first = net.get_submodule(backbones.first_conv(net))
-        name = f"{backbones.first_conv(net)}.weight"
-        if name in state and state[name].shape[1] == 3 and first.in_channels == 1:
-            state[name] = state[name].float().sum(dim=1, keepdim=True)
+        if channels == 1:
+            name = f"{backbones.first_conv(net)}.weight"
+            if name in state and state[name].shape[1] == 3:
+                state[name] = state[name].float().sum(dim=1, keepdim=True)
         weight_files.copy(state, net, source=f"the weights '{self.weights}'")
 
 
@@ -308,10 +310,29 @@ def _image_shape(dls: DataLoaders) -> tuple[int, int, int]:
     return tuple(shape)
 
 
+def _ends(net: Callable[..., nn.Module], **ends: int) -> dict[str, object]:
+    """Return what a net is told of the data, under its own names."""
+    known, _ = backbones.taken(net)
+    foreign = "classes" not in known and "num_classes" in known
+    if not foreign:
+        return ends
+    told: dict[str, object] = {"num_classes": ends["classes"]}
+    for name, others in {"channels": ("in_chans",), "size": ("img_size", "image_size")}.items():
+        if mine := next((each for each in (name, *others) if each in known), None):
+            told[mine] = ends[name]
+    if "input_size" in known and net.__module__ == "torchvision.models.maxvit":
+        told["input_size"] = (ends["size"], ends["size"])
+    if ends["channels"] != 3 and not {"channels", "in_chans"} & set(told):
+        raise ValueError(
+            f"{_name(net)} takes images of 3 channels, got {ends['channels']}: set "
+            f"data.channels=3, or use Pretrained(arch={_name(net)}, weights=None)"
+        )
+    return told
+
+
 def _check_settings(net: Callable[..., nn.Module], settings: Mapping) -> None:
-    parameters = inspect.signature(net).parameters
-    own = [name for name in parameters if name not in _FROM_DATA]
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    known, open_ended = backbones.taken(net)
+    own = sorted(known - set(_FROM_DATA))
     for name in settings:
         if name in _FROM_DATA:
             raise ValueError(f"'{name}' comes from the data: leave it out of the net's settings")

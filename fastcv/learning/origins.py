@@ -11,11 +11,12 @@ from torch import nn
 from torchvision.models import get_model_weights
 
 from fastcv.learning import weights as weight_files
-from fastcv.learning.backbones import fixed_size_of, import_timm, split_name, todays
+from fastcv.learning.backbones import fixed_size_of, import_timm, split_name, timm_cfg, todays
 from fastcv.suggest import did_you_mean
 
 _TOLERANCE = 0.003  # statistics are often printed with three digits; 127/255 is also called 0.5
 _TORCHVISION = "BSD-3-Clause"
+_SWAG = "cc-by-nc-4.0"  # github.com/facebookresearch/SWAG/blob/main/LICENSE, as their meta says
 _DESCRIPTION = "model.json"  # beside the weights of a run of ours
 
 
@@ -56,42 +57,42 @@ class Origin:
             )
         return said
 
-    def check(
-        self,
-        *,
-        mean: Sequence[float],
-        std: Sequence[float],
-        size: int,
-        channels: int,
-    ) -> None:
-        """Refuse a recipe's images that the weights were not trained for.
-
-        The statistics of gray images are not compared: those of the weights are of three colors.
+    def check_size(self, size: int) -> None:
+        """Refuse images of another size than a net of one fixed size takes.
 
         Args:
-            mean: of each channel, or one for all, pixels in 0-1; 0 leaves them as they are.
-            std: likewise; 1 leaves them as they are.
             size: height and width, pixels.
-            channels: 1 or 3.
 
         Raises:
-            ValueError: other statistics or another size than the weights need; with the line that
-                sets them.
+            ValueError: with the line that sets it.
         """
         if self.size not in (None, size):
             raise ValueError(
                 f"{self.name} takes images of {self.size} pixels alone, the recipe has size={size}:"
                 f" set size={self.size} in its data"
             )
-        if self.mean is None or self.std is None or channels != len(self.mean):
-            return
-        if not (_close(mean, self.mean) and _close(std, self.std)):
-            ours = f"mean {_numbers(mean)} and std {_numbers(std)}"
-            raise ValueError(
-                f"{self.name} expects images of other statistics than the recipe's {ours}: set "
-                f"normalize=Normalize(mean=({_numbers(self.mean)}), std=({_numbers(self.std)})) in "
-                f"its data"
-            )
+
+    def contradiction(self, mean: Sequence[float], std: Sequence[float]) -> str | None:
+        """Say how images differ from those that the weights expect, and what sets that right.
+
+        Args:
+            mean: of each channel, or one for all, pixels in 0-1; 0 leaves them as they are.
+            std: likewise; 1 leaves them as they are.
+
+        Returns:
+            None where they do not differ, where nobody says what the weights expect, and for gray
+            images: the weights' statistics are of three colors.
+        """
+        if self.mean is None or self.std is None:
+            return None
+        if _close(mean, self.mean) and _close(std, self.std):
+            return None
+        return (
+            f"{self.name} expects images of other statistics than the recipe's mean "
+            f"{_numbers(mean)} and std {_numbers(std)}: set "
+            f"normalize=Normalize(mean=({_numbers(self.mean)}), std=({_numbers(self.std)})) in its "
+            f"data"
+        )
 
 
 def torchvision_origin(arch: Callable[..., nn.Module], name: str) -> Origin | None:
@@ -106,7 +107,7 @@ def torchvision_origin(arch: Callable[..., nn.Module], name: str) -> Origin | No
     preset = entry.transforms()
     return Origin(
         name=f"torchvision's {entry.name} of {arch.__name__}",
-        license=entry.meta.get("license", _TORCHVISION),
+        license=_SWAG if "SWAG" in entry.name else _TORCHVISION,
         mean=tuple(preset.mean),
         std=tuple(preset.std),
         size=preset.crop_size[0] if fixed_size_of(arch) else None,
@@ -125,7 +126,7 @@ def timm_origin(arch: str, tag: str) -> Origin:
         ValueError: timm is not installed, or has no such model or weights.
     """
     full = tagged(arch, tag)
-    cfg = import_timm().get_pretrained_cfg(full)
+    cfg = timm_cfg(full)
     return Origin(
         name=f"timm's {full}",
         license=cfg.license,
@@ -152,7 +153,7 @@ def file_origin(path: Path | str, arch: Callable[..., nn.Module] | str) -> Origi
     license = said.get("license") or said.get("source")
     known = {}
     if isinstance(arch, str) and not (path.parent / _DESCRIPTION).is_file():
-        cfg = import_timm().get_pretrained_cfg(todays(arch))
+        cfg = timm_cfg(todays(arch))
         if cfg is not None:
             known = {"mean": tuple(cfg.mean), "std": tuple(cfg.std)}
             known["size"] = cfg.input_size[-1] if cfg.fixed_input_size else None
@@ -169,9 +170,8 @@ def tagged(arch: str, tag: str) -> str:
     """
     full = todays(arch)
     name, own = split_name(full)
-    timm = import_timm()
     if tag == "DEFAULT":
-        cfg = timm.get_pretrained_cfg(full)
+        cfg = timm_cfg(full)
         own = own or (cfg and cfg.tag) or ""
         tag = own
     if own and tag != own and "." in full:
@@ -180,9 +180,9 @@ def tagged(arch: str, tag: str) -> str:
             f"weights={own!r}"
         )
     full = f"{name}.{tag}" if tag else name
-    cfg = timm.get_pretrained_cfg(full)
+    cfg = timm_cfg(full)
     if cfg is None or not cfg.has_weights:
-        tags = [split_name(each)[1] for each in timm.list_pretrained(f"{name}.*")]
+        tags = [split_name(each)[1] for each in import_timm().list_pretrained(f"{name}.*")]
         raise ValueError(
             f"timm's {name!r} has no weights {tag!r}.{did_you_mean(tag, tags)} weights=None trains "
             f"from random ones"

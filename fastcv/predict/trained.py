@@ -44,6 +44,7 @@ class TrainedModel:
         precision: "fp32" or "bf16", in which the net was validated.
         temperature: the logits are divided by this before the softmax; 1 leaves them.
         weights: the name of the weights that training began from; None for random ones.
+        weights_license: of these, as their makers name it; None if nobody says.
         sha256: of the file of the weights.
         fastcv: version that wrote it.
     """
@@ -62,6 +63,7 @@ class TrainedModel:
     precision: str = "fp32"
     temperature: float = 1.0
     weights: str | None = None
+    weights_license: str | None = None
     sha256: str = ""
     fastcv: str = field(default=__version__)
 

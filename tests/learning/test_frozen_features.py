@@ -16,7 +16,8 @@ from torchvision.models import efficientnet_b0, resnet18
 from fastcv.augment import HorizontalFlip, MixUp
 from fastcv.data import CIFAR10_STATS, Toy
 from fastcv.data.images import Images
-from fastcv.experiment.train import learner, train
+from fastcv.experiment.building import learner
+from fastcv.experiment.train import train
 from fastcv.learning import frozen_features
 from fastcv.learning.callbacks.checkpoint import Checkpoint
 from fastcv.learning.callbacks.ema import EMA
