@@ -77,9 +77,10 @@ def test_weighted_loss_is_torchs_of_soft_targets(smoothing):
     assert torch.equal(loss.train()(logits, labels), each)
 
 
-@pytest.mark.parametrize("cache", ["auto", "off"])
-@pytest.mark.parametrize("weights", ["balanced", (1, 0.5, 2.0, 0)])
-def test_training_loss_is_weighted_and_validation_loss_is_not(cache, weights):
+@pytest.mark.parametrize(
+    ("weights", "cache"), [("balanced", "auto"), ("balanced", "off"), ((1, 0.5, 2.0, 0), "auto")]
+)
+def test_training_loss_is_weighted_and_validation_loss_is_not(weights, cache):
     loss = replace(RECIPE.loss, weights=weights)
     learn = fitted(replace(RECIPE, loss=loss, data=replace(RECIPE.data, cache=cache)))
     counts = np.unique([int(y) for _, y in learn.dls.train.dataset], return_counts=True)[1]
