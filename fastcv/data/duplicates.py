@@ -1,8 +1,8 @@
 """Find pictures that look alike, by perceptual hashes: many images, no comparison of all pairs.
 
 The hash is ImageHash's `phash`, computed for a whole batch at once: the tests compare the two bit
-by bit. It is computed here because ImageHash takes one image at a time under Python's lock (five
-times as long), and finds no pairs.
+by bit. It is computed here because ImageHash takes one image at a time (3.5 times as long, most of
+it under Python's lock), and finds no pairs.
 """
 
 from typing import NamedTuple

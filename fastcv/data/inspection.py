@@ -3,9 +3,9 @@
 One pass decodes every image once, in threads. Exact copies have equal pixels, whatever their files
 hold; similar pictures are found by perceptual hashes (`fastcv.data.duplicates`).
 
-CleanVision was tried: it decodes in two passes (640 seconds for CIFAR-100's 60,000 images on two
-cores, against half a minute here), calls only pictures with equal hashes near duplicates, and knows
-neither classes nor splits, so it can name neither leaks nor label errors.
+CleanVision was tried: it decodes in two passes (531 seconds of processor time for the 60,000 images
+of CIFAR-100, against 29 here), calls only pictures with equal hashes near duplicates (38 groups of
+77 images), and knows neither classes nor splits, so it can name neither leaks nor label errors.
 """
 
 import hashlib
