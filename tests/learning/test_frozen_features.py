@@ -244,7 +244,7 @@ EXCLUDED = {
     "a random flip": (augmented(HorizontalFlip()), "augmented"),
     "the stage's own": ({"schedule": (with_augment(STAGE, HorizontalFlip()),)}, "augmented"),
     "mixed images": (augmented(MixUp()), "Mixing may look at .* before_batch"),
-    "not decoded": ({"data": replace(RECIPE.data, cache="off")}, "not decoded"),
+    "not decoded": ({"data": replace(RECIPE.data, cache="off")}, "not decoded images"),
     "a callback": ({"callbacks": (Watches,)}, "Watches may look at .* at after_batch"),
     "a hook": ({"callbacks": (Hooks,)}, "BatchNorm2d has a hook"),
     "running statistics": ({"model": Body(bn_freeze=False)}, "follows the batches"),
