@@ -69,7 +69,11 @@ class Body(FromScratch):
 
     def __call__(self, dls, *, cbs, **keywords):
         more = [BnFreeze()] if self.bn_freeze else []
-        return super().__call__(dls, splitter=groups, train_bn=False, cbs=L(cbs) + more, **keywords)
+        learn = super().__call__(
+            dls, splitter=groups, train_bn=False, cbs=L(cbs) + more, **keywords
+        )
+        learn.model.seen = 0  # a net that is not fastcv's is tried when it is built
+        return learn
 
 
 STAGE = OneCycle(epochs=3, lr=0.1, frozen=True)
