@@ -111,8 +111,8 @@ class FrozenFeatures:
         on: whether to store any.
 
     Attributes:
-        images: whose features were computed, in all fits.
-        seconds: that this took.
+        images: how many features were computed and used, in all fits.
+        seconds: the time that this took.
         notes: each reason why a head that trained alone did not train on stored features.
     """
 
@@ -150,6 +150,7 @@ class FrozenFeatures:
                         self._store(learn, learn.dls.valid)
         except Changing as change:
             self.end()
+            self.images = before
             reason = str(change)
             if reason not in self.notes:
                 _say(learn, f"features of the frozen body: computed in every epoch, as {reason}")
@@ -227,7 +228,7 @@ def obstacle(learn: Learner) -> str | None:
     if step is not None and (step.compile or step.graph == "on"):
         return "step.compile or step.graph='on' executes the whole net's steps"
     if not _gathers(loader):
-        return "training images are not decoded, or others than fastcv transform their batches"
+        return "training batches are not decoded images that only fastcv transforms"
     if any(isinstance(each, AugmentBatch) for each in loader.after_batch.fs):
         return "training images are augmented"
     if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel):

@@ -69,7 +69,11 @@ class Body(FromScratch):
 
     def __call__(self, dls, *, cbs, **keywords):
         more = [BnFreeze()] if self.bn_freeze else []
-        return super().__call__(dls, splitter=groups, train_bn=False, cbs=L(cbs) + more, **keywords)
+        learn = super().__call__(
+            dls, splitter=groups, train_bn=False, cbs=L(cbs) + more, **keywords
+        )
+        learn.model.seen = 0  # a net that is not fastcv's is tried when it is built
+        return learn
 
 
 STAGE = OneCycle(epochs=3, lr=0.1, frozen=True)
@@ -244,7 +248,7 @@ EXCLUDED = {
     "a random flip": (augmented(HorizontalFlip()), "augmented"),
     "the stage's own": ({"schedule": (with_augment(STAGE, HorizontalFlip()),)}, "augmented"),
     "mixed images": (augmented(MixUp()), "Mixing may look at .* before_batch"),
-    "not decoded": ({"data": replace(RECIPE.data, cache="off")}, "not decoded"),
+    "not decoded": ({"data": replace(RECIPE.data, cache="off")}, "not decoded images"),
     "a callback": ({"callbacks": (Watches,)}, "Watches may look at .* at after_batch"),
     "a hook": ({"callbacks": (Hooks,)}, "BatchNorm2d has a hook"),
     "running statistics": ({"model": Body(bn_freeze=False)}, "follows the batches"),
