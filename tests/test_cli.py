@@ -127,6 +127,16 @@ def test_unknown_command_is_one_sentence_with_a_suggestion(typed, meant):
     assert output == f"fastcv: no command is called {typed!r}. Did you mean {meant!r}?"
 
 
+def test_models_are_listed_with_size_license_and_place(monkeypatch):
+    monkeypatch.setattr("fastcv.learning.available.has_timm", lambda: False)
+    code, said = invoke("models", "vit_b_16")
+    assert code == 0
+    assert "IMAGENET1K_SWAG_E2E_V1" in said
+    assert "86,859,496" in said
+    assert "cc-by-nc-4.0" in said
+    assert "pip install 'fastcv[timm]'" in said
+
+
 def test_known_commands_are_suggested_only_under_other_names():
     commands = set(typer.main.get_command(cli.app).commands)
     assert set(cli.SYNONYMS) <= commands
