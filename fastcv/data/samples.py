@@ -12,10 +12,13 @@ class Sample(NamedTuple):
     Attributes:
         image: its file, or its pixels: (H, W) or (H, W, 3), uint8.
         label: one of the data set's class names.
+        group: images of one group are never split between training and validation, for example
+            those of one patient; None for an image on its own.
     """
 
     image: Path | np.ndarray
     label: str
+    group: str | None = None
 
 
 Parts = tuple[list[Sample], list[Sample], list[Sample]]  # train, valid, test

@@ -211,7 +211,7 @@ def test_cifar_reads_original_files(tmp_path, monkeypatch, source, name, train):
         samples = source(path)
         assert [len(part) for part in samples[:3]] == [train, 0, 4]
         assert samples.classes == ("apple", "frog", "ship")
-        assert [label for _, label in samples.test] == ["frog", "apple", "ship", "apple"]
+        assert [sample.label for sample in samples.test] == ["frog", "apple", "ship", "apple"]
         first = written[getattr(datasets, name).train_list[0][0]][0].reshape(3, 32, 32)
         assert (samples.train[0].image == first.transpose(1, 2, 0)).all()
         assert samples.train[0].image.flags.c_contiguous
@@ -301,7 +301,7 @@ def test_mnist_reads_idx_files(tmp_path, inside, suffix, joint):
     images = mnist_folder(tmp_path / inside, suffix, joint)
     samples = mnist(tmp_path)
     assert [len(part) for part in samples[:3]] == [5, 0, 5]
-    assert [label for _, label in samples.test] == ["7", "2", "1", "0", "4"]
+    assert [sample.label for sample in samples.test] == ["7", "2", "1", "0", "4"]
     assert (np.stack([image for image, _ in samples.train]) == images).all()
 
 
@@ -310,7 +310,7 @@ def test_mnist_reads_what_torchvision_reads(tmp_path):
     oracle = datasets.MNIST(tmp_path, train=False)
     samples = mnist(tmp_path)
     assert (np.stack([image for image, _ in samples.test]) == oracle.data.numpy()).all()
-    assert [int(label) for _, label in samples.test] == oracle.targets.tolist()
+    assert [int(sample.label) for sample in samples.test] == oracle.targets.tolist()
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
