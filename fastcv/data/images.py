@@ -189,11 +189,12 @@ class Images:
         dls.valid_is_test = valid_is_test
         dls.skipped = samples.skipped
         dls.names = [[_name(items[place], place, samples.root) for place in part] for part in parts]
+        groups = samples.groups_of(items)
         dls.groups = {
-            name: items[place].group
+            name: groups[place]
             for part, names in zip(parts, dls.names, strict=True)
             for place, name in zip(part, names, strict=True)
-            if items[place].group is not None
+            if groups[place] is not None
         }
         _, dls.mixing = self._augmentations()
         return dls
@@ -287,7 +288,7 @@ class Images:
             list(range(end - len(part), end)) for end, part in zip(ends, samples[:3], strict=True)
         )
         pool = samples.train if self.fold is None else [*samples.train, *samples.valid]
-        labels, groups = [each.label for each in pool], [each.group for each in pool]
+        labels, groups = [each.label for each in pool], samples.groups_of(pool)
         if self.fold is not None:
             number, count = self.fold
             valid = folds(labels, count, self.split_seed, groups)[number - 1]

@@ -200,10 +200,10 @@ def test_bad_images_are_told_where_they_may_be_skipped(files, monkeypatch):
 def test_image_that_can_be_read_again_is_decoded(files, monkeypatch, skip_bad):
     expected, real = [DECODING(each) for each in files], decoding.read_image
 
-    def read(image, channels):
+    def read(image, *settings):
         if image == files[3]:
             raise ValueError(f"image '{image}' cannot be read: Stale file handle")
-        return real(image, channels)
+        return real(image, *settings)
 
     with monkeypatch.context() as patch:
         patch.setattr(decoding, "read_image", read)

@@ -86,11 +86,12 @@ class Table:
         parts: Parts = ([], [], [])
         for each in listed:
             parts[each.part].append(each.sample)
-        samples = labeled(parts, root)
+        groups = {each.sample.image: each.group for each in listed if each.group}
+        samples = labeled(parts, root)._replace(groups=groups)
         if samples.valid or self.valid == 0:
             return samples
-        labels, groups = ([each[place] for each in samples.train] for place in (1, 2))
-        held, rest = stratified(labels, self.valid, self.seed, groups)
+        labels, own = [each.label for each in samples.train], samples.groups_of(samples.train)
+        held, rest = stratified(labels, self.valid, self.seed, own)
         return samples._replace(
             train=[samples.train[index] for index in rest],
             valid=[samples.train[index] for index in held],
@@ -119,8 +120,8 @@ class Table:
             part = 0
             if self.split:
                 part = _part(row.cells[self.split], f"{row.place} of {name}")
-            group = row.cells[self.group] or None if self.group else None
-            yield _Listed(Sample(file, _as_class(row.cells[self.label]), group), part, row.place)
+            group = row.cells[self.group] if self.group else ""
+            yield _Listed(Sample(file, _as_class(row.cells[self.label])), group, part, row.place)
         if missing:
             path, place = missing[0]
             count = (
@@ -143,6 +144,7 @@ class _Listed(NamedTuple):
     """An image of a table."""
 
     sample: Sample
+    group: str  # empty for an image on its own
     part: int  # 0 for train, 1 for valid, 2 for test
     place: str
 
@@ -288,12 +290,12 @@ def _refuse_split_groups(listed: Sequence[_Listed], name: str) -> None:
     first: dict[str, _Listed] = {}
     parts = list(SPLIT_FOLDERS)
     for each in listed:
-        if each.sample.group is None:
+        if not each.group:
             continue
-        before = first.setdefault(each.sample.group, each)
+        before = first.setdefault(each.group, each)
         if before.part != each.part:
             raise ValueError(
                 f"images of one group must be in one part, but {name} has group "
-                f"'{each.sample.group}' in {parts[before.part]} ({before.place}) and "
+                f"'{each.group}' in {parts[before.part]} ({before.place}) and "
                 f"{parts[each.part]} ({each.place}): move them to one"
             )
