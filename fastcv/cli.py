@@ -420,6 +420,24 @@ def copy(
 
 
 @app.command()
+def cache(
+    folder: Annotated[
+        Path | None,
+        Argument(
+            metavar="[PATH]",
+            help="Folder of one or more data sets; default: the current one, $FASTCV_DATA and "
+            "fastai's data folder.",
+        ),
+    ] = None,
+    clear: Annotated[bool, Option("--clear", help="Remove the files instead.")] = False,
+) -> None:
+    """List the files of decoded images that lie beside data sets, or remove them."""
+    from fastcv.data.cache_files import cache as list_or_clear
+
+    list_or_clear(folder, clear=clear, write=echo)
+
+
+@app.command()
 def predict(
     run: FinishedRun,
     paths: Annotated[

@@ -24,6 +24,8 @@ from fastcv.data.decoding import Decoding
 from fastcv.data.sources.named import fastai_data
 from fastcv.terminal import with_bar
 
+FOLDER = ".fastcv"  # in a data set's own folder
+SHARED = "fastcv"  # in fastai's data folder, for data sets that have none or cannot be written to
 # Images that are arrays, as in CIFAR's original files, are not written to a file below this many
 # bytes: reading it back would take longer than copying them again.
 HELD_IN_MEMORY = 512 * 2**20
@@ -218,9 +220,9 @@ def _fits_in_memory(size: int) -> bool:
 def _folders(root: Path | None) -> Iterator[tuple[Path, list[str]]]:
     """Yield each folder that may hold the cache's file, and what marks the file's name there."""
     if root is not None:
-        yield root / ".fastcv", []
+        yield root / FOLDER, []
     try:
-        folder = fastai_data() / "fastcv"
+        folder = fastai_data() / SHARED
     except (ValueError, RuntimeError):  # the home folder is missing or cannot be written
         return
     # Images of many roots share this folder, and may share names.
@@ -285,7 +287,7 @@ def _make(
     partial = path.with_name(f"{path.stem}-{secrets.token_hex(4)}.partial")
     try:
         if free < size:
-            raise OSError(errno.ENOSPC, f"{_amount(free)} is free of {_amount(size)} needed")
+            raise OSError(errno.ENOSPC, f"{amount(free)} is free of {amount(size)} needed")
         decoded = _allocated(partial, shape)
         faults = _decode_into(decoded, images, decoding, skip_bad, f"decoding into '{path.parent}'")
         decoded.flush()
@@ -299,7 +301,8 @@ def _make(
             path.parent.rmdir()
 
 
-def _amount(count: int) -> str:
+def amount(count: int) -> str:
+    """Write a number of bytes: "1.2 GB"."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
@@ -357,13 +360,18 @@ def _remove_unused(folder: Path, name: str) -> None:
     """Remove the files unused the longest, and files that dead processes left unfinished."""
     settings = name.rpartition("-")[0]
     last_use = {}
-    for path in folder.glob("*"):
+    for path in folder.glob(f"{settings}-*.npy"):
         with suppress(OSError):  # another process may have removed it
             last_use[path] = path.stat().st_mtime
-    same = [path for path in last_use if path.match(f"{settings}-*.npy")]
-    unused = sorted(same, key=last_use.__getitem__, reverse=True)[KEPT:]
-    unfinished = [path for path in last_use if path.suffix == ".partial"]
-    abandoned = [path for path in unfinished if last_use[path] < time.time() - ABANDONED_SECONDS]
-    for path in [*unused, *abandoned]:
+    for path in sorted(last_use, key=last_use.__getitem__, reverse=True)[KEPT:]:
         with suppress(OSError):  # on Windows another process may have it open
             path.unlink(missing_ok=True)
+    remove_abandoned(folder)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the files that dead processes left unfinished."""
+    for path in folder.glob("*.partial"):
+        with suppress(OSError):  # another process may have removed it
+            if path.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                path.unlink(missing_ok=True)

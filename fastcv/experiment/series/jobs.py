@@ -147,7 +147,9 @@ def _searched(
             )
             return replace(job, failure=sentence)
         recipe = replace(job.recipe, data=replace(data, fold=job.fold))
-        job = replace(job, recipe=recipe, changed=True)  # other images validate
+        # Other images validate than those of the report.
+        changed = job.changed or recipe.reported is not None
+        job = replace(job, recipe=recipe, changed=changed)
     found = _newest(job.recipe, among, settings)
     return replace(job, run=found, before=found is not None)
 
