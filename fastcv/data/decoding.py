@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 # What Pillow's decoders raise on damaged files, apart from OSError (which it raises on most).
 DECODER_ERRORS = (
-    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError,
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, RuntimeError,
     struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 # What the header of a file of HEVC images names among its brands; AVIF shares the container.

@@ -124,12 +124,10 @@ class Table:
             yield _Listed(Sample(file, _as_class(row.cells[self.label])), group, part, row.place)
         if missing:
             path, place = missing[0]
-            count = (
-                f"{len(missing):,} are missing, the first" if len(missing) > 1 else "there is no"
-            )
+            more = f", nor are {len(missing) - 1:,} others" if len(missing) > 1 else ""
             raise ValueError(
-                f"every image of {name} must lie in '{root}', but {count} '{path}' ({place}): add "
-                "it, or set root= or suffix= to match the table"
+                f"every image of {name} must lie in '{root}', but '{path}' ({place}) is not there"
+                f"{more}: add what is missing, or set root= or suffix= to match the table"
             )
 
 
