@@ -194,17 +194,22 @@ def recipe(
     compiled: Compile = False,
     every: Annotated[bool, Option("--all", help="Run every variant too.")] = False,
     seeds: Annotated[int | None, Option(metavar="K", help="Run K seeds, from --seed up.")] = None,
+    folds: Annotated[
+        int | None,
+        Option(
+            metavar="K",
+            help="Cross-validate: cut the images into K stratified folds, and run once for each, "
+            "which then validates.",
+        ),
+    ] = None,
     jobs: Annotated[
         int,
         Option(
             metavar="N",
-            help="With --all or --seeds: run N at a time, each in its own process, with a log in "
-            "OUT/logs.",
+            help="In a series: run N at a time, each in its own process, with a log in OUT/logs.",
         ),
     ] = 1,
-    again: Annotated[
-        bool, Option("--again", help="With --all or --seeds: run finished ones again.")
-    ] = False,
+    again: Annotated[bool, Option("--again", help="In a series: run finished ones again.")] = False,
     keep_checkpoint: Annotated[
         bool, Option("--keep-checkpoint", help="Keep last.ckpt of a finished run.")
     ] = False,
@@ -214,13 +219,13 @@ def recipe(
 ) -> None:
     """Run an experiment and compare it with its report.
 
-    --all and --seeds run a series, and end with a table of means and standard deviations.
+    --all, --seeds and --folds run a series, and end with a table of means and standard deviations.
     Finished runs with the same seed and settings are skipped; --again reruns them. A failed run is
     reported; the rest continue, and the exit code is 1. A stopped run starts over, unless
     `fastcv resume` finishes it first.
     """
     settings = _settings(settings, data, skip_bad, compiled)
-    if every or seeds is not None:
+    if every or seeds is not None or folds is not None:
         catalogue.find(name)  # a mistyped name is refused before torch is imported
         from fastcv.experiment import series
 
@@ -230,6 +235,7 @@ def recipe(
             every=every,
             seeds=1 if seeds is None else seeds,
             seed=seed,
+            folds=folds,
             out=out,
             again=again,
             smoke=smoke,
@@ -248,7 +254,7 @@ def recipe(
             raise typer.Exit(1)
         return
     if jobs != 1 or again:
-        raise ValueError("--jobs and --again need a series: add --all or --seeds K")
+        raise ValueError("--jobs and --again need a series: add --all, --seeds K or --folds K")
     chosen = _chosen(name, settings, seed)
     if dry_run:
         from fastcv.recipe import flat
@@ -411,6 +417,24 @@ def copy(
     own = f"{file}/{variant}" if variant else f"{file}"
     command = shlex.join(["fastcv", "recipe", own])
     echo(f"{file}: edit it, then run it with: {command}")
+
+
+@app.command()
+def cache(
+    folder: Annotated[
+        Path | None,
+        Argument(
+            metavar="[PATH]",
+            help="Folder of one or more data sets; default: the current one, $FASTCV_DATA and "
+            "fastai's data folder.",
+        ),
+    ] = None,
+    clear: Annotated[bool, Option("--clear", help="Remove the files instead.")] = False,
+) -> None:
+    """List the files of decoded images that lie beside data sets, or remove them."""
+    from fastcv.data.cache_files import cache as list_or_clear
+
+    list_or_clear(folder, clear=clear, write=echo)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from .sources.folders import ImageFolders as ImageFolders
 from .sources.long_tail import LongTail as LongTail
 from .sources.mnist import MNIST_STATS as MNIST_STATS
 from .sources.mnist import mnist as mnist
+from .sources.table import Table as Table
 from .sources.toy import Toy as Toy
 from .statistics import HALF_STATS as HALF_STATS
 from .statistics import IMAGENET_STATS as IMAGENET_STATS

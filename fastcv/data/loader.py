@@ -40,13 +40,14 @@ class ReadImage(Transform):
         channels: 3 for RGB, 1 for gray.
         side: pixels that a file's shorter side will be resized to, to refuse one that would become
             too large; None if it will not be resized.
+        upright: whether the orientation in EXIF data is applied.
     """
 
     # What `test_dl` and `predict` accept, whatever the data set's own images are.
     input_types = (Path, str, np.ndarray, Tensor, Image.Image)
 
-    def __init__(self, channels: int, side: int | None = None):
-        self.channels, self.side = channels, side
+    def __init__(self, channels: int, side: int | None = None, upright: bool = False):
+        self.channels, self.side, self.upright = channels, side, upright
         self.kind = PILImage if channels == 3 else PILImageBW
 
     def encodes(self, image):
@@ -62,23 +63,27 @@ class ReadImage(Transform):
             image = (image.float() if image.is_floating_point() else image).numpy(force=True)
             if image.dtype.kind == "i" and image.size and image.min() >= 0 and image.max() <= 255:
                 image = image.astype(np.uint8)
-        picture = read_image(image, self.channels)
+        picture = read_image(image, self.channels, self.upright)
         if self.side is not None and isinstance(image, str | Path):
             resized(picture.size, self.side, f"image '{image}'")  # here, where its name is known
         return self.kind(picture)
 
 
 class CenterSquare(DisplayedTransform):
-    """Resize the shorter side to `side` pixels and cut the center square out."""
+    """Resize the shorter side to `side` pixels and cut the center square out.
+
+    If there is a `via`, a larger square of so many pixels is made first.
+    """
 
     order = 1
 
-    def __init__(self, side: int):
-        self.side = side
+    def __init__(self, side: int, via: int | None = None):
+        self.side, self.via = side, via
 
     def encodes(self, picture: PILBase):
         """Resize and cut one picture."""
-        return type(picture)(square(picture, self.side))
+        whole = picture if self.via is None else square(picture, self.via)
+        return type(picture)(square(whole, self.side))
 
 
 class AugmentBatch(DisplayedTransform):

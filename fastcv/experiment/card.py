@@ -60,7 +60,7 @@ from resize import pixels  # resize.py, beside {file}
 
 session = onnxruntime.InferenceSession("{file}")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes.json"])
-batch = np.stack([pixels("image.jpg", side={side}, channels={channels})])
+batch = np.stack([pixels("image.jpg", {settings})])
 (probabilities,) = session.run(None, {{"pixels": batch}})
 print(classes[probabilities[0].argmax()])
 """
@@ -218,7 +218,11 @@ def _onnx_use(run: Run, model: TrainedModel) -> Iterator[str]:
     folder = run.path / FOLDER
     if (folder / FILES["onnx"]).is_file():
         yield "Without fastcv and torch, with ONNX Runtime:"
-        said = _ONNX.format(file=FILES["onnx"], side=model.resize, channels=model.channels)
+        settings = {"side": model.resize, "channels": model.channels}
+        settings |= {"upright": True} if model.upright else {}
+        settings |= {"decode_size": model.decode_size} if model.decode_size else {}
+        named = ", ".join(f"{key}={value}" for key, value in settings.items())
+        said = _ONNX.format(file=FILES["onnx"], settings=named)
         yield f"```python\n{said}```"
     if (folder / INT8).is_file() and (folder / SUMMARY).is_file():
         found = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))[INT8]

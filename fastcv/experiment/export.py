@@ -12,7 +12,6 @@ import numpy as np
 
 from fastcv import files
 from fastcv.data import Images
-from fastcv.data.decoding import Decoding
 from fastcv.data.samples import Sample
 from fastcv.experiment import card
 from fastcv.experiment.directory import Run
@@ -185,8 +184,7 @@ def _spread(samples: Sequence[Sample], most: int) -> list[Sample]:
 
 
 def _decoded(samples: Sequence[Sample], model: TrainedModel) -> np.ndarray:
-    decode = Decoding(side=model.resize, channels=model.channels)
-    return np.stack([decode(sample.image) for sample in samples])
+    return np.stack([model.decoding(sample.image) for sample in samples])
 
 
 def _accuracies(

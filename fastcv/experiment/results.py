@@ -56,7 +56,7 @@ class Results:
         measured = self._measure() | {"parameters": parameters}
         with lines.doing("writing tables"):
             evaluation.save(parts, self.run.path / evaluation.TABLE)
-            files.write_json(self.run.path / "split.json", getattr(loaders, "names", []))
+            files.write_json(self.run.path / "split.json", self._split())
             write_tables(self.run.path, self._predicted)
         with lines.doing("drawing figures"):
             self._draw()
@@ -129,6 +129,14 @@ class Results:
             if rate is not None:
                 rates.append({"stage": number, "lr": rate, "rule": rule or "recipe"})
         return rates
+
+    def _split(self) -> dict[str, Any]:
+        """Return the names of each part's images, the fold (k, K), and the images' groups."""
+        loaders = self.learn.dls
+        parts = ("train", "test" if getattr(loaders, "valid_is_test", False) else "valid", "test")
+        split = dict(zip(parts, getattr(loaders, "names", []), strict=False))
+        fold, groups = getattr(self.recipe.data, "fold", None), getattr(loaders, "groups", {})
+        return split | ({"fold": fold} if fold else {}) | ({"groups": groups} if groups else {})
 
     @property
     def _has_test(self) -> bool:

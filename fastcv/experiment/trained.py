@@ -47,6 +47,8 @@ def describe(recipe: Recipe, classes: Sequence[str], *, precision: str) -> Train
         resize=data.resize or data.size,
         mean=data.normalize.mean if data.normalize else (0.0,),
         std=data.normalize.std if data.normalize else (1.0,),
+        upright=getattr(data, "upright", False),
+        decode_size=data.decoding.via if hasattr(data, "decoding") else None,
         precision=precision,
         # Of a file the name alone: its folder is nobody else's business.
         weights=getattr(model, "weights", None) and Path(model.weights).name,

@@ -87,7 +87,7 @@ class Net:
     def picture(self, image: Path | np.ndarray) -> Image.Image:
         """Return the square of an image that the net sees, in the page's resolution."""
         model = self.predictor.model
-        whole = read_image(image, model.channels)
+        whole = read_image(image, model.channels, model.upright)
         side = min(whole.size) * model.size / model.resize
         left, top = (whole.width - side) / 2, (whole.height - side) / 2
         small = side <= SIDE / 2  # enlarged, every pixel is a square

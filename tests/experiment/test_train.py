@@ -63,6 +63,9 @@ def test_run_directory_holds_what_it_promises(tmp_path, capsys):
     assert [row["epoch"] for row in run.metrics] == [1, 2]
     assert len(run.steps) == 2 * (1438 // 32)
     assert json.loads((run.path / "classes.json").read_text()) == [str(n) for n in range(10)]
+    split = json.loads((run.path / "split.json").read_text())
+    assert {part: len(names) for part, names in split.items()} == {"train": 1438, "valid": 359}
+    assert sorted(split["train"] + split["valid"]) == sorted(f"#{n}" for n in range(1797))
     assert run.environment["packages"]["torch"] == torch.__version__.partition("+")[0]
     printed = capsys.readouterr().out
     assert "1,438 train, 359 valid; 53,002 parameters; seed 0" in printed

@@ -92,6 +92,32 @@ def test_preprocessing_is_validations_to_the_bit(learn, predictor):
     assert ours.shape == (len(paths), 3, 32, 32)
 
 
+def test_preprocessing_of_turned_photos_is_validations_to_the_bit(recipe, tmp_path):
+    random = np.random.default_rng(1)
+    for number in range(16):
+        exif = Image.Exif()
+        exif[0x0112] = 1 + number // 2
+        path = tmp_path / "photos" / CLASSES[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (45, 70, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path, exif=exif)
+    source = ImageFolders(path=tmp_path / "photos", valid=0.5)
+    for settings in ({"upright": True}, {"upright": True, "decode_size": 40}, {}):
+        data = fastcv.replace(recipe.data, source=source, **settings)
+        mine = fastcv.replace(recipe, data=data, precision="fp32")
+        learn = fastcv.learner(mine, device="cpu")
+        folder = tmp_path / f"run{len(settings)}"
+        folder.mkdir()
+        weights.save(learn.model, folder / "model.safetensors")
+        describe(mine, learn.dls.vocab, precision="fp32").write(folder)
+        paths = validated(learn)
+        (x, _), *_ = list(learn.dls.valid.new(bs=len(paths)))
+        predictor = load(folder, device="cpu")
+        ours = torch.stack([predictor.transform(path) for path in paths])
+        assert torch.equal(ours, x.as_subclass(torch.Tensor))
+        assert predictor.model.upright == data.upright
+
+
 def test_probabilities_are_those_of_the_learner(learn, predictor):
     expected, _ = learn.get_preds(ds_idx=1)
     found = predictor(validated(learn), batch_size=4)

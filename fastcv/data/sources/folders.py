@@ -4,12 +4,16 @@ import os
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+from fastcv.data.decoding import HEIC_EXTRA
 from fastcv.data.samples import Parts, Sample, Samples, labeled
 from fastcv.data.splits import stratified
 
-IMAGE_SUFFIXES = frozenset({
+HEIC_SUFFIXES = frozenset({".heic", ".heif"})
+# HEIC photos count only where they can be read.
+IMAGE_SUFFIXES = (HEIC_SUFFIXES if find_spec("pi_heif") else frozenset()) | frozenset({
     ".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
     ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".tga", ".tif", ".tiff", ".webp",
 })  # fmt: skip
@@ -54,7 +58,8 @@ class ImageFolders:
         samples = labeled(read_folders(root), root)
         if samples.valid or self.valid == 0:
             return samples
-        held, rest = stratified([label for _, label in samples.train], self.valid, self.seed)
+        labels = [sample.label for sample in samples.train]
+        held, rest = stratified(labels, self.valid, self.seed)
         return samples._replace(
             train=[samples.train[index] for index in rest],
             valid=[samples.train[index] for index in held],
@@ -70,7 +75,9 @@ def read_folders(root: Path, superclasses: bool = False) -> Parts:
     parts, others = list_folders(root, superclasses)
     if others:
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common())
-        print(f"'{root}': skipped files that are not images fastcv reads: {kinds}", file=sys.stderr)
+        heic = f"; HEIC photos need {HEIC_EXTRA}" if HEIC_SUFFIXES & others.keys() else ""
+        said = f"'{root}': skipped files that are not images fastcv reads: {kinds}{heic}"
+        print(said, file=sys.stderr)
     return parts
 
 
@@ -165,9 +172,11 @@ def _classes(root: Path, superclasses: bool, others: Counter[str]) -> list[Sampl
             )
         images = images_among(files)
         if not images:
+            heic = any(suffix_of(file) in HEIC_SUFFIXES for file in files)
+            remedy = f"for its HEIC photos {HEIC_EXTRA}" if heic else "add some"
             raise ValueError(
                 f"every class must have images (.jpg, .png, ...), but there are none in "
-                f"'{folder}': add some, or remove the folder"
+                f"'{folder}': {remedy}, or remove the folder"
             )
         samples.extend(Sample(folder / image, name) for image in images)
         others.update(suffix_of(file) or "without suffix" for file in sorted({*files} - {*images}))
