@@ -65,7 +65,7 @@ def test_run_directory_holds_what_it_promises(tmp_path, capsys):
     assert json.loads((run.path / "classes.json").read_text()) == [str(n) for n in range(10)]
     assert run.environment["packages"]["torch"] == torch.__version__.partition("+")[0]
     printed = capsys.readouterr().out
-    assert "1,438 train, 359 valid; 53,002 parameters; seed 0" in printed
+    assert "digits: seed 0, on cpu in fp32\n1,438 train, 359 valid; 53,002 parameters\n" in printed
     assert str(run.path) in printed
     assert len([line for line in printed.splitlines() if line.startswith("epoch")]) == 2
 
