@@ -291,27 +291,6 @@ def test_loss_that_is_not_finite_stops_with_epoch_and_batch(tmp_path):
         run_quick(tmp_path, broken)
 
 
-def test_an_exported_learner_predicts_as_the_run_it_came_from(tmp_path):
-    import warnings
-
-    import numpy as np
-    from fastai.learner import load_learner
-
-    import fastcv
-
-    run = run_quick(tmp_path)
-    run.learner(device="cpu").export(tmp_path / "learner.pkl")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*insecure pickle.*")
-        loaded = load_learner(tmp_path / "learner.pkl")
-    images = [sample.image for sample in digits.data("cpu").valid_ds.items[:5]]
-    dl = loaded.dls.test_dl(images, num_workers=0)
-    ours = np.stack([each.probabilities for each in fastcv.load(run.path, device="cpu")(images)])
-    np.testing.assert_allclose(loaded.get_preds(dl=dl)[0].softmax(1), ours, atol=1e-6)
-    assert loaded.predict(images[0])[0] == digits.data("cpu").vocab[ours[0].argmax()]
-    assert loaded.dls.vocab == run.learner(device="cpu").dls.vocab
-
-
 def test_mistake_in_a_stage_leaves_nothing_behind(tmp_path):
     broken = replace(QUICK, schedule=(replace(QUICK.schedule[0], frozen=True),))
     with pytest.raises(ValueError, match="more than one parameter group"):
