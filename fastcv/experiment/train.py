@@ -200,11 +200,13 @@ def _introduce(recipe: Recipe, learn: Learner, run: Run, write: Callable[[str], 
     counts = [len(loader.dataset) for loader in learn.dls.loaders]
     names = ("train", "valid", "test")
     if getattr(learn.dls, "valid_is_test", False):
-        names = ("train", "test, which is also the validation set")
+        names = ("train", "test, also the validation set")
     named = zip(counts, names, strict=False)
     images = ", ".join(f"{count:,} {name}" for count, name in named if count)
-    write(f"{recipe.name}: {images}; {_parameters(learn):,} parameters; seed {recipe.seed}")
-    write(f"on {learn.dls.device} in {learn.precision.precision}, writing to {run.path}")
+    how = f"seed {recipe.seed}, on {learn.dls.device} in {learn.precision.precision}"
+    write(f"{recipe.name}: {how}")
+    write(f"{images}; {_parameters(learn):,} parameters")
+    write(f"writing to {run.path}")
     if getattr(learn.loss_func, "weight", None) is not None:
         write("the training loss is weighted by class, the validation loss is not")
     if skipped := getattr(learn.dls, "skipped", 0):

@@ -163,8 +163,9 @@ class Tracker:
 
             assert self._run is not None
             images = {title: wandb.Image(str(path)) for title, path in figures.items()}
-            # A row of its own, after all others: W&B drops a step that is behind.
-            self._log(images, max(after + 1, self._run.step))
+            # A row of its own, after all others: W&B drops a step that is behind, and a run's only
+            # row if it is not committed.
+            self._run.log(images, step=max(after + 1, self._run.step), commit=True)
 
         if self._run is not None:
             self._attempt(log, then="", exit_code=0)

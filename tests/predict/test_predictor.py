@@ -263,3 +263,20 @@ def test_a_pretrained_net_is_described_with_its_architecture(tmp_path):
     built = again.build(tmp_path)
     x = torch.randn(2, 1, 32, 32)
     assert torch.allclose(built(x), net.eval()(x), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*insecure pickle.*:UserWarning")
+def test_an_exported_learner_predicts_as_the_run_it_came_from(tmp_path):
+    """fastai's way to take a net away, beside model.json: no images, no bar, the same answers."""
+    from fastai.learner import load_learner
+
+    learn = fastcv.Run(OLDER).learner(device="cpu")
+    learn.export(tmp_path / "learner.pkl")
+    images = [sample.image for sample in learn.dls.valid_ds.items[:5]]
+    loaded = load_learner(tmp_path / "learner.pkl")
+    assert len(loaded.dls.train_ds) == 0
+    found, _ = loaded.get_preds(dl=loaded.dls.test_dl(images, num_workers=0))
+    predictor = load(OLDER, device="cpu")
+    ours = np.stack([each.probabilities for each in predictor(images)])
+    np.testing.assert_allclose(found, ours, atol=1e-6)
+    assert loaded.predict(images[0])[0] == predictor(images[0]).label

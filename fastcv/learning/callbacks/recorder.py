@@ -106,6 +106,10 @@ class SmoothLoss(fastai_learner.AvgSmoothLoss):
         waiting: losses of the steps after that one, on the device; at most an epoch's.
     """
 
+    def __init__(self, beta: float):
+        super().__init__(beta)
+        self.reset()  # a Learner may be exported before its first fit
+
     def reset(self) -> None:
         """Start over."""
         super().reset()
