@@ -14,6 +14,7 @@ from .data import IMAGENET_STATS as IMAGENET_STATS
 from .data import MNIST_STATS as MNIST_STATS
 from .data import ImageFolders as ImageFolders
 from .data import Images as Images
+from .data import Table as Table
 from .data import birds as birds
 from .data import cifar10 as cifar10
 from .data import cifar100 as cifar100

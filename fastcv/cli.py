@@ -5,7 +5,8 @@ import shlex
 import shutil
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -16,7 +17,7 @@ from typer.core import TyperGroup
 
 from fastcv import __version__, catalogue, files, interruption
 from fastcv.suggest import did_you_mean
-from fastcv.terminal import aligned, print_table
+from fastcv.terminal import Bar, aligned, print_table
 
 # What other programs call our commands.
 SYNONYMS = {
@@ -25,6 +26,7 @@ SYNONYMS = {
     "lr-find": ("find", "lrfind"),
     "resume": ("continue",),
     "bench": ("benchmark",),
+    "data": ("inspect", "dataset"),
 }
 
 
@@ -176,6 +178,35 @@ def recipes(
         echo("\nVariants of a recipe: fastcv recipes NAME; of all: fastcv recipes --all")
 
 
+@app.command("data")
+def data_(
+    path: Annotated[
+        Path,
+        Argument(metavar="PATH", help="Folder of class folders, or of train, valid and test."),
+    ],
+    out: Annotated[
+        Path | None, Option(help="Folder of the page; default: inspection/NAME.")
+    ] = None,
+    json: Annotated[bool, Option("--json", help="Print one JSON object instead of text.")] = False,
+    show: Annotated[bool, Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Look at a folder of images before training: counts, sizes, faults, copies and leaks.
+
+    Prints what is there, and writes one page with pictures, data.html. Images that are equal or
+    similar are shown side by side: across splits they leak, under two classes a label is wrong.
+    """
+    from fastcv.report.data_page import inspect_folder
+
+    inspect_folder(
+        path,
+        out=out,
+        as_json=json,
+        show=show,
+        write=echo,
+        tell=lambda line: echo(line, err=json),
+    )
+
+
 @app.command()
 def recipe(
     name: RecipeName,
@@ -190,17 +221,22 @@ def recipe(
     compiled: Compile = False,
     every: Annotated[bool, Option("--all", help="Run every variant too.")] = False,
     seeds: Annotated[int | None, Option(metavar="K", help="Run K seeds, from --seed up.")] = None,
+    folds: Annotated[
+        int | None,
+        Option(
+            metavar="K",
+            help="Cross-validate: cut the images into K stratified folds, and run once for each, "
+            "which then validates.",
+        ),
+    ] = None,
     jobs: Annotated[
         int,
         Option(
             metavar="N",
-            help="With --all or --seeds: run N at a time, each in its own process, with a log in "
-            "OUT/logs.",
+            help="In a series: run N at a time, each in its own process, with a log in OUT/logs.",
         ),
     ] = 1,
-    again: Annotated[
-        bool, Option("--again", help="With --all or --seeds: run finished ones again.")
-    ] = False,
+    again: Annotated[bool, Option("--again", help="In a series: run finished ones again.")] = False,
     keep_checkpoint: Annotated[
         bool, Option("--keep-checkpoint", help="Keep last.ckpt of a finished run.")
     ] = False,
@@ -212,7 +248,7 @@ def recipe(
 ) -> None:
     """Run an experiment and compare it with its report.
 
-    --all and --seeds run a series, and end with a table of means and standard deviations.
+    --all, --seeds and --folds run a series, and end with a table of means and standard deviations.
     Finished runs with the same seed and settings are skipped; --again reruns them. A failed run is
     reported; the rest continue, and the exit code is 1. A stopped run starts over, unless
     `fastcv resume` finishes it first.
@@ -220,7 +256,7 @@ def recipe(
     SIGUSR1, which Slurm sends before a job's time is over, makes a checkpoint and exits with 85.
     """
     settings = _settings(settings, data, skip_bad, compiled)
-    if every or seeds is not None:
+    if every or seeds is not None or folds is not None:
         catalogue.find(name)  # a mistyped name is refused before torch is imported
         from fastcv.experiment import series
 
@@ -230,6 +266,7 @@ def recipe(
             every=every,
             seeds=1 if seeds is None else seeds,
             seed=seed,
+            folds=folds,
             out=out,
             again=again,
             smoke=smoke,
@@ -249,14 +286,15 @@ def recipe(
             raise typer.Exit(1)
         return
     if jobs != 1 or again:
-        raise ValueError("--jobs and --again need a series: add --all or --seeds K")
+        raise ValueError("--jobs and --again need a series: add --all, --seeds K or --folds K")
     chosen = _chosen(name, settings, seed)
     if dry_run:
         from fastcv.recipe import flat
 
         echo("\n".join(f"{key}={value}" for key, value in flat(chosen).items()))
         return
-    from fastcv.experiment.train import train
+    with _loading():
+        from fastcv.experiment.train import train
 
     train(
         chosen,
@@ -281,7 +319,8 @@ def resume(
     trust: Trust = False,
 ) -> None:
     """Resume a stopped run after its last checkpoint."""
-    from fastcv.experiment.train import resume as resume_run
+    with _loading():
+        from fastcv.experiment.train import resume as resume_run
 
     resume_run(run, device=device, trust=trust, checkpoint_every=checkpoint_every, threads=threads)
 
@@ -299,7 +338,8 @@ def lr_find(
 ) -> None:
     """Plot the loss against the learning rate, with suggestions."""
     chosen = _chosen(name, _settings(settings, data, skip_bad), seed)
-    from fastcv.experiment.lr_find import find_learning_rate
+    with _loading():
+        from fastcv.experiment.lr_find import find_learning_rate
 
     find_learning_rate(chosen, out=out, device=device, smoke=smoke, write=echo)
 
@@ -320,7 +360,8 @@ def bench(
 ) -> None:
     """Measure training speed here: plain PyTorch, stock fastai, fastcv, and fastcv's parts."""
     chosen = _chosen(name, _settings(settings, data, skip_bad, compiled))
-    from fastcv.bench import bench as measure
+    with _loading():
+        from fastcv.bench import bench as measure
 
     found = measure(chosen, device=device, rounds=rounds, peak_memory=memory, write=echo)
     if json is not None:
@@ -364,6 +405,44 @@ def report(
 
 
 @app.command()
+def models(
+    pattern: Annotated[
+        str | None,
+        Argument(
+            metavar="[PATTERN]",
+            help="Part of a name, or a glob such as 'convnext*in12k*'; without it, torchvision's "
+            "are listed.",
+        ),
+    ] = None,
+) -> None:
+    """List nets with pretrained weights: parameters, image size, license, whether they are here."""
+    from fastcv.learning.available import available, has_timm
+    from fastcv.learning.backbones import TIMM
+
+    found = available(pattern)
+    columns = ["net", "weights", "parameters", "pixels", "license", "here"]
+    rows = [
+        [
+            each.arch if each.library == "torchvision" else f'"{each.arch}"',
+            each.weights if each.library == "torchvision" else "timm",
+            f"{each.parameters:,}" if each.parameters else "-",
+            str(each.size),
+            each.origin.license or "-",
+            "yes" if each.here else "",
+        ]
+        for each in found
+    ]
+    if sys.stdout.isatty():
+        print_table(columns, rows)
+    else:
+        echo("\n".join(aligned([columns, *rows])))
+    if not has_timm():
+        echo(f"\nover a thousand more: {TIMM}", err=True)
+    elif pattern is None:
+        echo("\ntimm has over a thousand more: fastcv models PATTERN", err=True)
+
+
+@app.command()
 def copy(
     name: RecipeName,
     file: Annotated[Path, Argument(metavar="FILE", help="Your new file, ending in .py.")],
@@ -383,9 +462,30 @@ def copy(
 
 
 @app.command()
+def cache(
+    folder: Annotated[
+        Path | None,
+        Argument(
+            metavar="[PATH]",
+            help="Folder of one or more data sets; default: the current one, $FASTCV_DATA and "
+            "fastai's data folder.",
+        ),
+    ] = None,
+    clear: Annotated[bool, Option("--clear", help="Remove the files instead.")] = False,
+) -> None:
+    """List the files of decoded images that lie beside data sets, or remove them."""
+    from fastcv.data.cache_files import cache as list_or_clear
+
+    list_or_clear(folder, clear=clear, write=echo)
+
+
+@app.command()
 def predict(
     run: FinishedRun,
-    paths: Annotated[list[Path], Argument(metavar="PATH...", help="Images and folders.")],
+    paths: Annotated[
+        list[Path],
+        Argument(metavar="PATH...", help="Images and folders; - reads paths, one a line."),
+    ],
     top: Annotated[int, Option(help="Likeliest classes to name of each image.")] = 1,
     csv: Annotated[Path | None, Option(help="Write a table to this file.")] = None,
     json: Annotated[bool, Option("--json", help="Print one JSON object per image.")] = False,
@@ -394,12 +494,15 @@ def predict(
     trust: Trust = False,
 ) -> None:
     """Predict images with a trained net; the exit code is 1 if some cannot be read."""
-    from fastcv.experiment.trained import load
-    from fastcv.predict.writing import predict_files
+    with _loading("PyTorch"):
+        from fastcv.experiment.trained import load
+        from fastcv.predict.writing import predict_files
+
+        predictor = load(run, device=device, trust=trust)
 
     unreadable = predict_files(
-        load(run, device=device, trust=trust),
-        paths,
+        predictor,
+        (line.rstrip("\n") for line in sys.stdin) if paths == [Path("-")] else paths,
         top=top,
         table=csv,
         as_json=json,
@@ -434,7 +537,8 @@ def validate(
     trust: Trust = False,
 ) -> None:
     """Judge a trained net: accuracy with its interval, calibration, a table of classes."""
-    from fastcv.experiment.judge import validate as validate_run
+    with _loading():
+        from fastcv.experiment.judge import validate as validate_run
 
     validate_run(
         run,
@@ -462,7 +566,8 @@ def compare(
     trust: Trust = False,
 ) -> None:
     """Compare two trained nets on the same images: difference, McNemar's test, a page."""
-    from fastcv.report.compare import compare_runs
+    with _loading():
+        from fastcv.report.compare import compare_runs
 
     compare_runs(first, second, part=part, out=out, trust=trust, write=echo)
 
@@ -478,9 +583,10 @@ def serve(
     trust: Trust = False,
 ) -> None:
     """Serve a page to drop images on, and POST /predict for programs."""
-    from fastcv.experiment.trained import load
-    from fastcv.predict.serve import serve as serve_page
-    from fastcv.report.explain import Net
+    with _loading():
+        from fastcv.experiment.trained import load
+        from fastcv.predict.serve import serve as serve_page
+        from fastcv.report.explain import Net
 
     predictor = load(run, device=device, trust=trust)
     echo(f"http://{host}:{port}")
@@ -504,7 +610,8 @@ def export(
     trust: Trust = False,
 ) -> None:
     """Export a trained net as one file: bytes in, probabilities out, checked against torch."""
-    from fastcv.experiment.export import export as run_export
+    with _loading():
+        from fastcv.experiment.export import export as run_export
 
     run_export(run, to=to, int8=int8, out=out, images=images, trust=trust, write=echo)
 
@@ -523,7 +630,8 @@ def share(
     trust: Trust = False,
 ) -> None:
     """Push a trained net, its ONNX file and its model card to the Hugging Face Hub."""
-    from fastcv.experiment.share import share as run_share
+    with _loading():
+        from fastcv.experiment.share import share as run_share
 
     run_share(
         run,
@@ -554,11 +662,18 @@ def explain(
     data: Annotated[
         Path | None, Option(help="Folder of the run's data; default: its recipe's.")
     ] = None,
+    wandb: Annotated[
+        str | None,
+        Option(
+            help="Weights & Biases: auto, online, offline or off; default: as the run was tracked."
+        ),
+    ] = None,
     device: Device = None,
     trust: Trust = False,
 ) -> None:
     """Explain what a run learned: one HTML page, with its figures beside it."""
-    from fastcv.report.explain import explain as explain_run
+    with _loading():
+        from fastcv.report.explain import explain as explain_run
 
     explain_run(
         run,
@@ -567,6 +682,7 @@ def explain(
         out=out,
         part=part,
         data=data,
+        wandb=wandb,
         device=device,
         trust=trust,
         write=echo,
@@ -575,10 +691,22 @@ def explain(
 
 def _chosen(name: str, settings: list[str], seed: int | None = None) -> Any:
     """Load a recipe and apply settings to it."""
-    chosen = catalogue.get_recipe(name)
-    from fastcv.recipe import override
+    with _loading():
+        chosen = catalogue.get_recipe(name)
+        from fastcv.recipe import override
 
-    return override(chosen, *settings, *([] if seed is None else [f"seed={seed}"]))
+        return override(chosen, *settings, *([] if seed is None else [f"seed={seed}"]))
+
+
+@contextmanager
+def _loading(what: str = "PyTorch and fastai") -> Iterator[None]:
+    """Show on a terminal why nothing happens yet: these imports take seconds."""
+    bar = Bar(sys.stderr)
+    bar.draw(f"loading {what}")
+    try:
+        yield
+    finally:
+        bar.erase()
 
 
 def _settings(

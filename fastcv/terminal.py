@@ -3,11 +3,14 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+
+from fastcv.notebook import NotebookBar, in_notebook
 
 BAR_WIDTH = 24  # characters
 REDRAW_SECONDS = 0.1
@@ -51,8 +54,8 @@ class Bar:
     def __init__(self, stream: TextIO):
         self.stream = stream
         self._drawn = 0.0
+        self._shown = False
         terminal = stream.isatty()
-        # A notebook's output is no terminal: it gets plain lines.
         self._console = Console(
             file=stream, force_terminal=terminal, force_jupyter=False, highlight=False, markup=False
         )
@@ -68,35 +71,78 @@ class Bar:
         """Characters in a line of the terminal; None where lines may have any length."""
         return self._console.width if self.live else None
 
-    def draw(self, text: str, done: float) -> None:
-        """Redraw: a text, and the bar filled to the fraction `done`."""
+    def wait(self) -> None:
+        """Begin a task; one that is over at once shows no bar."""
         self._drawn = time.perf_counter()
+
+    def draw(self, text: str, done: float | None = None) -> None:
+        """Redraw: a text, and a bar filled to the fraction `done` if that is known."""
+        if not self.live:
+            return
+        self._drawn, self._shown = time.perf_counter(), True
         room = self._console.width - len(text) - 2
         with self._console as console:  # collects, and writes once
             self.stream.write(ERASE)
-            console.print(text, end=" ", no_wrap=True, crop=True)
-            if room > 0:
+            console.print(text, end="" if done is None else " ", no_wrap=True, crop=True)
+            if done is not None and room > 0:
                 look = {"complete_style": "green", "finished_style": "green"}
                 width = min(BAR_WIDTH, room)
                 bar = ProgressBar(total=1, completed=done, width=width, **look)
                 console.print(bar, end="")
         self.stream.flush()
 
+    def erase(self) -> None:
+        """Clear the line, if something was drawn in it."""
+        if self._shown:
+            self._shown = False
+            self.stream.write(ERASE)
+            self.stream.flush()
+
     def line(self, text: str) -> None:
         """Write a line in place of the bar."""
+        self._shown = False
         self.stream.write(f"{ERASE if self.live else ''}{text}\n")
         self.stream.flush()
 
 
-def with_bar(chunks: Iterable[Chunk], size: int, total: int, what: str) -> Iterator[Chunk]:
-    """Pass chunks on, with a bar on stderr where that is a terminal, and a line at the end.
+def make_bar(stream: TextIO | None = None) -> Bar | NotebookBar:
+    """Return a bar for what shows standard output, or `stream`: notebook, terminal or file."""
+    return NotebookBar() if in_notebook() else Bar(stream or sys.stdout)
 
-    Chunks have `size` images each, and `total` in all; `what`, the task, starts the line.
+
+@contextmanager
+def doing(what: str, bar: Bar | NotebookBar) -> Iterator[None]:
+    """Show what takes a while, as long as it does; a file gets a line instead."""
+    if bar.live:
+        bar.draw(what)
+    else:
+        bar.line(what)
+    try:
+        yield
+    finally:
+        bar.erase()
+
+
+def with_bar(
+    chunks: Iterable[Chunk], size: int, total: int, what: str, *, line: bool = True
+) -> Iterator[Chunk]:
+    """Pass chunks on, with a bar on stderr where that is a terminal, or in a notebook.
+
+    Args:
+        chunks: of some images each.
+        size: images of a chunk.
+        total: images of all chunks.
+        what: the task; it starts the line.
+        line: whether to write a line with the seconds at the end.
     """
-    bar, started = Bar(sys.stderr), time.perf_counter()
-    for number, chunk in enumerate(chunks, start=1):
-        yield chunk
-        if bar.due:
-            done = min(number * size, total)
-            bar.draw(f"{what} {done:,}/{total:,} images", done / total)
-    bar.line(f"{what}: {total:,} images, {time.perf_counter() - started:.1f} s")
+    bar, started = make_bar(sys.stderr), time.perf_counter()
+    try:
+        for number, chunk in enumerate(chunks, start=1):
+            yield chunk
+            if bar.due:
+                done = min(number * size, total)
+                bar.draw(f"{what} {done:,}/{total:,} images", done / total)
+    finally:
+        bar.erase()
+    if line:
+        bar.line(f"{what}: {total:,} images, {time.perf_counter() - started:.1f} s")

@@ -127,6 +127,16 @@ def test_unknown_command_is_one_sentence_with_a_suggestion(typed, meant):
     assert output == f"fastcv: no command is called {typed!r}. Did you mean {meant!r}?"
 
 
+def test_models_are_listed_with_size_license_and_place(monkeypatch):
+    monkeypatch.setattr("fastcv.learning.available.has_timm", lambda: False)
+    code, said = invoke("models", "vit_b_16")
+    assert code == 0
+    assert "IMAGENET1K_SWAG_E2E_V1" in said
+    assert "86,859,496" in said
+    assert "cc-by-nc-4.0" in said
+    assert "pip install 'fastcv[timm]'" in said
+
+
 def test_known_commands_are_suggested_only_under_other_names():
     commands = set(typer.main.get_command(cli.app).commands)
     assert set(cli.SYNONYMS) <= commands
@@ -324,7 +334,9 @@ def test_lr_find_writes_plot_and_table(tmp_path):
     assert code == 0
     for name in ("valley", "steep", "slide", "minimum", "largest"):
         assert name in output
+    assert "the recipe takes" not in output  # its rate is a number
     assert (tmp_path / "lr_find.png").is_file()
+    assert "the recipe's own rate is 3.00e-03" in output
     header, *rows = (tmp_path / "lr_find.csv").read_text().splitlines()
     assert header == "learning_rate,loss"
     assert len(rows) > 50
@@ -363,8 +375,8 @@ def test_copy_says_a_command_that_can_be_given(tmp_path):
         (["recipe", "digits", "--seeds", "2", "--wandb", "maybe"], "wandb must be one of"),
         (["recipe", "digits", "--seeds", "0"], "--seeds must be 1 or more, got 0"),
         (["recipe", "digits", "--seeds", "2", "--jobs", "0"], "--jobs must be 1 or more, got 0"),
-        (["recipe", "digits", "--jobs", "2"], "add --all or --seeds K"),
-        (["recipe", "digits", "--again"], "add --all or --seeds K"),
+        (["recipe", "digits", "--jobs", "2"], "add --all, --seeds K or --folds K"),
+        (["recipe", "digits", "--again"], "add --all, --seeds K or --folds K"),
         (["recipe", "digits", "--all", "--set", "sead=1"], "Did you mean 'seed'?"),
         (["recipe", "mnist_cnn/one_cycle", "--all"], "leave /one_cycle out"),
         (["recipe", "mnist_cnn", "--data", "nowhere"], "nowhere"),

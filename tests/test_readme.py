@@ -88,6 +88,10 @@ def test_the_recipe_for_your_own_photos_runs(here):
 )
 def test_the_python_of_the_pages_runs(page, code, here):
     shutil.copytree(ROOT / "tests/older/finished", here / "runs/digits/20260101-120000-seed0")
+    if "labels.csv" in code:
+        make_photos(here / "photos", count=10)
+        rows = [f"{label}/{n},{label},{n // 2}" for label in ("cat", "dog") for n in range(10)]
+        (here / "photos/labels.csv").write_text("\n".join(["file,species,animal", *rows]))
     names = {}
     exec(compile(code, page.name, "exec"), names)
     if "recipe" in names:

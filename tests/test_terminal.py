@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from fastcv import terminal
-from fastcv.terminal import ERASE, Bar, aligned, with_bar
+from fastcv.terminal import ERASE, Bar, aligned, doing, with_bar
 
 
 class Terminal(io.StringIO):
@@ -70,6 +70,26 @@ def test_line_replaces_the_bar_on_a_terminal():
     bar.draw("train", 0.5)
     bar.line("done")
     assert bar.stream.getvalue().rpartition(ERASE)[2] == "done\n"
+
+
+def test_a_task_is_shown_as_long_as_it_runs_and_a_file_gets_a_line():
+    out, file = Terminal(), io.StringIO()
+    with doing("drawing figures", Bar(out)):
+        assert out.getvalue() == f"{ERASE}drawing figures"
+    assert out.getvalue() == f"{ERASE}drawing figures{ERASE}"
+    with doing("drawing figures", Bar(file)):
+        assert file.getvalue() == "drawing figures\n"
+    assert file.getvalue() == "drawing figures\n"
+
+
+def test_nothing_is_erased_where_nothing_was_drawn():
+    bar = Bar(Terminal())
+    bar.erase()
+    bar.draw("done", 1.0)
+    bar.line("done")
+    bar.erase()
+    assert bar.stream.getvalue().endswith("done\n")
+    assert bar.stream.getvalue().count(ERASE) == 2
 
 
 @pytest.mark.parametrize("live", [True, False])

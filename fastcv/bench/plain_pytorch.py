@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from fastcv.bench.equivalents import torchvision_transform
 from fastcv.bench.rounds import Clock
-from fastcv.data.decoding import Decoding
 from fastcv.data.images import Images
 from fastcv.data.samples import Sample
 
@@ -43,8 +42,7 @@ class Pictures(Dataset):
         self.transform = torchvision_transform(data, resized=side <= HELD)
         if side <= HELD:
             if pixels is None:
-                decode = Decoding(side=side, channels=data.channels)
-                pixels = np.stack([decode(image) for image in self.images])
+                pixels = np.stack([data.decoding(image) for image in self.images])
             self.images = pixels if data.channels == 3 else pixels[..., 0]
 
     def __len__(self) -> int:

@@ -1,5 +1,7 @@
 # Read by lazy_loader: each name is imported when it is first used.
 from .images import Images as Images
+from .inspection import Inspection as Inspection
+from .inspection import inspect as inspect
 from .protocols import Data as Data
 from .protocols import Source as Source
 from .samples import Sample as Sample
@@ -12,8 +14,10 @@ from .sources.cifar import cifar10 as cifar10
 from .sources.cifar import cifar100 as cifar100
 from .sources.digits import digits as digits
 from .sources.folders import ImageFolders as ImageFolders
+from .sources.long_tail import LongTail as LongTail
 from .sources.mnist import MNIST_STATS as MNIST_STATS
 from .sources.mnist import mnist as mnist
+from .sources.table import Table as Table
 from .sources.toy import Toy as Toy
 from .statistics import HALF_STATS as HALF_STATS
 from .statistics import IMAGENET_STATS as IMAGENET_STATS

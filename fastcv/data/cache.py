@@ -7,10 +7,13 @@ import mmap
 import os
 import secrets
 import shutil
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +24,8 @@ from fastcv.data.decoding import Decoding
 from fastcv.data.sources.named import fastai_data
 from fastcv.terminal import with_bar
 
+FOLDER = ".fastcv"  # in a data set's own folder
+SHARED = "fastcv"  # in fastai's data folder, for data sets that have none or cannot be written to
 # Images that are arrays, as in CIFAR's original files, are not written to a file below this many
 # bytes: reading it back would take longer than copying them again.
 HELD_IN_MEMORY = 512 * 2**20
@@ -29,16 +34,23 @@ KEPT = 4  # files of the same decode settings in one folder; those unused the lo
 CHUNK = 64  # images a thread decodes before it asks for more
 ABANDONED_SECONDS = 24 * 3600  # an unfinished file of this age has lost its writer
 REMEDY = "replace it, or skip such images with --skip-bad (skip_bad=True)"
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 class Pixels(NamedTuple):
-    """Decoded images, and the row of each requested one."""
+    """Decoded images, and the row of each listed one."""
 
     images: np.ndarray  # (N, side, side, channels), uint8; mapped from a file, or in memory
-    rows: np.ndarray  # in `images`, of each requested image
-    bad: dict[int, str]  # why an image cannot be read, by its place among the requested ones
+    rows: np.ndarray  # in `images`, of each listed image; -1 for one that is not used
+    bad: dict[int, str]  # why an image cannot be read, by its place among the listed ones
+
+
+class _Kept(NamedTuple):
+    """The content of a cache's file."""
+
+    images: np.ndarray  # (N, side, side, channels), uint8
+    order: list[str]  # the identities of its images
+    faults: dict[int, str]  # why an image cannot be read, by its row
 
 
 def cached(
@@ -46,8 +58,9 @@ def cached(
     decoding: Decoding,
     root: Path | None = None,
     *,
+    used: Iterable[int] | None = None,
     skip_bad: bool = False,
-) -> Pixels:
+) -> Pixels | None:
     """Return the decoded images, from the cache's file unless it is missing or stale.
 
     The file lies in the data's hidden folder `.fastcv`, or in fastai's data folder if there is no
@@ -56,35 +69,59 @@ def cached(
     It is renamed once it is whole: two processes that make it at once both succeed. Files that
     could not be read are tried again each time.
 
+    A file of all listed images also serves those that use some of them; if there is none, only what
+    is used is decoded.
+
+    If no file can be written, which one line on stderr tells, the images are decoded into memory.
+
     Args:
         images: files, or pixels.
         decoding: how they become squares.
         root: the folder of the data; if it is moved, a cache in it is still found.
+        used: places of the images that are needed; None for all.
         skip_bad: whether files that cannot be read are left black and listed in `bad`.
 
-    Raises:
-        ValueError: an image cannot be read and `skip_bad` is off, the disk is too full, or no
-            folder can be written.
-    """
-    in_memory = all(isinstance(image, np.ndarray) for image in images)
-    if in_memory and len(images) * decoding.side**2 * decoding.channels <= HELD_IN_MEMORY:
-        decoded = np.empty(_shape(len(images), decoding), np.uint8)
-        bad = _decode_into(decoded, images, decoding, skip_bad, "")
-        return Pixels(decoded, np.arange(len(images)), bad)
+    Returns:
+        None if no file can be written and memory is too small.
 
-    names = [_identity(image, root, skip_bad) for image in images]
-    sources = dict(zip(names, images, strict=True))
-    order = sorted(sources)  # so that other splits of the same files find the same cache
-    in_order = [sources[each] for each in order]
-    decoded, faults = _opened_or_made(order, in_order, decoding, root, skip_bad)
-    row_of = {each: row for row, each in enumerate(order)}
-    rows = np.fromiter((row_of[each] for each in names), np.int64, len(names))
-    bad = {place: faults[row] for place, row in enumerate(rows.tolist()) if row in faults}
-    return Pixels(decoded, rows, bad)
+    Raises:
+        ValueError: an image that is used cannot be read and `skip_bad` is off.
+    """
+    places = np.arange(len(images)) if used is None else np.unique(np.asarray(list(used), np.int64))
+    wanted = [images[place] for place in places.tolist()]
+    in_memory = all(isinstance(image, np.ndarray) for image in wanted)
+    if in_memory and _bytes(len(wanted), decoding) <= HELD_IN_MEMORY:
+        decoded = np.empty(_shape(len(wanted), decoding), np.uint8)
+        faults = _decode_into(decoded, wanted, decoding, skip_bad, "")
+        own = np.arange(len(wanted))
+    else:
+        needed = set(places.tolist())
+        names = [
+            _identity(image, root, skip_bad or place not in needed)
+            for place, image in enumerate(images)
+        ]
+        listed = dict(zip(names, images, strict=True))
+        asked = [names[place] for place in places.tolist()]
+        kept = _opened_or_made(
+            {name: listed[name] for name in asked}, listed, decoding, root, skip_bad
+        )
+        if kept is None:
+            return None
+        decoded = kept.images
+        row_of = {name: row for row, name in enumerate(kept.order)}
+        own = np.fromiter((row_of[name] for name in asked), np.int64, len(asked))
+        faults = {at: kept.faults[row] for at, row in enumerate(own.tolist()) if row in kept.faults}
+    rows = np.full(len(images), -1)
+    rows[places] = own
+    return Pixels(decoded, rows, {int(places[at]): fault for at, fault in faults.items()})
 
 
 def _shape(count: int, decoding: Decoding) -> tuple[int, int, int, int]:
     return count, decoding.side, decoding.side, decoding.channels
+
+
+def _bytes(count: int, decoding: Decoding) -> int:
+    return count * decoding.side**2 * decoding.channels
 
 
 def _identity(image: Path | np.ndarray, root: Path | None, skip_bad: bool) -> str:
@@ -104,67 +141,117 @@ def _identity(image: Path | np.ndarray, root: Path | None, skip_bad: bool) -> st
 
 
 def _opened_or_made(
-    order: list[str],
-    images: list[Path | np.ndarray],
+    asked: Mapping[str, Path | np.ndarray],
+    listed: Mapping[str, Path | np.ndarray],
     decoding: Decoding,
     root: Path | None,
     skip_bad: bool,
-) -> tuple[np.ndarray, dict[int, str]]:
-    """Map the cache's file, making it if needed; return it with the faults of its rows."""
-    shape = _shape(len(images), decoding)
+) -> _Kept | None:
+    """Find a file of what is listed or of what is asked for; make the latter if there is none.
+
+    Images come by their identities. None if there can be no file, and memory is too small.
+    """
+    order = sorted(asked)  # so that other splits of the same files find the same cache
+    reasons = []
     for folder, marks in _folders(root):
-        made_from = "\n".join([f"{LAYOUT} {PIL.__version__} {decoding}", *marks, *order])
-        key = hashlib.sha256(os.fsencode(made_from)).hexdigest()
-        path = folder / f"{decoding.side}px-{decoding.channels}ch-{key[:20]}.npy"
-        opened = _opened(path, shape)
-        if opened is not None:
-            decoded, before = opened
-            faults = _tried_again(before, images, decoding)
-            if faults and not skip_bad:
-                raise ValueError(f"{next(iter(faults.values()))}: {REMEDY}")
-            if faults.keys() == before.keys():
-                return decoded, faults
-        # For example, another user's file of that name must not be replaced.
-        with suppress(OSError):
+        for each in (order,) if len(listed) == len(asked) else (sorted(listed), order):
+            made_from = "\n".join([f"{LAYOUT} {PIL.__version__} {decoding}", *marks, *each])
+            key = hashlib.sha256(os.fsencode(made_from)).hexdigest()
+            path = folder / f"{decoding.side}px-{decoding.channels}ch-{key[:20]}.npy"
+            kept = _still_good(_opened(path, each, decoding), asked, decoding, skip_bad)
+            if kept is not None:
+                return kept
+        try:
             folder.mkdir(parents=True, exist_ok=True)
-            if os.access(folder, os.W_OK | os.X_OK):
-                _make(path, images, decoding, skip_bad)
-                _remove_unused(folder, path.name)
-                opened = _opened(path, shape)
-                assert opened is not None
-                return opened
-    neither = "" if root is None else f"'{root / '.fastcv'}' cannot, nor can "
-    raise ValueError(
-        f"the image cache needs a folder that can be written, but {neither}fastai's data folder"
-        f"{'' if neither else ' cannot'}: make one writable, set FASTAI_HOME to one that is, or "
-        "set cache='off'"
-    )
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            _make(path, _sources(asked, listed, decoding, root, skip_bad), decoding, skip_bad)
+        except OSError as error:  # for example, another user's file of that name must stay
+            reasons.append(f"'{folder}': {error.strerror or error}")
+            continue
+        _remove_unused(folder, path.name)
+        kept = _opened(path, order, decoding)
+        assert kept is not None
+        return kept
+    size = _bytes(len(order), decoding)
+    why = "; ".join(reasons) or "there is no folder for it"
+    if not _fits_in_memory(size):
+        _tell(f"no image cache ({why}): images are decoded at each use, which is slower")
+        return None
+    _tell(f"no image cache ({why}): images are decoded into memory, for this run alone")
+    decoded = np.empty(_shape(len(order), decoding), np.uint8)
+    faults = _decode_into(decoded, [asked[name] for name in order], decoding, skip_bad, "decoding")
+    return _Kept(decoded, order, faults)
+
+
+def _sources(
+    asked: Mapping[str, Path | np.ndarray],
+    listed: Mapping[str, Path | np.ndarray],
+    decoding: Decoding,
+    root: Path | None,
+    skip_bad: bool,
+) -> list[Path | np.ndarray]:
+    """Return what a file is made of: the images, or their larger squares from another file."""
+    order = sorted(asked)
+    larger = replace(decoding, side=decoding.via or decoding.side, via=None)
+    kept = decoding.via and _opened_or_made(asked, listed, larger, root, skip_bad)
+    if not kept:
+        return [asked[name] for name in order]
+    squares = {
+        name: square
+        for row, (name, square) in enumerate(zip(kept.order, kept.images, strict=True))
+        if row not in kept.faults  # whose file fails again
+    }
+    return [squares.get(name, asked[name]) for name in order]
+
+
+@cache
+def _tell(line: str) -> None:
+    """Print a line on stderr, once."""
+    print(line, file=sys.stderr)
+
+
+def _fits_in_memory(size: int) -> bool:
+    if not hasattr(os, "sysconf"):  # as on Windows
+        return True
+    return size < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def _folders(root: Path | None) -> Iterator[tuple[Path, list[str]]]:
     """Yield each folder that may hold the cache's file, and what marks the file's name there."""
     if root is not None:
-        yield root / ".fastcv", []
+        yield root / FOLDER, []
     try:
-        folder = fastai_data() / "fastcv"
+        folder = fastai_data() / SHARED
     except (ValueError, RuntimeError):  # the home folder is missing or cannot be written
         return
     # Images of many roots share this folder, and may share names.
     yield folder, [] if root is None else [os.path.realpath(root)]
 
 
-def _tried_again(
-    faults: dict[int, str], images: list[Path | np.ndarray], decoding: Decoding
-) -> dict[int, str]:
-    """Decode the images with faults again, and return those that still fail."""
-    rows = list(faults)
+def _still_good(
+    kept: _Kept | None,
+    asked: Mapping[str, Path | np.ndarray],
+    decoding: Decoding,
+    skip_bad: bool,
+) -> _Kept | None:
+    """Try the images with faults again; None if one of them can be read by now."""
+    if kept is None:
+        return None
+    rows = [row for row in kept.faults if kept.order[row] in asked]
     scratch = np.empty(_shape(len(rows), decoding), np.uint8)
-    still = _decode_into(scratch, [images[row] for row in rows], decoding, True, "")
-    return {rows[place]: fault for place, fault in still.items()}
+    images = [asked[kept.order[row]] for row in rows]
+    found = _decode_into(scratch, images, decoding, True, "")
+    if found and not skip_bad:
+        raise ValueError(f"{next(iter(found.values()))}: {REMEDY}")
+    if len(found) < len(rows):
+        return None
+    return kept._replace(faults=dict(zip(rows, found.values(), strict=True)))
 
 
-def _opened(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, dict[int, str]] | None:
+def _opened(path: Path, order: list[str], decoding: Decoding) -> _Kept | None:
     """Map a whole cache file into memory, and read the faults stored behind its images."""
+    shape = _shape(len(order), decoding)
     try:
         with path.open("rb") as file:
             np.lib.format.read_magic(file)
@@ -183,21 +270,24 @@ def _opened(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, dict[int, s
         os.utime(path)
     if hasattr(mapped, "madvise"):
         # A file that fits is read ahead as a whole, a larger one only where it is used.
-        fits = size < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-        mapped.madvise(mmap.MADV_WILLNEED if fits else mmap.MADV_RANDOM)
-    return np.frombuffer(mapped, np.uint8, size, start).reshape(shape), faults
+        mapped.madvise(mmap.MADV_WILLNEED if _fits_in_memory(size) else mmap.MADV_RANDOM)
+    return _Kept(np.frombuffer(mapped, np.uint8, size, start).reshape(shape), order, faults)
 
 
-def _make(path: Path, images: list[Path | np.ndarray], decoding: Decoding, skip_bad: bool) -> None:
-    """Write the cache's file under another name, and rename it once it is whole."""
+def _make(
+    path: Path, images: Sequence[Path | np.ndarray], decoding: Decoding, skip_bad: bool
+) -> None:
+    """Write the cache's file under another name, and rename it once it is whole.
+
+    Raises:
+        OSError: there is no room for it, or it cannot be written.
+    """
     shape = _shape(len(images), decoding)
     size, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
-    needs = f"the image cache needs {_amount(size)} in '{path.parent}', but"
-    remedy = "free some, or set cache='off'"
-    if free < size:
-        raise ValueError(f"{needs} {_amount(free)} is free: {remedy}")
     partial = path.with_name(f"{path.stem}-{secrets.token_hex(4)}.partial")
     try:
+        if free < size:
+            raise OSError(errno.ENOSPC, f"{amount(free)} is free of {amount(size)} needed")
         decoded = _allocated(partial, shape)
         faults = _decode_into(decoded, images, decoding, skip_bad, f"decoding into '{path.parent}'")
         decoded.flush()
@@ -205,17 +295,14 @@ def _make(path: Path, images: list[Path | np.ndarray], decoding: Decoding, skip_
         with partial.open("a") as file:
             json.dump(faults, file)
         os.replace(partial, path)
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise ValueError(f"{needs} the system says '{error.strerror}': {remedy}") from error
     finally:
         partial.unlink(missing_ok=True)
         with suppress(OSError):  # it is not empty
             path.parent.rmdir()
 
 
-def _amount(count: int) -> str:
+def amount(count: int) -> str:
+    """Write a number of bytes: "1.2 GB"."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
@@ -273,13 +360,18 @@ def _remove_unused(folder: Path, name: str) -> None:
     """Remove the files unused the longest, and files that dead processes left unfinished."""
     settings = name.rpartition("-")[0]
     last_use = {}
-    for path in folder.glob("*"):
+    for path in folder.glob(f"{settings}-*.npy"):
         with suppress(OSError):  # another process may have removed it
             last_use[path] = path.stat().st_mtime
-    same = [path for path in last_use if path.match(f"{settings}-*.npy")]
-    unused = sorted(same, key=last_use.__getitem__, reverse=True)[KEPT:]
-    unfinished = [path for path in last_use if path.suffix == ".partial"]
-    abandoned = [path for path in unfinished if last_use[path] < time.time() - ABANDONED_SECONDS]
-    for path in [*unused, *abandoned]:
+    for path in sorted(last_use, key=last_use.__getitem__, reverse=True)[KEPT:]:
         with suppress(OSError):  # on Windows another process may have it open
             path.unlink(missing_ok=True)
+    remove_abandoned(folder)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the files that dead processes left unfinished."""
+    for path in folder.glob("*.partial"):
+        with suppress(OSError):  # another process may have removed it
+            if path.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                path.unlink(missing_ok=True)

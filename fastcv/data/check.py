@@ -61,7 +61,8 @@ def without(samples: Samples, bad: Collection[Path]) -> Samples:
             f"every class must have readable training images, but in '{samples.root}' class "
             f"'{label}' has none: replace them, or remove the class"
         )
-    return labeled((train, valid, test), root=samples.root, skipped=samples.skipped + count)
+    parts = labeled((train, valid, test), root=samples.root, skipped=samples.skipped + count)
+    return parts._replace(groups=samples.groups)
 
 
 def readable(samples: Samples, side: int | None = None) -> Samples:

@@ -6,17 +6,23 @@ import os
 import stat
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 # What Pillow's decoders raise on damaged files, apart from OSError (which it raises on most).
 DECODER_ERRORS = (
-    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError,
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, RuntimeError,
     struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
+# What the header of a file of HEVC images names among its brands; AVIF shares the container.
+HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"})
+HEIC_EXTRA = 'pip install "fastcv[heic]"'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +31,25 @@ class Decoding:
 
     The shorter side is resized to `side`, bilinear with antialiasing, and the center square is cut
     out: torchvision's `Resize(side)` and `CenterCrop(side)` on the image.
+
+    Args:
+        side: pixels.
+        channels: 3 for RGB, 1 for gray.
+        upright: whether the orientation in EXIF data is applied.
+        via: pixels of a larger square that is made first, from which the last one is resized, so
+            that squares of several sizes can be made of one cache; None for none.
     """
 
-    side: int  # pixels
-    channels: int  # 3 for RGB, 1 for gray
+    side: int
+    channels: int
+    upright: bool = False
+    via: int | None = None
+
+    def __str__(self) -> str:
+        """Name the settings that are not at their defaults, for the key of the cache's file."""
+        chosen = [(each.name, getattr(self, each.name), each.default) for each in fields(self)]
+        settings = ", ".join(f"{name}={value!r}" for name, value, usual in chosen if value != usual)
+        return f"{type(self).__name__}({settings})"
 
     def __call__(self, image: Path | np.ndarray) -> np.ndarray:
         """Decode one image to (side, side, channels), uint8.
@@ -37,12 +58,15 @@ class Decoding:
             ValueError: it cannot be read or is too narrow; the sentence names it.
         """
         shape = self.side, self.side, self.channels
-        if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and self.via is None:
             own = image.shape if image.ndim == 3 else (*image.shape, 1)
             if own == shape:  # what Pillow would return, in a tenth of the time
                 return image.reshape(shape)
         name = "an image" if isinstance(image, np.ndarray) else f"image '{image}'"
-        return np.asarray(square(read_image(image, self.channels), self.side, name)).reshape(shape)
+        picture = read_image(image, self.channels, self.upright)
+        if self.via is not None:
+            picture = square(picture, self.via, name)
+        return np.asarray(square(picture, self.side, name)).reshape(shape)
 
 
 def resized(size: tuple[int, int], side: int, name: str = "an image") -> tuple[int, int]:
@@ -82,18 +106,23 @@ def square(picture: Image.Image, side: int, name: str = "an image") -> Image.Ima
     return picture.crop((left, top, left + side, top + side))
 
 
-def read_image(image: Path | np.ndarray | Image.Image, channels: int = 3) -> Image.Image:
+def read_image(
+    image: Path | np.ndarray | Image.Image, channels: int = 3, upright: bool = False
+) -> Image.Image:
     """Decode a whole image as 8-bit RGB or 8-bit gray.
 
     16-bit gray is scaled to 8 bits over its whole range (65,535 becomes 255), never clipped and
     never stretched to the image's own range, so that images stay comparable. Transparent pixels
     are laid on white, as a viewer shows them. Pillow converts palette, bilevel, CMYK, YCbCr and Lab
-    images. An animation is read as its first frame. EXIF orientation is not applied, as in fastai.
+    images. An animation is read as its first frame. HEIC photos need the extra `heic`; they are
+    always upright, because their format, not EXIF data, says how they are turned.
 
     Args:
         image: a file; a picture of Pillow's, which is not changed; or pixels, (H, W) or (H, W, C),
             uint8 or floats of 0-1.
         channels: 3 for RGB, 1 for gray (ITU-R 601-2 luma).
+        upright: whether the orientation in EXIF data is applied, as viewers do and fastai does not;
+            EXIF data that cannot be read counts as none.
 
     Raises:
         ValueError: the file is missing, empty, truncated, not an image, or holds 32-bit pixels (the
@@ -102,28 +131,67 @@ def read_image(image: Path | np.ndarray | Image.Image, channels: int = 3) -> Ima
     if channels not in (1, 3):
         raise ValueError(f"channels must be 3 (RGB) or 1 (gray), got {channels}")
     if isinstance(image, np.ndarray):
-        return _eight_bit(Image.fromarray(_bytes(image)), channels)
+        return eight_bit(Image.fromarray(_bytes(image)), channels)
     if isinstance(image, Image.Image):
         try:
-            return _eight_bit(image.copy(), channels)
+            return eight_bit(_turned(image.copy(), upright), channels)
         except DECODER_ERRORS as error:
             raise ValueError(
                 f"a picture must be readable, but {_reason(error)}: pass another"
             ) from error
+    with open_image(image) as opened:
+        opened.load()
+        return eight_bit(_turned(opened, upright), channels)
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open a file as one of Pillow's images; its pixels are not decoded yet.
+
+    A pipe is refused, because opening one waits for somebody to write into it.
+
+    Raises:
+        ValueError: it cannot be opened, or be decoded within the block; the sentence names it.
+    """
     try:
-        # Without waiting: a pipe would let its reader wait for ever for somebody who writes.
-        with open(image, "rb", opener=_unwaiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(errno.EINVAL, "it is a pipe or a device, and no file")
-            opened = Image.open(file)
-            opened.load()
-            return _eight_bit(opened, channels)
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a file")
+        with open(path, "rb") as file:
+            if _is_heic(file.peek(64)):
+                _register_heif()
+            yield Image.open(file)
     except DECODER_ERRORS as error:
-        raise ValueError(f"image '{image}' cannot be read: {_reason(error, image)}") from error
+        raise ValueError(f"image '{path}' cannot be read: {_reason(error, path)}") from error
 
 
-def _unwaiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+def _turned(image: Image.Image, upright: bool) -> Image.Image:
+    """Apply the orientation in EXIF data, in place, where it is asked for and there is one."""
+    if upright:
+        with suppress(*DECODER_ERRORS):
+            ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _is_heic(start: bytes) -> bool:
+    """Whether a file starts as HEIC photos do, whose names sometimes end in .jpg."""
+    end = min(int.from_bytes(start[:4], "big"), len(start))
+    brands = {start[place : place + 4] for place in range(8, end, 4)}
+    return start[4:8] == b"ftyp" and not HEIC_BRANDS.isdisjoint(brands)
+
+
+@cache
+def _register_heif() -> None:
+    """Let Pillow open HEIF files.
+
+    Raises:
+        ValueError: the extra is not installed.
+    """
+    try:
+        import pi_heif  # here, because most data has no use for it
+    except ImportError as error:
+        raise ValueError(f"HEIC photos need the extra heic: {HEIC_EXTRA}") from error
+    pi_heif.register_heif_opener()
 
 
 def _bytes(pixels: np.ndarray) -> np.ndarray:
@@ -140,7 +208,8 @@ def _bytes(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., 0] if pixels.ndim == 3 and channels == 1 else pixels
 
 
-def _eight_bit(image: Image.Image, channels: int) -> Image.Image:
+def eight_bit(image: Image.Image, channels: int) -> Image.Image:
+    """Convert a picture to RGB (3 channels) or gray (1), as `read_image` does."""
     target = "RGB" if channels == 3 else "L"
     if image.mode == target and "transparency" not in image.info:
         return image

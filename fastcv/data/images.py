@@ -33,13 +33,15 @@ from fastcv.data.loader import (
 )
 from fastcv.data.protocols import Source
 from fastcv.data.samples import Sample, Samples
+from fastcv.data.sampling import BalancedSampler
 from fastcv.data.sources.toy import Toy
-from fastcv.data.splits import check_holdout, kept, stratified
+from fastcv.data.splits import check_holdout, folds, kept, others, stratified
 from fastcv.recipe.bounds import (
     LARGEST,
     WIDEST,
     check_each,
     check_flags,
+    check_number,
     check_takes,
     check_whole,
     shown,
@@ -48,8 +50,10 @@ from fastcv.recipe.bounds import (
 PLACES = ("auto", "cpu", "cuda", "off")
 SMOKE_SIZE = 32  # pixels
 SHARED_MEMORY = "/dev/shm"
+SIDES = ("size", "resize", "decode_size")
 COUNTS = (
     "size", "batch_size", "valid_batch_size", "train_per_class", "test_per_class", "resize",
+    "decode_size",
 )  # fmt: skip
 
 
@@ -97,6 +101,9 @@ class Images:
         valid_batch_size: of validation and test; `batch_size` if None.
         drop_last: whether training drops an epoch's last batch if it is not full, as fastai does;
             every epoch drops other images.
+        balance: how often training draws images of rare classes: classes come in the proportion
+            count ** (1 - balance). 0 takes each image once an epoch, 1 draws all classes equally
+            often, 0.5 lies between them (square-root sampling). An epoch stays as long as it is.
         augment: `Augmentation`s of training batches, in order; those that change labels (MixUp,
             CutMix) last.
         normalize: `Normalize(mean, std)`, one number of each per channel; None leaves pixels in
@@ -118,6 +125,14 @@ class Images:
         cache: where the decoded images are kept: "cpu" maps them from a file, "cuda" copies them to
             the GPU, "auto" does so if they fill at most half of its free memory, and "off" decodes
             an image at every use.
+        fold: (k, K) cuts the training images, and the validation images of the source, into K
+            stratified folds by `split_seed`, of which the k-th (1-K) validates and the others
+            train, in place of `holdout` and of the source's own validation part; None for none.
+        upright: whether the orientation in a photo's EXIF data is applied, as viewers do. Photos of
+            cameras and phones need it; the data sets of the reports have none.
+        decode_size: pixels of a larger square that each image is decoded to first, and from which
+            `resize` is made. Then the photos themselves are decoded once for all smaller sizes, but
+            resized twice, which makes them a little softer; None resizes them once.
     """
 
     source: Source
@@ -125,6 +140,7 @@ class Images:
     batch_size: int
     valid_batch_size: int | None = None
     drop_last: bool = True
+    balance: float = 0.0
     augment: tuple[Augmentation, ...] = ()
     normalize: Normalize | None = None
     holdout: int | float = 0
@@ -137,18 +153,24 @@ class Images:
     path: str | Path | None = None
     skip_bad: bool = False
     cache: str = "auto"
+    fold: tuple[int, int] | None = None
+    upright: bool = False
+    decode_size: int | None = None
 
     def __post_init__(self):
         check_takes("source", self.source, "path")
         for name in COUNTS:
-            most = WIDEST if name in ("size", "resize") else LARGEST
+            most = WIDEST if name in SIDES else LARGEST
             value = getattr(self, name)
             if value is not None or name in ("size", "batch_size"):
                 check_whole(name, value, least=1, most=most)
         check_holdout("holdout", self.holdout)
         check_whole("split_seed", self.split_seed)
         check_each("augment", self.augment, example="HorizontalFlip()")
-        check_flags(self, "drop_last", "test_validates", "skip_bad")
+        check_flags(self, "drop_last", "test_validates", "skip_bad", "upright")
+        check_number("balance", self.balance, least=0, most=1)
+        if self.fold is not None:
+            check_fold(self.fold)
         if not isinstance(self.normalize, Normalize | None):
             raise ValueError(f"normalize must be a Normalize(...), got {shown(self.normalize)}")
         check_whole("channels", self.channels)
@@ -158,6 +180,13 @@ class Images:
             raise ValueError(f"path must be text, a Path or None, got {shown(self.path)}")
         if self.cache not in PLACES:
             raise ValueError(f"cache must be one of {', '.join(PLACES)}, got {shown(self.cache)}")
+
+    @property
+    def decoding(self) -> Decoding:
+        """How an image becomes the square that batches are cut from."""
+        side = self.resize or self.size
+        via = None if self.decode_size in (None, side) else self.decode_size
+        return Decoding(side=side, channels=self.channels, upright=self.upright, via=via)
 
     def __call__(self, device: torch.device | str | None = None) -> DataLoaders:
         """Build the DataLoaders, decoding the images if they are not in the cache.
@@ -174,26 +203,38 @@ class Images:
 
     def _built(self, device: torch.device | str | None) -> DataLoaders:
         device = default_device() if device is None else torch.device(device)
-        path = None if self.path is None else Path(self.path)
-        side = self.resize or self.size
-        samples = self._listed(path)
+        samples = self._listed(None if self.path is None else Path(self.path))
+        images = [sample.image for sample in chain(*samples[:3])]
+        # Which images the parts use may depend on those that are skipped; then all are decoded.
+        chosen = None if self.skip_bad else self._parts(samples)
+        used = chosen and chain(*chosen[0])
         pixels = None
-        if self.cache == "off":
-            samples = readable(samples, side) if self.skip_bad else samples
-        else:
-            decoding = Decoding(side=side, channels=self.channels)
-            images = [sample.image for sample in chain(*samples[:3])]
-            pixels = cached(images, decoding, samples.root, skip_bad=self.skip_bad)
+        if self.cache != "off":
+            pixels = cached(images, self.decoding, samples.root, used=used, skip_bad=self.skip_bad)
+        if pixels is not None:
             samples = without(samples, [images[place] for place in pixels.bad])
-        parts, valid_is_test = self._parts(samples)
+        elif self.skip_bad:
+            samples = readable(samples, self.decoding.side)
+        parts, valid_is_test = chosen or self._parts(samples)
         items = list(chain(*samples[:3]))
-        dls = self._loaders(items, samples.classes, parts, device)
+        dls = self._loaders(items, samples.classes, parts, device, gathered=pixels is not None)
         if pixels is not None:
             self._attach(dls, items, samples.classes, parts, pixels, device)
+        if self.balance:
+            number = {label: index for index, label in enumerate(samples.classes)}
+            labels = torch.tensor([number[items[place].label] for place in parts[0]])
+            dls.train.sampler = BalancedSampler(labels, self.balance)
         dls.image_shape = (self.channels, self.size, self.size)
         dls.valid_is_test = valid_is_test
         dls.skipped = samples.skipped
         dls.names = [[_name(items[place], place, samples.root) for place in part] for part in parts]
+        groups = samples.groups_of(items)
+        dls.groups = {
+            name: groups[place]
+            for part, names in zip(parts, dls.names, strict=True)
+            for place, name in zip(part, names, strict=True)
+            if groups[place] is not None
+        }
         _, dls.mixing = self._augmentations()
         return dls
 
@@ -206,7 +247,7 @@ class Images:
         self._check()
         samples = self._listed(None if self.path is None else Path(self.path))
         if self.skip_bad:
-            samples = readable(samples, self.resize or self.size)
+            samples = readable(samples, self.decoding.side)
         parts, _ = self._parts(samples)
         named = [
             (_name(sample, place, samples.root), sample)
@@ -221,6 +262,7 @@ class Images:
         """Return the same on a few small synthetic images, for a run in seconds."""
         size = min(self.size, SMOKE_SIZE)
         resize = self.resize and round(self.resize * size / self.size)
+        fold = self.fold and (1 + (self.fold[0] - 1) % 2, 2)  # toy images are few
         return replace(
             self,
             source=Toy(size=resize or size, channels=self.channels, train=8, test=4),
@@ -234,6 +276,8 @@ class Images:
             test_per_class=self.test_per_class and min(self.test_per_class, 4),
             path=None,
             cache="auto" if self.cache == "cuda" else self.cache,
+            fold=fold,
+            decode_size=None,
         )
 
     def _augmentations(self) -> tuple[tuple[Callable, ...], tuple[Callable, ...]]:
@@ -252,6 +296,13 @@ class Images:
                 f"resize must be at least size, got {self.resize} and {self.size}: raise it, as "
                 "images are resized first and then cut to size"
             )
+        if self.decode_size is not None and self.decode_size < (self.resize or self.size):
+            raise ValueError(
+                f"decode_size must be at least resize, got {self.decode_size} and "
+                f"{self.resize or self.size}: raise it, or leave it out"
+            )
+        if self.fold is not None:
+            check_fold(self.fold)
         if self.normalize is not None and len(self.normalize.mean) != self.channels:
             raise ValueError(
                 f"normalize must have a mean and a std for each of {self.channels} channels, got "
@@ -280,15 +331,20 @@ class Images:
         train, valid, test = (
             list(range(end - len(part), end)) for end, part in zip(ends, samples[:3], strict=True)
         )
-        labels = [sample.label for sample in samples.train]
-        if self.holdout:
+        pool = samples.train if self.fold is None else [*samples.train, *samples.valid]
+        labels, groups = [each.label for each in pool], samples.groups_of(pool)
+        if self.fold is not None:
+            number, count = self.fold
+            valid = folds(labels, count, self.split_seed, groups)[number - 1]
+            train = others(valid, len(pool))
+        elif self.holdout:
             if valid:
                 raise ValueError(
                     f"holdout must be 0 if the data has its own validation part, got "
                     f"{self.holdout} beside {len(valid)} validation images: leave it out, "
                     "or use ImageFolders(valid=0), which holds none out itself"
                 )
-            valid, train = stratified(labels, self.holdout, self.split_seed)
+            valid, train = stratified(labels, self.holdout, self.split_seed, groups)
         train = self._kept(train, [labels[place] for place in train], self.train_per_class)
         test = self._kept(test, [sample.label for sample in samples.test], self.test_per_class)
         if len(train) < 2:
@@ -313,14 +369,17 @@ class Images:
         classes: tuple[str, ...],
         parts: list[list[int]],
         device: torch.device,
+        *,
+        gathered: bool,
     ) -> DataLoaders:
+        side, via = self.decoding.side, self.decoding.via
         batch_transforms = [CropAndNormalize(self.size, self.normalize)]
         moving, _ = self._augmentations()
         if moving:
             batch_transforms.append(AugmentBatch(compose(moving)))
         block = DataBlock(
             blocks=(
-                TransformBlock(type_tfms=ReadImage(self.channels, self.resize or self.size)),
+                TransformBlock(type_tfms=ReadImage(self.channels, side, self.upright)),
                 CategoryBlock(vocab=list(classes), sort=False),
             ),
             # Not passed as the source: fastai writes its source into a message, every pixel of it.
@@ -328,7 +387,7 @@ class Images:
             get_x=image_of,
             get_y=label_of,
             splitter=lambda _: parts,
-            item_tfms=CenterSquare(self.resize or self.size),
+            item_tfms=CenterSquare(side, via),
             batch_tfms=batch_transforms,
             dl_type=ImageDL,
         )
@@ -339,7 +398,7 @@ class Images:
             # Unless the smaller batch is the only one.
             drop_last=self.drop_last and len(parts[0]) >= self.batch_size,
             # With decoded images, processes would only cost time; `test_dl` takes num_workers.
-            num_workers=self._workers() if self.cache == "off" else 0,
+            num_workers=0 if gathered else self._workers(),
             device=device,
         )
 
@@ -401,6 +460,16 @@ def free_shared_memory() -> int | None:
         return shutil.disk_usage(SHARED_MEMORY).free
     except OSError:  # another system than Linux
         return None
+
+
+def check_fold(fold: tuple[int, int]) -> None:
+    """Raise a ValueError if a fold is not (k, K) with 1 <= k <= K and at least two folds."""
+    whole = isinstance(fold, tuple) and [type(each) for each in fold] == [int, int]
+    if not whole or fold[1] < 2 or not 1 <= fold[0] <= fold[1]:
+        raise ValueError(
+            f"fold must be (k, K), the k-th of K folds with K at least 2, got {fold!r}: pass, for "
+            "example, (1, 5)"
+        )
 
 
 def _name(sample: Sample, place: int, root: Path | None) -> str:

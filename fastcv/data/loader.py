@@ -19,7 +19,9 @@ from torch import Tensor
 
 from fastcv.augment.crop import CenterCrop
 from fastcv.augment.pixels import Normalize
+from fastcv.augment.resize import Resize
 from fastcv.data.decoding import read_image, resized, square
+from fastcv.data.sampling import BalancedSampler
 
 # Arguments of `DataLoader.new` that replace the way from an item to a batch: decoded images would
 # bypass them.
@@ -38,13 +40,14 @@ class ReadImage(Transform):
         channels: 3 for RGB, 1 for gray.
         side: pixels that a file's shorter side will be resized to, to refuse one that would become
             too large; None if it will not be resized.
+        upright: whether the orientation in EXIF data is applied.
     """
 
     # What `test_dl` and `predict` accept, whatever the data set's own images are.
     input_types = (Path, str, np.ndarray, Tensor, Image.Image)
 
-    def __init__(self, channels: int, side: int | None = None):
-        self.channels, self.side = channels, side
+    def __init__(self, channels: int, side: int | None = None, upright: bool = False):
+        self.channels, self.side, self.upright = channels, side, upright
         self.kind = PILImage if channels == 3 else PILImageBW
 
     def encodes(self, image):
@@ -60,23 +63,27 @@ class ReadImage(Transform):
             image = (image.float() if image.is_floating_point() else image).numpy(force=True)
             if image.dtype.kind == "i" and image.size and image.min() >= 0 and image.max() <= 255:
                 image = image.astype(np.uint8)
-        picture = read_image(image, self.channels)
+        picture = read_image(image, self.channels, self.upright)
         if self.side is not None and isinstance(image, str | Path):
             resized(picture.size, self.side, f"image '{image}'")  # here, where its name is known
         return self.kind(picture)
 
 
 class CenterSquare(DisplayedTransform):
-    """Resize the shorter side to `side` pixels and cut the center square out."""
+    """Resize the shorter side to `side` pixels and cut the center square out.
+
+    If there is a `via`, a larger square of so many pixels is made first.
+    """
 
     order = 1
 
-    def __init__(self, side: int):
-        self.side = side
+    def __init__(self, side: int, via: int | None = None):
+        self.side, self.via = side, via
 
     def encodes(self, picture: PILBase):
         """Resize and cut one picture."""
-        return type(picture)(square(picture, self.side))
+        whole = picture if self.via is None else square(picture, self.via)
+        return type(picture)(square(whole, self.side))
 
 
 class AugmentBatch(DisplayedTransform):
@@ -90,6 +97,20 @@ class AugmentBatch(DisplayedTransform):
 
     def encodes(self, x: TensorImage):
         """Augment a batch."""
+        return TensorImage(self.plain(x.as_subclass(Tensor)))
+
+
+class ResizeBatch(DisplayedTransform):
+    """Resize finished batches of training images to `size` pixels, smoothing where they shrink."""
+
+    order, split_idx = 100, 0
+
+    def __init__(self, size: int):
+        self.size = size
+        self.plain = Resize(size=size)
+
+    def encodes(self, x: TensorImage):
+        """Resize a batch."""
         return TensorImage(self.plain(x.as_subclass(Tensor)))
 
 
@@ -131,6 +152,9 @@ class CropAndNormalize(DisplayedTransform):
         return TensorImage((pixels.clamp(0, 1) * 255).round().long())
 
 
+OURS = (AugmentBatch, CropAndNormalize, ResizeBatch)  # steps that take plain tensors
+
+
 @dataclass(eq=False)
 class Decoded:
     """The decoded images of one loader, with the numbers of their classes."""
@@ -163,11 +187,22 @@ class ImageDL(TfmdDL):
     `test_dl` and so on. A loader that `new` derives from this one gathers too, provided it has the
     same data set and makes batches of items in the same way; otherwise `decoded` is None, and it
     reads image by image.
+
+    Attributes:
+        decoded: the decoded images.
+        sampler: draws the images of a shuffled epoch; None takes each once.
     """
 
-    def __init__(self, dataset: Any = None, *, decoded: Decoded | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        dataset: Any = None,
+        *,
+        decoded: Decoded | None = None,
+        sampler: BalancedSampler | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(dataset, **kwargs)
-        self.decoded = decoded
+        self.decoded, self.sampler = decoded, sampler
         self._item_transforms = list(self.after_item.fs)
 
     def new(self, dataset: Any = None, cls: type | None = None, **kwargs: Any) -> TfmdDL:
@@ -175,12 +210,14 @@ class ImageDL(TfmdDL):
         same = dataset is None or dataset is self.dataset
         if same and self._gathers and not ITEM_STEPS & kwargs.keys():
             kwargs.setdefault("decoded", self.decoded)
+        if same:
+            kwargs.setdefault("sampler", self.sampler)
         return super().new(dataset, cls, **kwargs)
 
     def before_iter(self) -> None:
         """Switch the training transforms on or off, and convert bytes for transforms of others."""
         super().before_iter()
-        ours = (AugmentBatch, CropAndNormalize, IntToFloatTensor)
+        ours = (*OURS, IntToFloatTensor)
         foreign = [each for each in self.after_batch.fs if not isinstance(each, ours)]
         converts = any(isinstance(each, IntToFloatTensor) for each in self.after_batch.fs)
         if foreign and not converts:
@@ -188,8 +225,13 @@ class ImageDL(TfmdDL):
             self.after_batch.add(IntToFloatTensor())
 
     def shuffle_fn(self, idxs: Sequence[int]) -> list[int]:
-        """Permute, seeded by the loader's generator, in a tenth of the time of its `sample`."""
+        """Permute, seeded by the loader's generator, in a tenth of the time of its `sample`.
+
+        A sampler draws as many, some of them several times.
+        """
         generator = torch.Generator().manual_seed(self.rng.getrandbits(63))
+        if self.sampler is not None:
+            return self.sampler(generator).tolist()
         order = torch.randperm(len(idxs), generator=generator)
         return torch.as_tensor(idxs)[order].tolist()
 
@@ -197,12 +239,7 @@ class ImageDL(TfmdDL):
         if not self._gathers:
             yield from super().__iter__()
             return
-        count = None
-        for places in self.places():
-            count = count or (1 if self._is_light else torch.get_num_threads())
-            with threads(count):
-                batch = self._batch(places)
-            yield batch
+        yield from map(self.batch, self.places())
 
     def places(self) -> Iterator[Tensor]:
         """Go through an epoch as iteration does, but yield where each batch's images are.
@@ -230,8 +267,13 @@ class ImageDL(TfmdDL):
         """Whether batches are gathered, and only fastcv's own steps transform them."""
         return self._gathers and self._is_ours
 
+    def batch(self, places: Tensor) -> tuple:
+        """Gather a batch at `places` (B,) and apply the transforms of batches."""
+        with threads(1 if self._is_light else torch.get_num_threads()):
+            return self._batch(places)
+
     def _batch(self, places: Tensor) -> tuple:
-        """Gather a batch and apply the transforms of batches.
+        """Do what `batch` does, with the present number of threads.
 
         Tensor subclasses cost time at every step, so fastcv's steps take plain tensors, and the
         batch gets fastai's types once, at the end.
@@ -246,9 +288,7 @@ class ImageDL(TfmdDL):
 
     @property
     def _is_ours(self) -> bool:
-        return all(
-            isinstance(each, AugmentBatch | CropAndNormalize) for each in self.after_batch.fs
-        )
+        return all(isinstance(each, OURS) for each in self.after_batch.fs)
 
     @property
     def _is_light(self) -> bool:

@@ -56,6 +56,7 @@ class Data(Protocol):
       counts as changed, and is not compared with one that has them all.
     - `names`: for each loader, the names of its images in tables: the path below the data's folder,
       or "#" and the place in the data set for images that come as arrays. Without it, places.
+    - `groups`: the group of each image, by its name, where images are grouped.
     - `mixing`: augmentations that change labels. The Learner calls them on whole training batches.
 
     The loaders of `Images` also gather batches from decoded images, train on other images for a

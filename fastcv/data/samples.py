@@ -1,8 +1,10 @@
 """What a source returns: images, their labels, and the part of the data set they belong to."""
 
 import os
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +34,8 @@ class Samples(NamedTuple):
         classes: the class names, sorted; a label's place here is its number.
         root: the folder the files were found in; None for data that lies in no folder.
         skipped: number of images left out because they could not be read.
+        groups: the group of an image's file: images of one group, for example of one patient, are
+            never split between training and validation. Images without one are on their own.
     """
 
     train: list[Sample]
@@ -40,6 +44,17 @@ class Samples(NamedTuple):
     classes: tuple[str, ...]
     root: Path | None
     skipped: int = 0
+    groups: Mapping[Path, str] = MappingProxyType({})
+
+    def groups_of(self, samples: Sequence[Sample]) -> list[str | None]:
+        """Return the group of each of some samples, or None."""
+        if not self.groups:
+            return [None] * len(samples)
+        files = (isinstance(sample.image, Path) for sample in samples)
+        return [
+            self.groups.get(sample.image) if file else None
+            for sample, file in zip(samples, files, strict=True)
+        ]
 
 
 def _check_name(sample: Sample) -> None:

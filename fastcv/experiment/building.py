@@ -11,6 +11,7 @@ from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device, set_seed
 from fastcore.basics import noop
 
+from fastcv.learning import losses
 from fastcv.learning import weights as weight_files
 from fastcv.learning.callbacks.history import Accuracy, History
 from fastcv.learning.callbacks.mixing import Alternation, Mixing
@@ -18,8 +19,10 @@ from fastcv.learning.callbacks.precision import Precision, resolve
 from fastcv.learning.callbacks.progress import Progress
 from fastcv.learning.cpu import keep_freed_memory
 from fastcv.learning.cuda_graph.stepper import Stepper
+from fastcv.learning.frozen_features import FrozenFeatures
 from fastcv.learning.learner import Learner
 from fastcv.learning.metrics import columns
+from fastcv.learning.origins import Origin
 from fastcv.learning.stages.stage import fresh
 from fastcv.recipe.bounds import shown
 from fastcv.recipe.values import Recipe
@@ -36,7 +39,17 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
     Args:
         recipe: what to build.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the best there is.
+
+    Raises:
+        ValueError: a mistake that a user can mend, such as images that the model's pretrained
+            weights were not trained for.
     """
+    refuse_other_images(recipe)
+    return built(recipe, device=device)
+
+
+def built(recipe: Recipe, *, device: str | torch.device | None = None) -> Learner:
+    """Build a Learner as `learner` does, for whatever images the recipe has."""
     device = _device(device)
     stepper = Stepper(recipe.step, device)
     set_seed(recipe.seed)
@@ -49,7 +62,7 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
         callbacks.append(Mixing(mixing, len(loaders.vocab)))
     learn = recipe.model(
         loaders,
-        loss_func=_loss(recipe),
+        loss_func=_loss(recipe, loaders),
         opt_func=recipe.optimizer,
         metrics=[Accuracy(history), *columns(recipe.metrics, history)],
         cbs=callbacks + fresh(recipe.callbacks),
@@ -59,6 +72,7 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
     learn.logger = noop  # nor does the Recorder print its row
     learn.model.to(device)
     learn.stepper = stepper
+    learn.frozen_features = FrozenFeatures(recipe.step.cache_features)
     if device.type == "cpu":
         keep_freed_memory()
     return learn
@@ -76,22 +90,55 @@ def _made(slot: str, made: Any, kind: type) -> Any:
     return made
 
 
-def _loss(recipe: Recipe) -> Callable:
-    """Build the loss function.
+def _loss(recipe: Recipe, loaders: DataLoaders) -> Callable:
+    """Build the loss function for the data.
 
     Raises:
         ValueError: `recipe.loss` needs arguments, as a loss function itself does.
     """
     try:
-        built = recipe.loss()
+        loss = losses.build(recipe.loss, loaders)
     except TypeError as error:
         raise ValueError(
             f"loss must build a loss function when it is called without arguments, got "
             f"{shown(recipe.loss)}: {error}"
         ) from error
-    if not callable(built):
-        raise ValueError(f"loss must build a loss function, {shown(recipe.loss)} returned {built}")
-    return built
+    if not callable(loss):
+        raise ValueError(f"loss must build a loss function, {shown(recipe.loss)} returned {loss}")
+    return loss
+
+
+def origin_of(recipe: Recipe) -> Origin | None:
+    """Return where the model's pretrained weights come from; None if it has none or says nothing.
+
+    Raises:
+        ValueError: there are no such weights.
+    """
+    origin = getattr(recipe.model, "origin", None)
+    return origin() if callable(origin) else None
+
+
+def refuse_other_images(recipe: Recipe) -> str | None:
+    """Refuse images that the model's pretrained weights were not trained for.
+
+    An experiment of a report normalizes as the report did: there it is only returned what differs.
+
+    Raises:
+        ValueError: the weights expect other statistics, or the net another size.
+    """
+    origin, data = origin_of(recipe), recipe.data
+    if origin is None or not all(hasattr(data, name) for name in ("normalize", "size", "channels")):
+        return None
+    origin.check_size(data.size)
+    if data.channels != 3:  # statistics of gray images are others
+        return None
+    mean, std = (0.0,), (1.0,)
+    if data.normalize:
+        mean, std = data.normalize.mean, data.normalize.std
+    said = origin.contradiction(mean, std)
+    if said and (recipe.reported is None or recipe.reported.to_beat):
+        raise ValueError(said)
+    return said
 
 
 def _device(name: str | torch.device | None) -> torch.device:
@@ -131,6 +178,6 @@ def trained_learner(
         recipe = smoked(recipe)
     if is_dataclass(recipe.model) and hasattr(recipe.model, "weights"):
         recipe = replace(recipe, model=replace(recipe.model, weights=None))
-    learn = learner(recipe, device=device)
+    learn = built(recipe, device=device)
     weight_files.load(learn.model, weights)
     return learn

@@ -36,6 +36,11 @@ _LEFT_OUT = (
     "data.skip_bad",
 )
 
+_IMAGENET_TERMS = (
+    "weights trained on ImageNet may be bound by its terms, which allow research that is not "
+    "commercial"
+)
+
 _PYTHON = """\
 from huggingface_hub import snapshot_download
 
@@ -55,7 +60,7 @@ from resize import pixels  # resize.py, beside {file}
 
 session = onnxruntime.InferenceSession("{file}")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes.json"])
-batch = np.stack([pixels("image.jpg", side={side}, channels={channels})])
+batch = np.stack([pixels("image.jpg", {settings})])
 (probabilities,) = session.run(None, {{"pixels": batch}})
 print(classes[probabilities[0].argmax()])
 """
@@ -191,7 +196,7 @@ def _front(
 
 
 def _lead(run: Run, model: TrainedModel, source: str, license: str) -> str:
-    net = address(model.settings.get("arch", model.net)).partition(":")[2]
+    net = _net(model)
     kind = "RGB" if model.channels == 3 else "gray"
     size = f"{model.size} x {model.size} pixels"
     smoke = " This was a smoke run: its numbers mean nothing." if run.summary["smoke"] else ""
@@ -203,11 +208,21 @@ def _lead(run: Run, model: TrainedModel, source: str, license: str) -> str:
     )
 
 
+def _net(model: TrainedModel) -> str:
+    """Return the name of the net: of timm's models the model's, with its tag."""
+    arch = model.settings.get("arch", model.net)
+    return arch if isinstance(arch, str) else address(arch).partition(":")[2]
+
+
 def _onnx_use(run: Run, model: TrainedModel) -> Iterator[str]:
     folder = run.path / FOLDER
     if (folder / FILES["onnx"]).is_file():
         yield "Without fastcv and torch, with ONNX Runtime:"
-        said = _ONNX.format(file=FILES["onnx"], side=model.resize, channels=model.channels)
+        settings = {"side": model.resize, "channels": model.channels}
+        settings |= {"upright": True} if model.upright else {}
+        settings |= {"decode_size": model.decode_size} if model.decode_size else {}
+        named = ", ".join(f"{key}={value}" for key, value in settings.items())
+        said = _ONNX.format(file=FILES["onnx"], settings=named)
         yield f"```python\n{said}```"
     if (folder / INT8).is_file() and (folder / SUMMARY).is_file():
         found = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))[INT8]
@@ -304,14 +319,22 @@ def _origin(model: TrainedModel) -> str:
     arch = model.settings.get("arch")
     if model.weights is None:
         return "random."
+    stated = model.weights_license
+    theirs = f"Their license is {code(stated)}" if stated else "Whoever made them has the license"
     if model.weights != last_part(model.weights) or arch is None or "." in model.weights:
-        return f"the file {code(last_part(model.weights))}, whose license holds for them."
+        name = code(last_part(model.weights))
+        return (
+            f"the file {name}. {theirs}."
+            if stated
+            else f"the file {name}, whose license holds for them."
+        )
+    if isinstance(arch, str):
+        return f"timm's {code(arch)}. {theirs}; {_IMAGENET_TERMS}."
     library, _, name = address(arch).partition(":")
     if library == "torchvision.models":
         return (
-            f"torchvision's {code(model.weights)} of {code(name)}. torchvision's license is "
-            f"BSD-3-Clause; weights trained on ImageNet may be bound by its terms, which allow "
-            f"research that is not commercial."
+            f"torchvision's {code(model.weights)} of {code(name)}. Their license is "
+            f"{code(stated or 'BSD-3-Clause')}; {_IMAGENET_TERMS}."
         )
     return f"{code(model.weights)} of {code(name)}, whose license holds for them."
 

@@ -1,6 +1,6 @@
 """The run directory: what a run writes, and how it is read back.
 
-    runs/NAME[-VARIANT]/YYYYmmdd-HHMMSS-seedN/
+    runs/NAME[-VARIANT]/YYYYmmdd-HHMMSS-seedN[-foldK]/
         recipe.json        the flat recipe; `Run.recipe` builds it again
         environment.json   versions, device, git revision, command
         metrics.csv        one row per epoch
@@ -12,7 +12,7 @@
                            the last of these for people
         per_class.csv      precision, recall, F1 and support of each class
         top_losses.csv     the images with the largest losses
-        split.json         the names of the images of each loader
+        split.json         the names of the images of train, valid and test; the fold, and groups
         last.ckpt          what `fastcv resume` continues from; gone when the run is finished
         figures/*.png
         wandb/             what W&B wrote
@@ -242,7 +242,7 @@ def _with_paths_from(folder: str | None, flat: Mapping[str, Any]) -> Mapping[str
     if folder is None or Path(folder) == Path.cwd():
         return flat
     found = dict(flat)
-    for key in ("data.path", "data.source.path"):
+    for key in ("data.path", "data.source.path", "data.source.root"):
         path = flat.get(key)
         # A path that starts with "~" is absolute once it is expanded.
         if isinstance(path, str) and not path.startswith("~"):
@@ -293,7 +293,9 @@ def create(
     check_name(name)
     folder = out / (name.replace("/", "-") + ("-smoke" if smoke else ""))
     made = tuple(each for each in (folder, out) if not os.path.exists(each))
-    run = Run(make_stamped(folder, f"-seed{flat['seed']}", out), trust=True)
+    fold = flat.get("data.fold")
+    suffix = f"-seed{flat['seed']}" + (f"-fold{fold[0]}" if isinstance(fold, list) else "")
+    run = Run(make_stamped(folder, suffix, out), trust=True)
     run._made = made
     started = {
         "name": name,

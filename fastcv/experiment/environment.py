@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("fastcv", "fastai", "torch", "torchvision", "wandb", "numpy", "pillow")
+PACKAGES = ("fastcv", "fastai", "torch", "torchvision", "timm", "wandb", "numpy", "pillow")
 
 
 def environment(device: str, precision: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 
 from fastcv import files
 from fastcv.data import Images
-from fastcv.data.decoding import Decoding
 from fastcv.data.samples import Sample
 from fastcv.experiment import card
 from fastcv.experiment.directory import Run
@@ -20,6 +20,7 @@ from fastcv.predict import export as exported
 from fastcv.predict.evaluation import matched, wilson
 from fastcv.predict.predictor import image_files
 from fastcv.predict.trained import TrainedModel
+from fastcv.terminal import doing, make_bar
 
 IMAGES = 256  # to compare on, and to calibrate on
 
@@ -30,15 +31,17 @@ class _Images:
 
     Attributes:
         labeled: with labels that the net knows; for the accuracy.
-        calibration: for the ranges of activations; none of the test images.
+        calibration: for the ranges of activations; none of the labeled ones.
         all: to compare on, the labeled ones first.
         part: what the labeled ones are called.
+        calibration_part: what those to calibrate on are called.
     """
 
     labeled: Sequence[Sample]
     calibration: Sequence[Sample]
     all: Sequence[Sample]
     part: str
+    calibration_part: str
 
 
 def export(
@@ -82,13 +85,14 @@ def export(
     predictor = load(run, device="cpu", trust=trust)
     model = predictor.model
     found = _own(Run(run, trust=trust)) if images is None else _in_folder(images, model)
-    if int8 and not found.labeled:
+    if int8 and not (found.labeled and found.calibration):
         raise ValueError(
-            f"--int8 needs images in folders named after their classes, {str(images)!r} has none: "
-            f"leave --images out to take the run's own"
+            f"--int8 needs two images or more in folders named after their classes, "
+            f"{str(images)!r} has {len(found.labeled)}: leave --images out to take the run's own"
         )
     chosen = _spread(found.all, IMAGES)
-    compared = exported.export(predictor, folder, to=to, pixels=_decoded(chosen, model))
+    with doing("exporting, and comparing with torch", make_bar(sys.stderr)):
+        compared = exported.export(predictor, folder, to=to, pixels=_decoded(chosen, model))
     file = folder / exported.FILES[to]
     measured = dataclasses.asdict(compared) | {"bytes": file.stat().st_size}
     write(
@@ -98,16 +102,19 @@ def export(
     _note(folder, file.name, measured)
     if int8:
         calibration = _spread(found.calibration, IMAGES)
-        small = exported.quantize(folder, _decoded(calibration, model))
-        before, after = _accuracies((file, small), found.labeled, model)
+        with doing("quantizing, and measuring the accuracy", make_bar(sys.stderr)):
+            small = exported.quantize(folder, _decoded(calibration, model))
+            before, after = _accuracies((file, small), found.labeled, model)
         total = len(found.labeled)
         low, high = wilson(round(after * total), total)
         write(
             f"{small}: {_size(small)}; accuracy on {total:,} {found.part} images {before:.2%} "
-            f"before and {after:.2%} after quantization (95 % interval {low:.2%} to {high:.2%})"
+            f"before and {after:.2%} after quantization (95 % interval {low:.2%} to {high:.2%}), "
+            f"calibrated on {len(calibration):,} {found.calibration_part} images"
         )
         quantized = {
             "calibration_images": len(calibration),
+            "calibration_part": found.calibration_part,
             "images": total,
             "part": found.part,
             "accuracy_before": before,
@@ -140,10 +147,15 @@ def _own(run: Run) -> _Images:
     data = data.smoke() if run.started["smoke"] else data
     loaders = dataclasses.replace(data, cache="off")("cpu")
     train, valid, *test = (loader.items for loader in loaders.loaders)
-    if len(valid) and not loaders.valid_is_test:
-        return _Images(labeled=valid, calibration=valid, all=[*valid, *train], part="validation")
+    validates = len(valid) and not loaders.valid_is_test
     labeled = valid or test[0]
-    return _Images(labeled=labeled, calibration=train, all=[*labeled, *train], part="test")
+    return _Images(
+        labeled=labeled,
+        calibration=train,
+        all=[*labeled, *train],
+        part="validation" if validates else "test",
+        calibration_part="training",
+    )
 
 
 def _in_folder(folder: Path, model: TrainedModel) -> _Images:
@@ -155,7 +167,14 @@ def _in_folder(folder: Path, model: TrainedModel) -> _Images:
     samples = [Sample(path, path.parent.name) for path in paths]
     labeled = [sample for sample in samples if sample.label in known]
     others = [sample for sample in samples if sample.label not in known]
-    return _Images(labeled=labeled, calibration=samples, all=[*labeled, *others], part="labeled")
+    # Every second one calibrates, and the accuracy is measured on the rest.
+    return _Images(
+        labeled=labeled[::2],
+        calibration=[*labeled[1::2], *others],
+        all=[*labeled, *others],
+        part="labeled",
+        calibration_part="other",
+    )
 
 
 def _spread(samples: Sequence[Sample], most: int) -> list[Sample]:
@@ -165,8 +184,7 @@ def _spread(samples: Sequence[Sample], most: int) -> list[Sample]:
 
 
 def _decoded(samples: Sequence[Sample], model: TrainedModel) -> np.ndarray:
-    decode = Decoding(side=model.resize, channels=model.channels)
-    return np.stack([decode(sample.image) for sample in samples])
+    return np.stack([model.decoding(sample.image) for sample in samples])
 
 
 def _accuracies(

@@ -13,6 +13,7 @@ from fastcv.experiment.directory import Run
 from fastcv.predict import evaluation
 from fastcv.predict.evaluation import Predictions
 from fastcv.predict.predictor import Prediction, Predictor
+from fastcv.terminal import with_bar
 
 PARTS = ("valid", "test")
 
@@ -109,6 +110,7 @@ def predict(predictor: Predictor, listed: list[tuple[str, Sample]]) -> Predictio
     if unknown := sorted({sample.label for _, sample in listed} - set(number)):
         raise ValueError(f"labels must be classes of the net, {unknown[0]!r} is not")
     stream = predictor.stream(sample.image for _, sample in listed)
+    stream = with_bar(stream, 1, len(listed), "predicting", line=False)
     read = [
         (name, number[sample.label], found.probabilities)
         for (name, sample), found in zip(listed, stream, strict=True)

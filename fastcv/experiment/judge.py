@@ -1,5 +1,6 @@
 """Judge a trained net on its own images or on another folder, and calibrate it."""
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,25 +21,20 @@ from fastcv.predict import evaluation
 from fastcv.predict.calibration import fit_temperature
 from fastcv.predict.evaluation import Evaluation, Predictions
 from fastcv.predict.predictor import Predictor
+from fastcv.terminal import doing, make_bar
 
 
-def write_evaluation(
-    folder: Path, found: Predictions, *, figures: Path | None = None, smoke: bool = False
-) -> None:
-    """Write per_class.csv, predictions.csv, top_losses.csv, and two figures beside them.
-
-    Args:
-        folder: to write into.
-        found: the predictions.
-        figures: folder of confusion_matrix.png and reliability.png; `folder` if None.
-        smoke: whether the figures are marked as a smoke run's.
-    """
+def write_tables(folder: Path, found: Predictions) -> None:
+    """Write per_class.csv, predictions.csv and top_losses.csv of some predictions."""
     files.write_csv(folder / "per_class.csv", evaluation.per_class(found))
     files.write_csv(folder / "predictions.csv", evaluation.rows(found))
     files.write_csv(folder / "top_losses.csv", evaluation.top_losses(found, 100))
-    place = figures or folder
-    interpret.save(interpret.confusion_matrix(found, smoke=smoke), place / "confusion_matrix.png")
-    interpret.save(reliability_curve(found, smoke=smoke), place / "reliability.png")
+
+
+def draw_evaluation(folder: Path, found: Predictions, *, smoke: bool = False) -> None:
+    """Draw confusion_matrix.png and reliability.png of some predictions."""
+    interpret.save(interpret.confusion_matrix(found, smoke=smoke), folder / "confusion_matrix.png")
+    interpret.save(reliability_curve(found, smoke=smoke), folder / "reliability.png")
 
 
 def validate(
@@ -87,7 +83,9 @@ def validate(
     write(f"{'seconds':<18} {seconds:.1f}")
     folder = out or source.path / f"validate-{name}{'-tta' if tta else ''}"
     folder.mkdir(parents=True, exist_ok=True)
-    write_evaluation(folder, found)
+    with doing("writing tables and figures", make_bar(sys.stderr)):
+        write_tables(folder, found)
+        draw_evaluation(folder, found)
     write(str(folder))
     return judged
 

@@ -1,12 +1,13 @@
 """The learning-rate finder for a recipe: what `fastcv lr-find` runs."""
 
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 
 from fastcv import files, interpret
 from fastcv.experiment.building import SMOKE_NOTE, learner, smoked
-from fastcv.learning.lr_finder import Rates, find_rates
-from fastcv.learning.stages.stage import freeze
+from fastcv.learning.lr_finder import Rates
+from fastcv.learning.stages.stage import rates_for
 from fastcv.recipe.values import Recipe
 
 
@@ -20,8 +21,10 @@ def find_learning_rate(
 ) -> Rates:
     """Raise the learning rate batch by batch, and suggest rates for the recipe's first stage.
 
-    Layers are frozen, and rates spread over layers, as in that stage. Writes lr_find.png and
-    lr_find.csv (of a smoke run, lr_find_smoke.png and .csv), and prints the suggestions.
+    Layers are frozen, rates spread over layers, images augmented and resized, and gradients
+    accumulated as in that stage. Writes lr_find.png and lr_find.csv (of a smoke run,
+    lr_find_smoke.png and .csv), and prints the suggestions. Figure and lines mark the rate that the
+    first stage takes.
 
     Args:
         recipe: the experiment; it is not trained.
@@ -34,20 +37,27 @@ def find_learning_rate(
         recipe = smoked(recipe)
         write(SMOKE_NOTE)
     learn = learner(recipe, device=device)
-    learn.create_opt()
-    first = recipe.schedule[0] if recipe.schedule else None
-    freeze(learn, getattr(first, "frozen", False))
-    found = find_rates(learn, lr_mult=getattr(first, "lr_mult", 1.0))
+    stage = recipe.schedule[0] if recipe.schedule else None
+    with learn.epoch_lines.doing("finding a learning rate"):
+        found = rates_for(stage, learn)
+    while hasattr(stage, "stage"):  # of WithAugment and WithSize
+        stage = stage.stage
+    taken = getattr(stage, "lr", None)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     plot = folder / ("lr_find_smoke.png" if smoke else "lr_find.png")
-    figure = interpret.lr_find(found.rates, found.losses, found.suggestions, smoke=smoke)
+    figure = interpret.lr_find(
+        found.rates, found.losses, found.suggestions, taken=taken, smoke=smoke
+    )
     interpret.save(figure, plot)
     table = plot.with_suffix(".csv")
     pairs = zip(found.rates, found.losses, strict=True)
     files.write_csv(table, [{"learning_rate": rate, "loss": loss} for rate, loss in pairs])
     for name, (rate, loss) in found.suggestions.items():
-        write(f"{name:<8} {rate:.2e}  (loss there {loss:.4f})")
+        mark = "  <- the recipe takes this one" if name == taken else ""
+        write(f"{name:<8} {rate:.2e}  (loss there {loss:.4f}){mark}")
+    if isinstance(taken, Real):
+        write(f"the recipe's own rate is {taken:.2e}")
     write(str(plot))
     write(str(table))
     return found

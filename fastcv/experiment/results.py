@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcv import files, interpret
 from fastcv.experiment import directory
-from fastcv.experiment.judge import write_evaluation
+from fastcv.experiment.judge import draw_evaluation, write_tables
 from fastcv.experiment.trained import describe
 from fastcv.learning import weights
 from fastcv.learning.learner import Learner
@@ -50,12 +50,19 @@ class Results:
         weights.save(self.learn.model, self.run.path / directory.WEIGHTS)
         files.write_json(self.run.path / "classes.json", list(loaders.vocab))
         self._describe()
-        evaluation.save(self._parts, self.run.path / evaluation.TABLE)
-        files.write_json(self.run.path / "split.json", getattr(loaders, "names", []))
-        self._draw()
+        lines = self.learn.epoch_lines
+        with lines.doing(f"predicting {self._images_to_predict:,} images"):
+            parts = self._parts
         measured = self._measure() | {"parameters": parameters}
+        with lines.doing("writing tables"):
+            evaluation.save(parts, self.run.path / evaluation.TABLE)
+            files.write_json(self.run.path / "split.json", self._split())
+            write_tables(self.run.path, self._predicted)
+        with lines.doing("drawing figures"):
+            self._draw()
         reported = self.recipe.reported
         checks = compare(self.recipe.reported, measured)
+        features = self.learn.frozen_features
         speeds = [row["images_per_second"] for row in history.rows]
         summary = {
             "recipe": self.recipe.name,
@@ -64,11 +71,12 @@ class Results:
             **measured,
             "epochs": len(history.rows),
             "seconds": sum(row["seconds"] for row in history.rows),
-            "warmup_seconds": self.learn.stepper.warmup_seconds,
+            "warmup_seconds": self.learn.stepper.warmup_seconds + features.seconds,
             "images_per_second": statistics.median(speeds) if speeds else None,
             "device": str(loaders.device),
             "precision": self.learn.precision.precision,
-            "step": self.learn.stepper.used(self.learn),
+            "step": self.learn.stepper.used(self.learn) | features.used(),
+            "learning_rates": self._learning_rates(),
             "images": [len(loader.dataset) for loader in loaders.loaders],
             "skipped_images": getattr(loaders, "skipped", 0),
             "source": reported.source if reported else None,
@@ -98,6 +106,37 @@ class Results:
             }
             for index in np.linspace(0, len(found.targets) - 1, count).astype(int).tolist()
         ]
+
+    @property
+    def _images_to_predict(self) -> int:
+        return sum(len(loader.dataset) for loader in self.learn.dls.loaders[1:])
+
+    def _rule(self, stage: int) -> str | None:
+        """Return the LR finder's suggestion that a stage takes; None if its rate is a number."""
+        rate = getattr(self.recipe.schedule[stage], "lr", None)
+        return rate if isinstance(rate, str) else None
+
+    def _learning_rates(self) -> list[dict[str, Any]]:
+        """Return each stage's learning rate, and the rule that chose it: the recipe, or a name."""
+        found = dict(self.learn.history.found)
+        rates = []
+        for number, stage in enumerate(self.recipe.schedule):
+            rule = self._rule(number)
+            if rule is None:
+                rate = getattr(stage, "lr", None)
+            else:
+                rate = found[number].suggestions[rule][0] if number in found else None
+            if rate is not None:
+                rates.append({"stage": number, "lr": rate, "rule": rule or "recipe"})
+        return rates
+
+    def _split(self) -> dict[str, Any]:
+        """Return the names of each part's images, the fold (k, K), and the images' groups."""
+        loaders = self.learn.dls
+        parts = ("train", "test" if getattr(loaders, "valid_is_test", False) else "valid", "test")
+        split = dict(zip(parts, getattr(loaders, "names", []), strict=False))
+        fold, groups = getattr(self.recipe.data, "fold", None), getattr(loaders, "groups", {})
+        return split | ({"fold": fold} if fold else {}) | ({"groups": groups} if groups else {})
 
     @property
     def _has_test(self) -> bool:
@@ -191,10 +230,12 @@ class Results:
             drawn["activations"] = interpret.activations(
                 self.learn, image, picture=image, **most, **smoke
             )
-        for number, (_, rates) in enumerate(history.found, 1):
+        for number, (stage, found_there) in enumerate(history.found, 1):
             name = "lr_find" if number == 1 else f"lr_find_{number}"
-            drawn[name] = interpret.lr_find(rates.rates, rates.losses, rates.suggestions, **smoke)
+            rates, losses, suggestions = found_there
+            taken = self._rule(stage)
+            drawn[name] = interpret.lr_find(rates, losses, suggestions, taken=taken, **smoke)
         figures = self.run.path / "figures"
-        for name, figure in drawn.items():
+        for name, figure in self.learn.epoch_lines.over(list(drawn.items()), "drawing figures"):
             interpret.save(figure, figures / f"{name}.png")
-        write_evaluation(self.run.path, found, figures=figures, smoke=self.smoke)
+        draw_evaluation(figures, found, smoke=self.smoke)

@@ -1,5 +1,6 @@
 """The whole experiment: from a recipe to a finished run directory, and on from a stopped one."""
 
+import dataclasses
 import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,13 @@ from typing import Any
 from fastcv import files, tracking
 from fastcv.data.loader import threads as torch_threads
 from fastcv.experiment import directory
-from fastcv.experiment.building import SMOKE_NOTE, learner, smoked
+from fastcv.experiment.building import (
+    SMOKE_NOTE,
+    built,
+    origin_of,
+    refuse_other_images,
+    smoked,
+)
 from fastcv.experiment.directory import Run
 from fastcv.experiment.environment import environment
 from fastcv.experiment.origin import changed, defining_file
@@ -19,8 +26,10 @@ from fastcv.experiment.words import short
 from fastcv.learning.callbacks import checkpoint
 from fastcv.learning.callbacks.busy import Busy
 from fastcv.learning.callbacks.checkpoint import EVERY_MINUTES, Checkpoint
+from fastcv.learning.callbacks.progress import LossGraph
 from fastcv.learning.learner import Learner
 from fastcv.learning.memory import check_batch, memory_in_words
+from fastcv.learning.origins import Origin
 from fastcv.recipe.bounds import check_number, check_whole
 from fastcv.recipe.checks import compare
 from fastcv.recipe.diff import describe
@@ -43,6 +52,7 @@ def train(
     keep_checkpoint: bool = False,
     checkpoint_every: float = EVERY_MINUTES,
     threads: int | None = None,
+    show_graph: bool = False,
     write: Callable[[str], None] = print,
     on_start: Callable[[Run], None] = lambda run: None,
     on_epoch: Callable[[Run], None] = lambda run: None,
@@ -61,6 +71,7 @@ def train(
         checkpoint_every: minutes after which a checkpoint is written within an epoch too.
         threads: of the processor that torch computes with, which decide the last bits of the
             results. None takes those that a resumed run began with, and else torch's choice.
+        show_graph: in a notebook, also draw the losses of each stage while it trains.
         write: called with each line that is printed apart from the epochs.
         on_start: called with the run when its directory is there.
         on_epoch: called with the run after every epoch; `run.metrics` has the epoch's row.
@@ -86,6 +97,7 @@ def train(
             smoke=smoke,
             keep_checkpoint=keep_checkpoint,
             checkpoint_every=checkpoint_every,
+            show_graph=show_graph,
             write=write,
             on_start=on_start,
             on_epoch=on_epoch,
@@ -121,6 +133,7 @@ def _train(
     smoke: bool,
     keep_checkpoint: bool,
     checkpoint_every: float,
+    show_graph: bool,
     write: Callable[[str], None],
     on_start: Callable[[Run], None],
     on_epoch: Callable[[Run], None],
@@ -130,7 +143,10 @@ def _train(
     if smoke:
         write(SMOKE_NOTE)
     ran = smoked(recipe) if smoke else recipe
-    learn = learner(ran, device=device)
+    origin = origin_of(ran)
+    # A run that an older fastcv began goes on as it began.
+    differs = refuse_other_images(ran) if stopped is None else None
+    learn = built(ran, device=device)
     check_batch(learn)
     if stopped is not None:
         run = stopped
@@ -144,24 +160,32 @@ def _train(
         on_start(run)
         files.remove_parts(run.path)
         _introduce(ran, learn, run, write)
-        tracker = tracking.start(
-            wandb,
-            directory=run.path,
-            name=recipe.name,
-            config=values,
-            smoke=smoke,
-            resume_id=None if kept is None else run.environment.get("wandb_id"),
-        )
+        for line in origin.lines() if origin else ():
+            write(line)
+        if differs:
+            write(f"as the report did: {differs}")
+        tracked = tracking.wanted(wandb)
+        with learn.epoch_lines.doing("starting Weights & Biases") if tracked else nullcontext():
+            tracker = tracking.start(
+                wandb,
+                directory=run.path,
+                name=recipe.name,
+                config=values,
+                smoke=smoke,
+                resume_id=None if kept is None else run.environment.get("wandb_id"),
+            )
         with closing(tracker):
-            _write_environment(run, learn, tracker.id, again=kept is not None)
+            _write_environment(run, learn, tracker.id, origin, again=kept is not None)
             _report_epochs(learn, run, tracker, on_epoch)
-            with memory_in_words(learn):
+            with learn.added_cbs([LossGraph()] if show_graph else []), memory_in_words(learn):
                 _run_stages(ran, learn, saves, kept)
             results = Results(recipe=ran, learn=learn, run=run, smoke=smoke)
             summary = results.write(_parameters(learn))
-            tracker.finish(
-                summary, summary["reported"], run.figures, results.table(), results.model
-            )
+            closing_it = learn.epoch_lines.doing("closing Weights & Biases")
+            with closing_it if tracker.id else nullcontext():
+                tracker.finish(
+                    summary, summary["reported"], run.figures, results.table(), results.model
+                )
     if not keep_checkpoint:
         (run.path / directory.CHECKPOINT).unlink(missing_ok=True)
     _conclude(recipe, run, summary, smoke, write)
@@ -277,17 +301,25 @@ def _introduce(recipe: Recipe, learn: Learner, run: Run, write: Callable[[str], 
     counts = [len(loader.dataset) for loader in learn.dls.loaders]
     names = ("train", "valid", "test")
     if getattr(learn.dls, "valid_is_test", False):
-        names = ("train", "test, which is also the validation set")
+        names = ("train", "test, also the validation set")
     named = zip(counts, names, strict=False)
     images = ", ".join(f"{count:,} {name}" for count, name in named if count)
-    write(f"{recipe.name}: {images}; {_parameters(learn):,} parameters; seed {recipe.seed}")
-    write(f"on {learn.dls.device} in {learn.precision.precision}, writing to {run.path}")
+    how = f"seed {recipe.seed}, on {learn.dls.device} in {learn.precision.precision}"
+    write(f"{recipe.name}: {how}")
+    write(f"{images}; {_parameters(learn):,} parameters")
+    write(f"writing to {run.path}")
+    if getattr(learn.loss_func, "weight", None) is not None:
+        write("the training loss is weighted by class, the validation loss is not")
     if skipped := getattr(learn.dls, "skipped", 0):
         write(f"skipped {skipped:,} unreadable images")
 
 
-def _write_environment(run: Run, learn: Learner, wandb_id: str | None, *, again: bool) -> None:
+def _write_environment(
+    run: Run, learn: Learner, wandb_id: str | None, origin: Origin | None, *, again: bool
+) -> None:
     here = environment(str(learn.dls.device), learn.precision.precision) | {"wandb_id": wandb_id}
+    if origin is not None:
+        here["weights"] = dataclasses.asdict(origin)
     if again:  # what the run began with stays at the top level
         before = run.environment
         earlier = before.get("resumed", [])

@@ -47,10 +47,22 @@ def describe(recipe: Recipe, classes: Sequence[str], *, precision: str) -> Train
         resize=data.resize or data.size,
         mean=data.normalize.mean if data.normalize else (0.0,),
         std=data.normalize.std if data.normalize else (1.0,),
+        upright=getattr(data, "upright", False),
+        decode_size=data.decoding.via if hasattr(data, "decoding") else None,
         precision=precision,
         # Of a file the name alone: its folder is nobody else's business.
         weights=getattr(model, "weights", None) and Path(model.weights).name,
+        weights_license=_license(recipe),
     )
+
+
+def _license(recipe: Recipe) -> str | None:
+    """Return the license of the weights that training began from, as far as it is known."""
+    try:
+        origin = recipe.model.origin()
+    except (AttributeError, ValueError):  # another kind of model; a file that is gone
+        return None
+    return origin and origin.license
 
 
 def load(run: str | PathLike, *, device: str | None = None, trust: bool = False) -> Predictor:

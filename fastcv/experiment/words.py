@@ -74,5 +74,5 @@ def duration(seconds: float) -> str:
 
 def seeds(results: Sequence[Result]) -> str:
     """List up to five seeds; count more."""
-    listed = ", ".join(str(result.seed) for result in results)
-    return listed if len(results) <= 5 else f"{len(results)} seeds"
+    found = list(dict.fromkeys(result.seed for result in results))  # folds share them
+    return ", ".join(map(str, found)) if len(found) <= 5 else f"{len(found)} seeds"

@@ -121,14 +121,16 @@ def lr_find(
     losses: Sequence[float],
     suggestions: Mapping[str, tuple[float, float]],
     *,
+    taken: str | float | None = None,
     title: str = "Learning rate finder",
     smoke: bool = False,
 ) -> Figure:
-    """Draw the loss against the learning rate, and mark the suggested rates.
+    """Draw the loss against the learning rate, and mark the suggested and the taken rate.
 
     The loss axis ends a little above the loss at the start: how far it diverges later does not
     matter, and a suggestion from there is marked on the upper edge. `rates` rise, `losses` are the
     smoothed training loss at each, and `suggestions` map a name to (learning rate, loss there).
+    `taken` is the rate that is trained with, or the name of a suggestion.
 
     Raises:
         ValueError: no loss is finite, or the numbers of losses and rates differ.
@@ -155,9 +157,14 @@ def lr_find(
     span = max(start - bottom, 0.1 * abs(bottom), 1e-6)
     top = min(start + 0.5 * span, losses[finite].max()) + 0.08 * span
     axes.set_ylim(bottom - 0.08 * span, top)
+    if taken is not None:
+        rate = suggestions[taken][0] if isinstance(taken, str) else taken
+        label = f"taken: {taken} {rate:.3g}" if isinstance(taken, str) else f"recipe: {rate:.3g}"
+        axes.axvline(rate, color=INK, linewidth=LINE, label=label, zorder=2)
     for i, (name, (rate, loss)) in enumerate(suggestions.items()):
         marker, color = SUGGESTION_MARKS[i % len(SUGGESTION_MARKS)]
-        axes.axvline(rate, color=color, linewidth=0.8, linestyle=":")
+        if name != taken:
+            axes.axvline(rate, color=color, linewidth=0.8, linestyle=":")
         axes.plot(
             [rate],
             [min(loss, top)],

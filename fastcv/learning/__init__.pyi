@@ -1,6 +1,11 @@
 # Read by lazy_loader: each name is imported when it is first used.
+from .backbones import timm_net as timm_net
+from .backbones import torchvision_net as torchvision_net
+from .callbacks.ema import EMA as EMA
 from .callbacks.freeze_first import FreezeFirst as FreezeFirst
+from .callbacks.progress import LossGraph as LossGraph
 from .losses import CrossEntropy as CrossEntropy
+from .metrics import worst_class_recall as worst_class_recall
 from .models import FromScratch as FromScratch
 from .models import Pretrained as Pretrained
 from .muon import Muon as Muon
@@ -15,6 +20,7 @@ from .stages.schedules import Cosine as Cosine
 from .stages.schedules import Linear as Linear
 from .stages.schedules import OneCycle as OneCycle
 from .stages.schedules import Plateau as Plateau
+from .stages.size import WithSize as WithSize
 from .stages.stage import EarlyStop as EarlyStop
 from .stages.stage import Stage as Stage
 from .stages.stage import StageLike as StageLike

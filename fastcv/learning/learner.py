@@ -2,8 +2,8 @@
 
 import warnings
 from collections import namedtuple
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from fastai.callback.core import (
     _inner_loop,
     event,
 )
+from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import SuggestionMethod
 from fastai.callback.tracker import TrackerCallback
@@ -37,6 +38,7 @@ from fastcv.learning.lr_finder import Rates, find_rates
 
 if TYPE_CHECKING:
     from fastcv.learning.cuda_graph.stepper import Stepper
+    from fastcv.learning.frozen_features import FrozenFeatures
 
 # What replaces the callbacks that fastai adds to every Learner, with the same interface.
 LEAN = {
@@ -57,12 +59,21 @@ class Learner(fastai_learner.Learner):
         fitting: whether `fit` is running; `validate` sends callbacks the same events.
         stepper: executes training steps compiled, or by replaying a captured graph; None executes
             them as fastai does.
+        frozen_features: stores the features of a frozen body, on which the head then trains; None
+            computes them in every step.
+        updates: how often the optimizer has changed the weights, over all fits; with accumulated
+            gradients, not every batch does.
     """
 
     first_epoch = 0
+    updates = 0
     fitting = False
     stepper: "Stepper | None" = None
     _passing: tuple[int, Callable[[], None]] | None = None  # of `begin_at`
+    frozen_features: "FrozenFeatures | None" = None
+    _head: Callable[[Tensor], Tensor] | None = (
+        None  # takes the place of the net while batches are stored features
+    )
     # Looked up once for all batches of a loader; None between loaders.
     _net_device: torch.device | None = None
     _inputs: tuple[int, int] | None = None  # elements of a batch, and how many are inputs
@@ -74,10 +85,52 @@ class Learner(fastai_learner.Learner):
         own = vars(self)  # `hasattr` would also look through the net
         return "lr_finder" in own or "gather_preds" in own
 
+    @contextmanager
+    def no_bar(self) -> Iterator["Learner"]:
+        """Show no bars while the block runs, as fastai's; an epoch still has its line."""
+        lines = vars(self).get("epoch_lines")
+        with nullcontext() if lines is None else lines.without_bar():
+            yield self
+
+    def to_fp32(self) -> "Learner":
+        """Compute in fp32 from now on."""
+        return self._in_precision("fp32")
+
+    def to_bf16(self) -> "Learner":
+        """Compute the net in bf16 from now on; loss and optimizer stay in fp32."""
+        return self._in_precision("bf16")
+
+    def to_fp16(self, **scaler: Any) -> "Learner":
+        """Compute the net in fp16 from now on, with a scaled loss, as fastai does; on CUDA only.
+
+        Args:
+            scaler: settings of torch's GradScaler.
+
+        Raises:
+            ValueError: the Learner is on another device.
+        """
+        device = torch.device(self.dls.device)
+        if device.type != "cuda":
+            raise ValueError(
+                f"fp16 needs a CUDA device, this Learner is on {str(device)!r}: use to_bf16() or "
+                "to_fp32()"
+            )
+        return self._in_precision("fp32").add_cb(MixedPrecision(**scaler))
+
+    def _in_precision(self, precision: str) -> "Learner":
+        if "precision" not in vars(self):  # a Learner without fastcv's callback
+            kind = super()
+            return kind.to_fp32() if precision == "fp32" else kind.to_bf16()
+        self.precision.use(precision)
+        return self.remove_cb(MixedPrecision)
+
     def __getattr__(self, name: str) -> Any:
         # fastai's Recorder sets it at every step, which waits for the device.
         if name == "smooth_loss" and "recorder" in vars(self):
             return self.recorder.smooth_loss.value
+        # What fastai's callbacks draw into. Outside of a fit its `tta` would print bars there.
+        if name == "progress" and self.fitting and "epoch_lines" in vars(self):
+            return self.epoch_lines
         return super().__getattr__(name)
 
     def add_cb(self, cb: Callback | type[Callback]) -> "Learner":
@@ -140,13 +193,8 @@ class Learner(fastai_learner.Learner):
 
     def __getstate__(self) -> dict:
         passing = (
-            "_handled_by",
-            "_by_event",
-            "stepper",
-            "fitting",
-            "_net_device",
-            "_inputs",
-            "_passing",
+            *("_handled_by", "_by_event", "stepper", "frozen_features", "fitting"),
+            *("_net_device", "_inputs", "_head", "_passing"),
         )
         return {key: value for key, value in super().__getstate__().items() if key not in passing}
 
@@ -183,10 +231,10 @@ class Learner(fastai_learner.Learner):
         """
         self._passing = batch, go_on
 
-    def _rest(self, passed: int, go_on: Callable[[], None]) -> None:
-        """Train on the batches of `self.dl` that follow the first `passed` ones."""
+    def _rest(self, loader: Iterable, passed: int, go_on: Callable[[], None]) -> None:
+        """Train on the batches of a loader that follow the first `passed` ones."""
         self.n_iter = len(self.dl)
-        batches = iter(self.dl)
+        batches = iter(loader)
         for _ in range(passed):
             if next(batches, None) is None:
                 raise ValueError(f"an epoch must have more than {passed} batches to go on in it")
@@ -197,10 +245,17 @@ class Learner(fastai_learner.Learner):
     def all_batches(self) -> None:
         """Train or evaluate on all batches of `self.dl`."""
         self._net_device = self._inputs = None
+        features = self.frozen_features
+        stored = None if features is None else features.stored(self)
+        head, self._head = self._head, None if stored is None else stored.logits
         try:
             if self.training and self._passing is not None:
                 passing, self._passing = self._passing, None
-                self._rest(*passing)
+                self._rest(self.dl if stored is None else stored, *passing)
+            elif stored is not None:
+                self.n_iter = len(self.dl)
+                for i, b in enumerate(stored):
+                    self.one_batch(i, b)
             elif self.training and self.stepper is not None and self.stepper.trains(self):
                 self.n_iter = len(self.dl)
                 self.stepper.train(self)
@@ -208,6 +263,7 @@ class Learner(fastai_learner.Learner):
                 super().all_batches()
         finally:
             self._net_device = self._inputs = None
+            self._head = head
 
     def one_batch(self, i: int, b: Sequence) -> None:
         """Train or evaluate on the batch `b`, the `i`-th of its loader."""
@@ -243,8 +299,12 @@ class Learner(fastai_learner.Learner):
 
     def forward_pass(self, *xb: Tensor) -> Any:
         """Compute the logits of a batch in the Learner's precision; return them as float32."""
-        compiles = self.training and self.stepper is not None
-        net = self.stepper.net(self) if compiles else self.model
+        if self._head is not None:
+            net = self._head
+        elif self.training and self.stepper is not None:
+            net = self.stepper.net(self)
+        else:
+            net = self.model
         precision = vars(self).get("precision")
         with nullcontext() if precision is None else precision.scope(xb[0].device):
             pred = net(*xb)
@@ -257,6 +317,7 @@ class Learner(fastai_learner.Learner):
 
     def _step(self) -> None:
         self._optimizer.step()
+        self.updates += 1
 
     @property
     def _optimizer(self) -> Any:
@@ -276,15 +337,21 @@ class Learner(fastai_learner.Learner):
     def _do_fit(self) -> None:
         start, self.first_epoch = self.first_epoch, 0
         try:
-            if self.stepper is not None and start < self.n_epoch:
+            if start < self.n_epoch:
                 self.epoch = start
-                self.stepper.begin(self)
+                features = self.frozen_features
+                stores = features is not None and features.begin(self)
+                if self.stepper is not None and not stores:
+                    self.stepper.begin(self)
             for epoch in range(start, self.n_epoch):
                 self.epoch = epoch
                 self._with_events(self._do_epoch, "epoch", CancelEpochException)
         finally:
             if self.stepper is not None:
                 self.stepper.end()
+            # The fit after the LR finder uses the same features.
+            if self.frozen_features is not None and not self.borrowed:
+                self.frozen_features.end()
 
     def lr_find(
         self,

@@ -134,6 +134,7 @@ class _Sweep(Callback):
     """Raises the learning rate step by step and records the smoothed loss."""
 
     order, run_valid = 60, False  # after the Recorder, where fastai's finder stands
+    only_rates = True
     name = "lr_finder"  # callbacks that must stay quiet look for this attribute of the learner
 
     def __init__(
@@ -144,6 +145,11 @@ class _Sweep(Callback):
         self.rates: list[float] = []
         self.losses: list[float] = []
         self.average, self.exploded = torch.zeros(()), False
+
+    @property
+    def done(self) -> float:
+        """The fraction of the steps that were made."""
+        return len(self.losses) / self.steps
 
     def before_fit(self):
         self.shares = np.asarray(even_mults(1 / self.lr_mult, 1, len(self.opt.hypers)))

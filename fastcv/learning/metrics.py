@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from fastai.learner import Learner, Metric
 from fastcore.basics import camel2snake
 from torch import Tensor
@@ -103,10 +104,17 @@ class WholeSet(Metric):
 def columns(metrics: Sequence[Callable], history: "History") -> list[Column]:
     """Build the metrics of a recipe; `history` keeps the predictions if one needs them.
 
+    The columns of one metric with different parameters have these in their names: f1_score_macro
+    and f1_score_weighted.
+
     Raises:
         ValueError: one cannot measure, or has a name that is taken.
     """
     found = [_column(metric, history) for metric in metrics]
+    shared = [name for name, count in Counter(each.name for each in found).items() if count > 1]
+    for metric, column in zip(metrics, found, strict=True):
+        if column.name in shared:
+            column.name = _with_parameters(column.name, metric)
     for name, count in Counter(each.name for each in found).items():
         if name in ALWAYS:
             raise ValueError(f"{name} is measured in every training: leave it out of metrics")
@@ -175,6 +183,13 @@ def _torchmetrics_value(metric: Any, logits: Tensor, targets: Tensor) -> Any:
     return metric.compute()
 
 
+def _with_parameters(name: str, metric: Callable) -> str:
+    """Add the parameters of a partial to a name, words without the parameters' own names."""
+    given = metric.keywords if isinstance(metric, partial) else {}
+    words = [value if isinstance(value, str) else f"{key}_{value}" for key, value in given.items()]
+    return re.sub(r"[\W_]+", "_", "_".join([name, *words])).strip("_")
+
+
 def _needs_arguments(function: Callable) -> bool:
     open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return any(
@@ -186,3 +201,16 @@ def _needs_arguments(function: Callable) -> bool:
 def _snake(name: str) -> str:
     """Return a name as columns are spelled: "F1Score" as "f1_score", spaces as underscores."""
     return re.sub(r"\W+", "_", camel2snake(name) if name[:1].isupper() else name).strip("_")
+
+
+def worst_class_recall(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the recall of the class that is recognized worst: a metric of a recipe.
+
+    Shape:
+        logits: (N, classes).
+        targets: (N,) class numbers; classes without an image do not count.
+        returns: scalar, a fraction 0-1.
+    """
+    images = torch.bincount(targets, minlength=logits.shape[1])
+    right = torch.bincount(targets[logits.argmax(dim=1) == targets], minlength=logits.shape[1])
+    return (right / images)[images > 0].min()

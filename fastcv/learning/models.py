@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
 
+from fastcv.learning import backbones
 from fastcv.learning import weights as weight_files
+from fastcv.learning.backbones import timm_net, torchvision_net
 from fastcv.learning.learner import Learner
+from fastcv.learning.origins import Origin, file_origin, tagged, timm_origin, torchvision_origin
 from fastcv.learning.resnets import torchvision_resnet
 from fastcv.learning.snapshot import snapshot_rng
 from fastcv.nets.basenet import BaseNet
@@ -25,9 +28,12 @@ from fastcv.recipe.bounds import check_callable, check_number, shown
 from fastcv.recipe.values import check_built_later
 from fastcv.suggest import did_you_mean
 
-_FROM_DATA = ("classes", "channels", "size")
+_FROM_DATA = ("classes", "channels", "size", "num_classes", "in_chans")
 _THINNED = ("widths", "hidden")  # settings that a smoke run divides
 _THINNING, _THINNEST = 16, 4
+_SMALL_TIMM = "test_efficientnet"  # 0.4 million parameters
+_IMAGENET = "IMAGENET1K_V1"
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # for training GoogLeNet and Inception
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,9 @@ class FromScratch:
     """A net with random weights, in one parameter group.
 
     Attributes:
-        net: called as `net(classes=, channels=, size=, **settings)`; size in pixels.
+        net: called as `net(classes=, channels=, size=, **settings)`; size in pixels. A builder of
+            torchvision or timm is called with their names for these (`num_classes`, `in_chans`,
+            `img_size`), as far as it takes them.
         settings: further keywords of the net.
     """
 
@@ -54,15 +62,19 @@ class FromScratch:
         """Build the net for the images and classes of `dls`, and a Learner with these keywords.
 
         Raises:
-            ValueError: images that are not square, or a setting or size that the net rejects.
+            ValueError: images that are not square, a setting or size that the net rejects, or a net
+                that does not give a logit for each class.
         """
         channels, height, width = _image_shape(dls)
         if height != width:
             raise ValueError(
                 f"images must be square, got {height}x{width} pixels: resize or crop them"
             )
-        build, settings = self.parts(classes=len(dls.vocab), channels=channels, size=height)
-        return Learner(dls, _built(build, settings), **learner_keywords)
+        ends = {"classes": len(dls.vocab), "channels": channels, "size": height}
+        build, settings = self.parts(**ends)
+        net = _built(build, settings)
+        backbones.check_output(net, _name(self.net), **ends)
+        return Learner(dls, net, **learner_keywords)
 
     def parts(
         self, *, classes: int, channels: int, size: int
@@ -70,10 +82,10 @@ class FromScratch:
         """Return what builds the net, and all its keywords.
 
         Raises:
-            ValueError: the net does not take a setting.
+            ValueError: the net does not take a setting, the number of classes, or gray images.
         """
         _check_settings(self.net, self.settings)
-        ends = {"classes": classes, "channels": channels, "size": size}
+        ends = _ends(self.net, classes=classes, channels=channels, size=size)
         return self.net, {**ends, **self.settings}
 
     def but(self, **settings: object) -> "FromScratch":
@@ -97,61 +109,79 @@ class FromScratch:
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """A torchvision ResNet with a new head, in one parameter group for each child with parameters.
+    """A net of torchvision or timm with a new head, in groups of layers.
 
-    The groups are conv1, bn1, layer1 to layer4 and fc: `learn.freeze()` trains the head alone, and
-    `slice(1e-5, 1e-3)` distributes learning rates over the seven.
+    The groups go from the images to the head, which is the last one alone: `learn.freeze()` trains
+    the head, and `slice(1e-5, 1e-3)` distributes learning rates over the groups. A torchvision
+    ResNet has seven: conv1, bn1, layer1 to layer4 and fc. Of other nets they are timm's own or the
+    net's children, at most twelve (`backbones.layer_groups`).
 
     The head is new unless a weights file has one of the same shape, as a run's own file does. For
     images of one channel, the weights of the first convolution are summed over the three colors:
     the net's output is that for the gray image in all three.
 
     Attributes:
-        arch: one of torchvision's ResNet builders.
-        weights: a name of torchvision's, the path of a .safetensors or .pth file, or None for
-            random weights.
-        dropout: fraction of the features dropped before the last layer, 0 to 1; 0 adds no layer.
-        block_dropout: fraction dropped after every ReLU of the residual blocks, 0 to 1.
+        arch: one of torchvision's classification builders, such as `resnet50` or `convnext_tiny`,
+            or the name of a timm model, with its tag ("convnext_tiny.in12k_ft_in1k") or without.
+        weights: a name of torchvision's, a tag of timm's, or "DEFAULT" for the one that they
+            recommend; the path of a .safetensors or .pth file with the net's names; or None for
+            random weights. For a timm model, leaving it out takes the tag that stands in `arch`.
+        dropout: fraction of the features dropped before the last layer, 0 to 1; 0 leaves the net as
+            its makers build it.
+        block_dropout: fraction dropped after every ReLU of a ResNet's residual blocks, 0 to 1.
         train_bn: what happens to the BatchNorm layers of frozen groups. True: they train, as in
             fastai. "statistics": their weights stay, their running statistics follow the batches,
             as in PyTorch after `requires_grad_(False)`. False: weights and statistics stay.
     """
 
-    arch: Callable[..., ResNet] = torchvision.models.resnet50
-    weights: str | Path | None = "IMAGENET1K_V1"
+    arch: Callable[..., nn.Module] | str = torchvision.models.resnet50
+    weights: str | Path | None = _IMAGENET
     dropout: float = 0.0
     block_dropout: float = 0.0
     train_bn: bool | str = True
 
     def __post_init__(self):
-        check_callable("arch", self.arch, or_class=True)
-        check_built_later("arch", self.arch)
+        if not isinstance(self.arch, str):
+            check_callable("arch", self.arch, or_class=True)
+            check_built_later("arch", self.arch)
         if not isinstance(self.weights, str | Path | None):
             raise ValueError(f"weights must be a name, a path or None, got {shown(self.weights)}")
         for name in ("dropout", "block_dropout"):
             check_number(name, getattr(self, name), least=0, most=1)
         if not (isinstance(self.train_bn, bool) or self.train_bn == "statistics"):
             raise ValueError(f"train_bn must be True, False or 'statistics', got {self.train_bn!r}")
+        if isinstance(self.arch, str) and self.weights == _IMAGENET:  # torchvision's, not timm's
+            object.__setattr__(self, "weights", backbones.split_name(self.arch)[1] or "DEFAULT")
 
     def __call__(self, dls: DataLoaders, **learner_keywords) -> Learner:
-        """Build the net for the channels and classes of `dls`, fetching weights where needed.
+        """Build the net for the images and classes of `dls`, fetching weights where needed.
 
         Raises:
-            ValueError: `arch` builds no ResNet, the weights cannot be fetched or do not fit, or the
-                images have neither 1 nor 3 channels.
+            ValueError: `arch` builds no classification net, the weights cannot be fetched or do not
+                fit, the images have neither 1 nor 3 channels or a size that the net does not take.
         """
-        channels, height, _ = _image_shape(dls)
+        channels, height, width = _image_shape(dls)
         build, settings = self.parts(classes=len(dls.vocab), channels=channels, size=height)
-        net = _built(build, settings)
-        if self.weights is not None:
-            self._load(net)
+        if build is not torchvision_resnet and height != width:
+            raise ValueError(
+                f"images must be square, got {height}x{width} pixels: resize or crop them"
+            )
+        if self._fetched_by_timm:
+            net = backbones.fetched_timm_net(**settings)
+        else:
+            net = _built(build, settings)
+            if self.weights is not None:
+                self._load(net, channels)
+        if build is not torchvision_resnet:
+            ends = {"classes": len(dls.vocab), "channels": channels, "size": height}
+            backbones.check_output(net, _name(self.arch), **ends)
         callbacks = list(L(learner_keywords.pop("cbs", None)))
         if not self.train_bn:
             callbacks.append(BnFreeze())
         return Learner(
             dls,
             net,
-            splitter=parameter_groups,
+            splitter=backbones.layer_groups,
             train_bn=self.train_bn is True,
             cbs=callbacks,
             **learner_keywords,
@@ -160,34 +190,85 @@ class Pretrained:
     def parts(
         self, *, classes: int, channels: int, size: int
     ) -> tuple[Callable[..., nn.Module], dict[str, object]]:
-        """Return what builds the net, and all its keywords; any size will do."""
-        dropouts = {"dropout": self.dropout, "block_dropout": self.block_dropout}
-        return torchvision_resnet, {
-            "arch": self.arch,
+        """Return what builds the net, and all its keywords.
+
+        Raises:
+            ValueError: timm is not installed or has no such model or weights, or `block_dropout` is
+                set and the net is no ResNet.
+        """
+        settings = {
+            "arch": self._timm_name if isinstance(self.arch, str) else self.arch,
             "classes": classes,
             "channels": channels,
-            **dropouts,
         }
+        if _builds_resnet(self.arch):  # of any size
+            dropouts = {"dropout": self.dropout, "block_dropout": self.block_dropout}
+            return torchvision_resnet, settings | dropouts
+        if self.block_dropout:
+            raise ValueError(
+                f"block_dropout is for torchvision's ResNets, got {_name(self.arch)}: set dropout"
+            )
+        build = timm_net if isinstance(self.arch, str) else torchvision_net
+        return build, settings | {"size": size, "dropout": self.dropout}
+
+    def origin(self) -> Origin | None:
+        """Return where the weights come from and which images they expect; None if nobody knows.
+
+        Raises:
+            ValueError: there is no such file, or timm has no such model or weights.
+        """
+        if self.weights is None:
+            return None
+        if weight_files.is_path(self.weights):
+            return file_origin(self.weights, self.arch)
+        if isinstance(self.arch, str):
+            return timm_origin(self.arch, str(self.weights))
+        return torchvision_origin(self.arch, str(self.weights))
 
     def smoke(self) -> "Pretrained":
         """Return the value for a smoke run: random weights, so that none are fetched.
 
-        The shallowest ResNet with the same children replaces torchvision's.
+        The shallowest ResNet with the same children replaces torchvision's nets, and a small net of
+        timm's the others of timm's.
+
+        Raises:
+            ValueError: timm is not installed or has no such model.
         """
-        known = getattr(self.arch, "__module__", None) == ResNet.__module__
+        if isinstance(self.arch, str):
+            backbones.todays(self.arch)
+            return replace(self, weights=None, arch=_SMALL_TIMM)
+        known = self.arch.__module__.startswith("torchvision.models.")
         return replace(self, weights=None, arch=resnet10 if known else self.arch)
 
-    def _load(self, net: ResNet) -> None:
+    @property
+    def _fetched_by_timm(self) -> bool:
+        return (
+            isinstance(self.arch, str)
+            and self.weights is not None
+            and not weight_files.is_path(self.weights)
+        )
+
+    @property
+    def _timm_name(self) -> str:
+        """The model's name of today, with the tag of its weights."""
+        if self._fetched_by_timm:
+            return tagged(self.arch, str(self.weights))
+        return backbones.todays(self.arch)
+
+    def _load(self, net: nn.Module, channels: int) -> None:
+        heads = backbones.head_names(net)
         if weight_files.is_path(self.weights):
             state = weight_files.read(self.weights)
         else:
             state = weight_files.named(self.arch, str(self.weights))
             # The head knows the classes of ImageNet, even if this data has as many.
-            state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-        state = _with_head_of(net, state)
-        first = state.get("conv1.weight")
-        if first is not None and first.shape[1] == 3 and net.conv1.in_channels == 1:
-            state["conv1.weight"] = first.sum(dim=1, keepdim=True)
+            state = {key: value for key, value in state.items() if not _below(key, net, heads)}
+        state = _with_heads_of(net, heads, state)
+        state = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY)}
+        if channels == 1:
+            name = f"{backbones.first_conv(net)}.weight"
+            if name in state and state[name].shape[1] == 3:
+                state[name] = state[name].float().sum(dim=1, keepdim=True)
         weight_files.copy(state, net, source=f"the weights '{self.weights}'")
 
 
@@ -263,10 +344,29 @@ def _built(build: Callable[..., nn.Module], settings: Mapping) -> nn.Module:
     return net
 
 
+def _ends(net: Callable[..., nn.Module], **ends: int) -> dict[str, object]:
+    """Return what a net is told of the data, under its own names."""
+    known, _ = backbones.taken(net)
+    foreign = "classes" not in known and "num_classes" in known
+    if not foreign:
+        return ends
+    told: dict[str, object] = {"num_classes": ends["classes"]}
+    for name, others in {"channels": ("in_chans",), "size": ("img_size", "image_size")}.items():
+        if mine := next((each for each in (name, *others) if each in known), None):
+            told[mine] = ends[name]
+    if "input_size" in known and net.__module__ == "torchvision.models.maxvit":
+        told["input_size"] = (ends["size"], ends["size"])
+    if ends["channels"] != 3 and not {"channels", "in_chans"} & set(told):
+        raise ValueError(
+            f"{_name(net)} takes images of 3 channels, got {ends['channels']}: set "
+            f"data.channels=3, or use Pretrained(arch={_name(net)}, weights=None)"
+        )
+    return told
+
+
 def _check_settings(net: Callable[..., nn.Module], settings: Mapping) -> None:
-    parameters = inspect.signature(net).parameters
-    own = [name for name in parameters if name not in _FROM_DATA]
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    known, open_ended = backbones.taken(net)
+    own = sorted(known - set(_FROM_DATA))
     for name in settings:
         if name in _FROM_DATA:
             raise ValueError(f"'{name}' comes from the data: leave it out of the net's settings")
@@ -283,18 +383,45 @@ def _thinned(widths: int | Sequence) -> int | tuple:
     return tuple(_thinned(each) for each in widths)
 
 
-def _with_head_of(net: ResNet, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return `state` with the net's own head, unless its head has the same shape.
+def _builds_resnet(arch: Callable[..., nn.Module] | str) -> bool:
+    """Whether a builder says that it builds a torchvision ResNet."""
+    if isinstance(arch, str):
+        return False
+    return inspect.signature(arch).return_annotation in (ResNet, ResNet.__name__)
 
-    A head is one linear layer, "fc" or, after a dropout, "fc.1".
+
+def _with_heads_of(
+    net: nn.Module, heads: Sequence[str], state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return `state` with the net's own heads, unless its heads have the same shapes.
+
+    A head is one layer, "fc" or, after a dropout, "fc.1".
     """
-    own = {key: value for key, value in net.state_dict().items() if key.startswith("fc.")}
-    given = {key.rpartition(".")[2]: v for key, v in state.items() if key.startswith("fc.")}
-    body = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    shapes = {key.rpartition(".")[2]: value.shape for key, value in own.items()}
-    if {name: value.shape for name, value in given.items()} == shapes:
-        own = {key: given[key.rpartition(".")[2]] for key in own}
+    own = {key: value for key, value in net.state_dict().items() if _below(key, net, heads)}
+    given = {_at(key, net, heads): v for key, v in state.items() if _below(key, net, heads)}
+    body = {key: value for key, value in state.items() if not _below(key, net, heads)}
+    shapes = {_at(key, net, heads): value.shape for key, value in own.items()}
+    if {place: value.shape for place, value in given.items()} == shapes:
+        own = {key: given[_at(key, net, heads)] for key in own}
     return body | own
+
+
+def _below(key: str, net: nn.Module, heads: Sequence[str]) -> str | None:
+    """Return the head that a tensor belongs to, by its name without a dropout's ".1", if any."""
+    roots = (_without_dropout(net, head) for head in heads)
+    return next((root for root in roots if key.startswith(f"{root}.")), None)
+
+
+def _at(key: str, net: nn.Module, heads: Sequence[str]) -> tuple[str | None, str]:
+    return _below(key, net, heads), key.rpartition(".")[2]
+
+
+def _without_dropout(net: nn.Module, head: str) -> str:
+    """Return the name that a head has without the dropout that fastcv puts before it."""
+    above, _, place = head.rpartition(".")
+    pair = net.get_submodule(above) if above else None
+    dropped = isinstance(pair, nn.Sequential) and len(pair) == 2 and isinstance(pair[0], nn.Dropout)
+    return above if dropped and place == "1" else head
 
 
 def _name(thing: Callable) -> str:

@@ -53,6 +53,19 @@ def snapshot_rng(dls: DataLoaders) -> Iterator[None]:
         yield
 
 
+def random_states(device: torch.device, *, own: bool = True) -> tuple:
+    """Return the global random states, to see whether numbers were drawn.
+
+    Args:
+        device: where a net computes.
+        own: whether to include the generator that torch uses on `device`.
+    """
+    _, keys, *rest = np.random.get_state()
+    processor = torch.get_rng_state().tolist() if own or device.type != "cpu" else None
+    gpu = torch.cuda.get_rng_state(device).tolist() if own and device.type == "cuda" else None
+    return random.getstate(), keys.tolist(), rest, processor, gpu
+
+
 class _Memory(ExitStack):
     """Puts the states of objects, and of what they hold, back into the same objects."""
 

@@ -81,7 +81,10 @@ class MeasureTTA(Callback):
             return
         learn.model.eval()
         with learn.precision.scope(learn.dls.device):
-            measured = accuracy(learn.model, learn.dls.loaders[-1], self.tta)
+            batches = learn.dls.loaders[-1]
+            if hasattr(learn, "epoch_lines"):
+                batches = learn.epoch_lines.over(batches, "TTA")
+            measured = accuracy(learn.model, batches, self.tta)
         learn.history.also["tta_accuracy"] = measured
 
 

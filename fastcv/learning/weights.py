@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as serialized
 from torch import Tensor, nn
@@ -148,8 +148,29 @@ def read(path: Path | str) -> dict[str, Tensor]:
     return {_clean(key): value for key, value in state.items()}
 
 
+def metadata(path: Path | str) -> dict[str, str]:
+    """Return what a safetensors file says of itself; nothing for a .pth file.
+
+    Raises:
+        ValueError: no such file, or a damaged one.
+    """
+    path = Path(path).expanduser()
+    if path.suffix != ".safetensors":
+        return {}
+    if not path.is_file():
+        raise ValueError(f"there must be a weights file at '{path}', got none: check the path")
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"'{path}' must be a whole file of plain tensors, got '{_first_line(error)}': "
+            "fetch it or save it again"
+        ) from error
+
+
 def is_path(weights: Path | str) -> bool:
-    """Return whether `weights` is the path of a file, and not a name of torchvision's."""
+    """Return whether `weights` is the path of a file, and not a name of torchvision's or timm's."""
     return Path(weights).suffix in (".safetensors", *_TORCH_FILES) or len(Path(weights).parts) > 1
 
 

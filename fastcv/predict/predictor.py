@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from fastcv.augment.crop import CenterCrop
 from fastcv.augment.pixels import Normalize
-from fastcv.data.decoding import Decoding
 from fastcv.data.sources.folders import IMAGE_SUFFIXES
 from fastcv.predict.trained import TrainedModel
 
@@ -86,7 +85,7 @@ class Predictor:
 
     def __init__(self, model: TrainedModel, net: nn.Module, device: torch.device):
         self.model, self.net, self.device = model, net, device
-        self._decode = Decoding(side=model.resize, channels=model.channels)
+        self._decode = model.decoding
         self._crop = CenterCrop(size=model.size)
         self._normalize = Normalize(mean=model.mean, std=model.std)
 

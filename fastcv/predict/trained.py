@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from fastcv import __version__, files
+from fastcv.data.decoding import Decoding
 from fastcv.recipe.addresses import address, is_address, resolve
 
 NAME, WEIGHTS = "model.json", "model.safetensors"
@@ -41,9 +42,12 @@ class TrainedModel:
         std: of each channel, likewise.
         interpolation: of the resize; "bilinear" with antialiasing is the only one so far.
         upright: whether the orientation in a photo's EXIF data is applied.
+        decode_size: pixels of a larger square that is made first, and resized to `resize`; None for
+            none.
         precision: "fp32" or "bf16", in which the net was validated.
         temperature: the logits are divided by this before the softmax; 1 leaves them.
         weights: the name of the weights that training began from; None for random ones.
+        weights_license: of these, as their makers name it; None if nobody says.
         sha256: of the file of the weights.
         fastcv: version that wrote it.
     """
@@ -59,11 +63,19 @@ class TrainedModel:
     std: tuple[float, ...]
     interpolation: str = "bilinear"
     upright: bool = False
+    decode_size: int | None = None
     precision: str = "fp32"
     temperature: float = 1.0
     weights: str | None = None
+    weights_license: str | None = None
     sha256: str = ""
     fastcv: str = field(default=__version__)
+
+    @property
+    def decoding(self) -> Decoding:
+        """How an image becomes the square that the net's input is cut from."""
+        via = self.decode_size
+        return Decoding(side=self.resize, channels=self.channels, upright=self.upright, via=via)
 
     def write(self, folder: Path) -> None:
         """Write model.json into a folder whose model.safetensors is there already."""

@@ -2,16 +2,22 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from fastcv.predict.predictor import BATCH_SIZE, Prediction, Predictor, Unreadable, image_files
+from fastcv.terminal import Bar
 
 
-def files_of(paths: Iterable[str | Path]) -> Iterator[Path]:
+def files_of(paths: Iterable[str | Path], *, exist: bool = True) -> Iterator[Path]:
     """Give each file, and of each folder the image files below it, in order.
+
+    Args:
+        paths: of files and folders.
+        exist: refuse a path that does not exist; else it is given as a file.
 
     Raises:
         ValueError: a path does not exist, or a folder holds no images.
@@ -22,7 +28,7 @@ def files_of(paths: Iterable[str | Path]) -> Iterator[Path]:
             if not found:
                 raise ValueError(f"a folder to predict must hold images, {str(each)!r} holds none")
             yield from found
-        elif each.exists():
+        elif each.exists() or not exist:
             yield each
         else:
             raise ValueError(f"a path to predict must exist, {str(each)!r} does not")
@@ -41,9 +47,12 @@ def predict_files(
 ) -> int:
     """Predict files and folders, and write each prediction as it comes.
 
+    A terminal shows a bar on standard error.
+
     Args:
         predictor: what predicts.
-        paths: files and folders.
+        paths: files and folders; an iterator is read as they are needed, and a path of it that does
+            not exist counts as unreadable.
         top: likeliest classes to write of each.
         table: a CSV file to write instead of lines.
         as_json: whether each line is a JSON object.
@@ -59,8 +68,13 @@ def predict_files(
     """
     if top < 1:
         raise ValueError(f"top must be at least 1, got {top}")
-    files = list(files_of(paths))
+    files: Iterable[Path] = files_of(paths, exist=isinstance(paths, Sequence))
+    total = None
+    if isinstance(paths, Sequence):  # a mistake among them is said before anything is predicted
+        files = list(files)
+        total = len(files)
     unreadable = 0
+    bar = Bar(sys.stderr)
     with ExitStack() as stack:
         rows = None
         if table is not None:
@@ -68,7 +82,11 @@ def predict_files(
             rows = csv.writer(opened, lineterminator="\n")
             ranks = range(1, min(top, len(predictor.classes)) + 1)
             rows.writerow(["path", *(f"{what}_{n}" for n in ranks for what in ("class", "prob"))])
-        for found in predictor.stream(files, batch_size=batch_size):
+        stack.callback(bar.erase)
+        for count, found in enumerate(predictor.stream(files, batch_size=batch_size), start=1):
+            lines = rows is None or isinstance(found, Unreadable)
+            if lines:
+                bar.erase()
             if isinstance(found, Unreadable):
                 unreadable += 1
                 warn(found.reason)
@@ -77,6 +95,9 @@ def predict_files(
                 rows.writerow([found.path, *cells])
             else:
                 write(json.dumps(_object(found, top)) if as_json else _line(found, top))
+            if bar.due or (lines and bar.live):
+                of, done = (f"/{total:,}", count / total) if total else ("", None)
+                bar.draw(f"predicting {count:,}{of} images", done)
     return unreadable
 
 

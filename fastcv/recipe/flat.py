@@ -66,9 +66,10 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     elif _is_plain(value):
         yield key, value
     else:
+        frame = ": write it to a CSV file and name that" if hasattr(value, "to_csv") else ""
         raise ValueError(
             f"every value in a recipe must be plain data, a dataclass or a named callable, "
-            f"got {type(value).__name__} at {key!r}"
+            f"got {type(value).__name__} at {key!r}{frame}"
         )
 
 

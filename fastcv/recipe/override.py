@@ -116,12 +116,17 @@ def _value(node: ast.expr, key: str) -> Any:
         found = _named(node.func.id)
         if found is None or any(each.arg is None for each in node.keywords):
             return None
-        try:
-            settings = {each.arg: as_tuples(ast.literal_eval(each.value)) for each in node.keywords}
-        except ValueError:
-            settings = {each.arg: _value(each.value, key) for each in node.keywords}
+        settings = {each.arg: _setting(each.value, key) for each in node.keywords}
         return _made(found, True, settings, key)
     return None
+
+
+def _setting(node: ast.expr, key: str) -> Any:
+    """The value of a keyword: plain data, or an expression of public names."""
+    try:
+        return as_tuples(ast.literal_eval(node))
+    except ValueError:
+        return _value(node, key)
 
 
 def _named(name: str) -> Any:

@@ -57,11 +57,14 @@ class Step:
             does so on a CUDA device if the step can be captured. With "on" it is an error if it
             cannot.
         channels_last: store the channels of a pixel of images and weights side by side.
+        cache_features: where a stage trains the head alone, on images that are not augmented,
+            compute the features of each image once instead of in every epoch.
     """
 
     compile: bool = False
     graph: str = "auto"
     channels_last: bool = True
+    cache_features: bool = True
 
     def __post_init__(self):
         check_flags(self, "compile", "channels_last")
@@ -138,7 +141,7 @@ class Recipe:
         loss: `CrossEntropy(...)` of `fastcv.learning`.
         callbacks: fastai callbacks for the whole training, as a stage's `callbacks` are for the
             stage: each is called without arguments and returns a fresh one (`CSVLogger`,
-            `functools.partial(GradientAccumulation, n_acc=256)`).
+            `functools.partial(SaveModelCallback, monitor="accuracy")`).
         metrics: what to measure on the whole validation set after every epoch, beside loss and
             accuracy; each becomes a column valid_NAME that a stage can monitor. A function of
             logits (N, classes) and class numbers (N,), as fastai and torchmetrics have them; a

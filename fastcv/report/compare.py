@@ -80,7 +80,8 @@ def _pairs(paired: Paired) -> list[tuple[int, int]]:
 
 def _row(found: list[Predictions], images: RunImages, here: int, there: int) -> dict[str, object]:
     first, second = found
-    picture = read_image(images[first.paths[here]])
+    upright = getattr(images.run.recipe.data, "upright", False)
+    picture = read_image(images[first.paths[here]], upright=upright)
     picture.thumbnail((SIDE, SIDE))
     if max(picture.size) < SIDE // 2:  # a few pixels: each as a square
         scale = SIDE // max(picture.size)

@@ -1,5 +1,6 @@
 """One page that explains what a run learned: explain.html, with its figures beside it."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,8 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from fastcv import files
+from fastcv import files, tracking
 from fastcv.data.decoding import read_image
+from fastcv.experiment import directory
 from fastcv.experiment.directory import Run
 from fastcv.experiment.images import RunImages
 from fastcv.experiment.trained import load
@@ -35,6 +37,7 @@ from fastcv.predict.grad_cam import features, grad_cam
 from fastcv.predict.label_errors import MISSING, label_errors
 from fastcv.predict.predictor import Predictor, image_files
 from fastcv.report.pages import render
+from fastcv.terminal import doing, make_bar
 
 NAME = "explain.html"
 SIDE = 224  # pixels of a picture on the page
@@ -84,7 +87,7 @@ class Net:
     def picture(self, image: Path | np.ndarray) -> Image.Image:
         """Return the square of an image that the net sees, in the page's resolution."""
         model = self.predictor.model
-        whole = read_image(image, model.channels)
+        whole = read_image(image, model.channels, model.upright)
         side = min(whole.size) * model.size / model.resize
         left, top = (whole.width - side) / 2, (whole.height - side) / 2
         small = side <= SIDE / 2  # enlarged, every pixel is a square
@@ -131,18 +134,20 @@ class _Page:
     write: Callable[[str], None]
     smoke: bool
     sections: list[Section] = field(default_factory=list)
+    figures: dict[str, Path] = field(default_factory=dict)
 
     def pictures(self, anchor: str, title: str, note: str, rows: Sequence[Row]) -> None:
         """Add rows of pictures, on the page and as a figure."""
         if not any(row.tiles for row in rows):
             self.sections.append(Section(anchor, title, note))
             return
-        save(tiles(title, rows, smoke=self.smoke), self.folder / f"{anchor}.png")
+        self.figures[anchor] = self.folder / f"{anchor}.png"
+        save(tiles(title, rows, smoke=self.smoke), self.figures[anchor])
         self.sections.append(Section(anchor, title, note, tuple(rows)))
 
     def chart(self, anchor: str, title: str, note: str, figure: Figure, alt: str) -> None:
         """Add a chart."""
-        file = self.folder / f"{anchor}.png"
+        self.figures[anchor] = file = self.folder / f"{anchor}.png"
         save(figure, file)
         self.sections.append(Section(anchor, title, note, chart=file, alt=alt))
 
@@ -157,9 +162,12 @@ def explain(
     data: Path | None = None,
     device: str | None = None,
     trust: bool = False,
+    wandb: str | None = None,
     write: Callable[[str], None] = print,
 ) -> Path:
     """Write a page that explains a run, and its figures beside it.
+
+    If the run is tracked in Weights & Biases, the figures are added to it there.
 
     Args:
         run: its directory.
@@ -170,6 +178,7 @@ def explain(
         data: the folder of the run's data; the recipe's own if None.
         device: "cpu", "cuda", "mps"; None takes a GPU if there is one.
         trust: whether to run the recipe files that the runs name.
+        wandb: "online", "offline", "off" or "auto"; None takes what the run was started with.
         write: takes each line about what is being done.
 
     Returns:
@@ -192,7 +201,10 @@ def explain(
             f"a page must go into a folder that can be written to, {str(out)!r} cannot be: "
             f"{error.strerror}"
         ) from error
-    smoke = (folder / "recipe.json").is_file() and bool(Run(folder).started["smoke"])
+    source = Run(folder, trust=trust)
+    if wandb is not None and wandb not in tracking.MODES:
+        raise ValueError(f"wandb must be one of {', '.join(tracking.MODES)}, got {wandb!r}")
+    smoke = (folder / "recipe.json").is_file() and bool(source.started["smoke"])
     page = _Page(out, write, smoke)
     summary = None
     if paths:
@@ -201,7 +213,7 @@ def explain(
         _compare(page, subjects, nets)
         _explain_images(page, subjects, nets[0])
     else:
-        images = RunImages(Run(folder, trust=trust), data)
+        images = RunImages(source, data)
         part, found = images.predictions(nets[0].predictor, part, write)
         kind = {"valid": "validation", "test": "test"}[part]
         of = f"{len(found.targets):,} {kind} images"
@@ -214,7 +226,32 @@ def explain(
     file = out / NAME
     files.write_text(file, _render(page, nets, of, summary))
     write(str(file))
+    _track(source, wandb, page.figures, write)
     return file
+
+
+def _track(
+    run: Run, wandb: str | None, figures: dict[str, Path], write: Callable[[str], None]
+) -> None:
+    """Add figures to the run in W&B that a run is tracked as, if it is."""
+    tracked = run.environment.get("wandb_id") if (run.path / "environment.json").is_file() else None
+    mode = wandb or (run.started["settings"].get("wandb") if tracked else "off") or "auto"
+    if not isinstance(tracked, str) or not tracking.wanted(mode):
+        return
+    directory.refuse_links(run)
+    with doing("adding the figures to Weights & Biases", make_bar(sys.stderr)):
+        hint = tracking.add_figures(
+            {f"explain/{name}": file for name, file in figures.items()},
+            to=tracked,
+            after=max((row["step"] for row in run.steps), default=0),
+            mode=mode,
+            directory=run.path,
+            name=run.started["name"],
+            config=run.started["flat"],
+            smoke=run.started["smoke"],
+        )
+    if hint:
+        write(f"to upload them to Weights & Biases: {hint}")
 
 
 def _told_apart(runs: Sequence[Path]) -> list[str]:

@@ -14,6 +14,6 @@ are in the run directory under `wandb/`.
 
 from fastcv.tracking.publishing import NoAccount, publish
 from fastcv.tracking.service import MODES
-from fastcv.tracking.tracker import Tracker, start
+from fastcv.tracking.tracker import Tracker, add_figures, start, wanted
 
-__all__ = ["MODES", "NoAccount", "Tracker", "publish", "start"]
+__all__ = ["MODES", "NoAccount", "Tracker", "add_figures", "publish", "start", "wanted"]

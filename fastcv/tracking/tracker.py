@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import wandb
 
 
+CONTINUES = "; training continues without it"
+
+
 def start(
     mode: Mode = "auto",
     *,
@@ -26,6 +29,7 @@ def start(
     config: dict[str, Any],
     smoke: bool = False,
     resume_id: str | None = None,
+    must_exist: bool = False,
 ) -> Tracker:
     """Start to track a run. It never raises, never prompts, and gives up on a silent server.
 
@@ -38,12 +42,42 @@ def start(
         config: flat recipe; values that JSON lacks are written as text.
         smoke: mark the run as a smoke run.
         resume_id: `Tracker.id` of the run to resume.
+        must_exist: whether it must be on the server, if that is asked; else it is made again.
     """
     tracker = Tracker(Path(directory).absolute(), name, smoke)
-    if mode == "off" or (mode == "auto" and service.switched_off()):
-        return tracker
-    tracker._attempt(partial(tracker._open, mode, config, resume_id), service.INIT_TIMEOUT)
+    if wanted(mode):
+        tracker._attempt(
+            partial(tracker._open, mode, config, resume_id, must_exist),
+            service.INIT_TIMEOUT,
+            then="" if must_exist else CONTINUES,
+        )
     return tracker
+
+
+def wanted(mode: Mode) -> bool:
+    """Return whether `start` will import wandb, which takes seconds."""
+    return mode != "off" and not (mode == "auto" and service.switched_off())
+
+
+def add_figures(
+    figures: dict[str, Path], *, to: str, after: int, mode: Mode = "auto", **run: Any
+) -> str | None:
+    """Add figures to a run that has ended, and end it again. It never raises, as `start`.
+
+    Args:
+        figures: image files by title.
+        to: `Tracker.id` of the run. Online, W&B's server must know it.
+        after: the last training step that it logged.
+        mode: as of `start`.
+        run: directory, name, config and smoke, as of `start`.
+
+    Returns:
+        The command that uploads what the server lacks; None if it lacks nothing.
+    """
+    tracker = start(mode, resume_id=to, must_exist=True, **run)
+    tracker._add(figures, after)
+    tracker.close(0)
+    return tracker.sync_hint
 
 
 class Tracker:
@@ -121,6 +155,21 @@ class Tracker:
             self._attempt(log, exit_code=0)
         self.close(0)
 
+    def _add(self, figures: dict[str, Path], after: int) -> None:
+        """Log figures of a run that had ended after the step `after`."""
+
+        def log() -> None:
+            import wandb
+
+            assert self._run is not None
+            images = {title: wandb.Image(str(path)) for title, path in figures.items()}
+            # A row of its own, after all others: W&B drops a step that is behind, and a run's only
+            # row if it is not committed.
+            self._run.log(images, step=max(after + 1, self._run.step), commit=True)
+
+        if self._run is not None:
+            self._attempt(log, then="", exit_code=0)
+
     def close(self, exit_code: int = 1) -> None:
         """End a run that did not reach `finish`; W&B shows it as failed unless the code is 0."""
         run, self._run = self._run, None
@@ -130,10 +179,12 @@ class Tracker:
             self._attempt(partial(self._service.end, run), then="")
             self._service.ours = False
 
-    def _open(self, mode: Mode, config: dict[str, Any], resume_id: str | None) -> None:
+    def _open(
+        self, mode: Mode, config: dict[str, Any], resume_id: str | None, must_exist: bool
+    ) -> None:
         hooks = sys.exit, sys.excepthook
         try:
-            run = self._init(mode, config, resume_id)
+            run = self._init(mode, config, resume_id, must_exist)
         except BaseException:
             self.close(1)
             raise
@@ -164,7 +215,9 @@ class Tracker:
             at = max((at or 0) + 1, int(row["epoch"]))
         self._log({series(k): plain(v) for k, v in row.items()}, at)
 
-    def _init(self, mode: Mode, config: dict[str, Any], resume_id: str | None) -> wandb.Run | None:
+    def _init(
+        self, mode: Mode, config: dict[str, Any], resume_id: str | None, must_exist: bool
+    ) -> wandb.Run | None:
         import wandb
 
         # Without this folder wandb would write elsewhere, and its service to the console.
@@ -185,22 +238,24 @@ class Tracker:
             dir=str(self._directory),
             reinit="create_new",  # leaves the user's own wandb.run alone
             id=resume_id,
-            resume="allow" if resume_id else None,
         )
+        resume = "allow" if resume_id else None
         if mode == "online":
             key = service.login(session)
             if key is None:  # wandb would ask for a key
                 self._warn("no API key is configured (`wandb login`); this run is logged offline")
             else:
                 try:
-                    return start_run(mode="online", settings=service.settings(**key))
+                    online = "must" if must_exist else resume
+                    settings = service.settings(**key)
+                    return start_run(mode="online", resume=online, settings=settings)
                 except Exception as error:  # of any kind: offline is better than nothing
                     why = f"{session.base_url}: {reason(error)}"
                     self._warn(f"{why}; this run is logged offline")
                     with contextlib.suppress(Exception, SystemExit):
                         self._service.end()  # it may still be waiting for the server
                     self._service.session()
-        return start_run(mode="offline", settings=service.settings())
+        return start_run(mode="offline", resume=resume, settings=service.settings())
 
     def _title(self, config: dict[str, Any]) -> str:
         seed = f" seed {config['seed']}" if "seed" in config else ""
@@ -229,7 +284,7 @@ class Tracker:
         action: Callable[[], None],
         seconds: float = 0.0,
         *,
-        then: str = "; training continues without it",
+        then: str = CONTINUES,
         exit_code: int = 1,
     ) -> None:
         """Run an action; if W&B fails or is silent for `seconds` and GRACE, say so, and end."""

@@ -47,7 +47,7 @@ RECIPE = Recipe(
     data=IMAGES,
     model=FromScratch(net=tiny_step.TinyNet),
     optimizer=SGD(weight_decay=5e-4, nesterov=True),
-    loss=CrossEntropy(label_smoothing=0.1),
+    loss=CrossEntropy(label_smoothing=0.1, weights="balanced"),
     schedule=(),
     name="bench_toy",
 )

@@ -200,10 +200,10 @@ def test_bad_images_are_told_where_they_may_be_skipped(files, monkeypatch):
 def test_image_that_can_be_read_again_is_decoded(files, monkeypatch, skip_bad):
     expected, real = [DECODING(each) for each in files], decoding.read_image
 
-    def read(image, channels):
+    def read(image, *settings):
         if image == files[3]:
             raise ValueError(f"image '{image}' cannot be read: Stale file handle")
-        return real(image, channels)
+        return real(image, *settings)
 
     with monkeypatch.context() as patch:
         patch.setattr(decoding, "read_image", read)
@@ -305,7 +305,9 @@ def test_cache_of_another_user_is_left_alone(files, fallback, folder, file):
 
 
 @pytest.mark.parametrize("home", ["refused", "a file"])
-def test_no_folder_that_can_be_written_is_said(files, monkeypatch, tmp_path, home):
+def test_images_are_decoded_into_memory_where_no_folder_can_be_written(
+    files, monkeypatch, tmp_path, capsys, home
+):
     (tmp_path / "home").write_text("")
 
     def path(name):
@@ -315,8 +317,16 @@ def test_no_folder_that_can_be_written_is_said(files, monkeypatch, tmp_path, hom
 
     monkeypatch.setattr("fastai.data.external.fastai_path", path)
     (_root(files) / ".fastcv").write_text("a file: no folder of that name can be made")
-    with pytest.raises(ValueError, match=r"folder that can be written, .*, or set cache='off'"):
-        cached(files, DECODING, _root(files))
+    expected = [DECODING(each) for each in files]
+    for told in (1, 0):
+        pixels = cached(files, DECODING, _root(files))
+        assert np.array_equal(pixels.images[pixels.rows], expected)
+        assert capsys.readouterr().err.count("images are decoded into memory") == told
+    monkeypatch.setattr(cache, "_fits_in_memory", lambda size: False)
+    assert cached(files, DECODING, _root(files)) is None
+    said = capsys.readouterr().err
+    assert "decoded at each use, which is slower" in said
+    assert f"'{_root(files) / '.fastcv'}': File exists" in said
 
 
 def test_arrays_stay_in_memory(monkeypatch, tmp_path):
@@ -339,21 +349,30 @@ def test_arrays_that_take_much_memory_go_to_a_file_keyed_by_their_pixels(monkeyp
     assert len(list((tmp_path / "data" / "fastcv").glob("*.npy"))) == 2
 
 
-def test_full_disk_is_said_before_anything_is_written(files, monkeypatch):
+def test_full_disk_is_no_reason_to_stop(files, fallback, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(ValueError, match=r"needs 0\.0 MB in .* 0\.0 MB is free"):
-        cached(files, DECODING, _root(files))
+    pixels = cached(files, DECODING, _root(files))
+    assert np.array_equal(pixels.images[pixels.rows], [DECODING(each) for each in files])
     assert _kept(files) == []
+    assert not list(fallback.glob("*"))
+    said = capsys.readouterr().err
+    assert f"'{_root(files) / '.fastcv'}': 0.0 MB is free of 0.0 MB needed; '{fallback}': 0" in said
 
 
-def test_disk_that_fills_up_is_said_and_nothing_is_left(files, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_disk_that_fills_up_leaves_nothing_and_another_one_is_used(files, fallback, monkeypatch):
+    real, calls = os.posix_fallocate, []
 
-    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(ValueError, match=r"MB in .* 'No space left on device': free some"):
-        cached(files, DECODING, _root(files))
+    def full(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*arguments)
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    pixels = cached(files, DECODING, _root(files))
+    assert np.array_equal(pixels.images[pixels.rows], [DECODING(each) for each in files])
     assert _kept(files) == []
+    assert len(list(fallback.glob("*.npy"))) == 1
 
 
 def test_cache_is_made_where_space_cannot_be_reserved(files, monkeypatch):
@@ -394,3 +413,93 @@ def test_mapped_images_cannot_change_the_file(files):
     before = pixels.images.copy()
     pixels.images[:] = 0
     assert np.array_equal(cached(files, DECODING, _root(files)).images, before)
+
+
+def _reads(monkeypatch):
+    """The files that are decoded from now on."""
+    read, real = [], decoding.read_image
+
+    def recorded(image, *settings):
+        if not isinstance(image, np.ndarray):
+            read.append(image)
+        return real(image, *settings)
+
+    monkeypatch.setattr(decoding, "read_image", recorded)
+    return read
+
+
+def test_only_images_that_are_used_are_decoded(files, monkeypatch):
+    files[1].write_bytes(b"no image")  # is not looked into
+    expected = [DECODING(files[place]) for place in (4, 2)]
+    read = _reads(monkeypatch)
+    pixels = cached(files, DECODING, _root(files), used=iter([4, 2]))
+    assert sorted(read) == [files[2], files[4]]
+    assert np.array_equal(pixels.images[pixels.rows[[4, 2]]], expected)
+    assert (pixels.rows == -1).tolist() == [True, True, False, True, False]
+    assert len(pixels.images) == 2
+    with pytest.raises(ValueError, match=r"1\.png' cannot be read"):
+        cached(files, DECODING, _root(files), used=[0, 1])
+
+
+def test_images_that_are_not_used_may_be_missing(files):
+    files[1].unlink()
+    assert len(cached(files, DECODING, _root(files), used=[0, 2]).images) == 2
+
+
+def test_a_cache_of_all_images_serves_those_that_are_used(files, monkeypatch):
+    cached(files, DECODING, _root(files))
+    expected = [DECODING(files[place]) for place in (3, 0)]
+    _no_decoding(monkeypatch)
+    pixels = cached(files, DECODING, _root(files), used=[0, 3])
+    assert np.array_equal(pixels.images[pixels.rows[[3, 0]]], expected)
+    assert len(_kept(files)) == 1
+
+
+def test_a_cache_with_a_bad_image_serves_those_that_use_others(files, monkeypatch):
+    files[1].write_bytes(b"no image")
+    cached(files, DECODING, _root(files), skip_bad=True)
+    expected = DECODING(files[3])
+    read = _reads(monkeypatch)
+    pixels = cached(files, DECODING, _root(files), used=[3])
+    assert np.array_equal(pixels.images[pixels.rows[3]], expected)
+    assert read == []
+    with pytest.raises(ValueError, match=r"1\.png' cannot be read"):
+        cached(files, DECODING, _root(files), used=[1])
+
+
+def test_only_arrays_that_are_used_are_copied():
+    arrays = [np.full((6, 6), value, np.uint8) for value in (1, 2, 3)]
+    pixels = cached(arrays, Decoding(side=6, channels=1), used=[2])
+    assert pixels.images[:, 0, 0, 0].tolist() == [3]
+    assert pixels.rows.tolist() == [-1, -1, 0]
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_smaller_sizes_are_made_of_one_larger_square(files, monkeypatch, skip_bad):
+    if skip_bad:
+        files[1].write_bytes(b"no image")
+    sizes = [Decoding(side=side, channels=3, via=9) for side in (4, 8)]
+    good = [path for path in files if not (skip_bad and path == files[1])]
+    expected = [[decode(path) for path in good] for decode in sizes]
+    for decode, squares in zip(sizes, expected, strict=True):
+        read = _reads(monkeypatch)
+        pixels = cached(files, decode, _root(files), skip_bad=skip_bad)
+        rows = np.delete(pixels.rows, list(pixels.bad))
+        assert np.array_equal(pixels.images[rows], squares)
+        assert list(pixels.bad) == [1] * skip_bad
+        assert set(read) == (set(files) if decode.side == 4 else {files[1]} if skip_bad else set())
+    assert [name.partition("px")[0] for name in _kept(files)] == ["4", "8", "9"]
+
+
+def test_sizes_of_a_larger_square_are_made_without_a_cache_too(files, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+    decode = Decoding(side=5, channels=3, via=8)
+    pixels = cached(files, decode, _root(files))
+    assert np.array_equal(pixels.images[pixels.rows], [decode(each) for each in files])
+
+
+def test_key_names_only_settings_that_are_not_at_their_defaults():
+    # So that caches made before a setting was known are still found.
+    assert str(DECODING) == "Decoding(side=8, channels=3)"
+    turned = Decoding(side=8, channels=3, upright=True, via=9)
+    assert str(turned) == "Decoding(side=8, channels=3, upright=True, via=9)"

@@ -1,6 +1,7 @@
 import gc
 from collections import Counter
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -214,6 +215,66 @@ def test_bad_image_is_named_or_left_out_and_counted(folder):
         images("cpu")
 
 
+def test_only_images_of_the_parts_are_decoded(folder):
+    images = Images(source=ImageFolders(path=folder, valid=1), size=8, batch_size=2)
+    few = replace(images, train_per_class=1)
+    used = {sample.image for part in few.listing().values() for _, sample in part}
+    bad = min(set(folder.glob("class1/*.png")) - used)
+    bad.write_bytes(b"no image")
+    dls = few("cpu")
+    assert {folder / name for name in chain(*dls.names)} == used
+    assert len(dls.train.decoded.images) == len(used) == 4
+    read = replace(few, cache="off")("cpu")
+    for fast, slow in zip(dls.loaders, read.loaders, strict=True):
+        slow.fake_l.num_workers = 0
+        fast, slow = (list(dl.new(shuffle=False, drop_last=False)) for dl in (fast, slow))
+        for (x, y), (x_read, y_read) in zip(fast, slow, strict=True):
+            assert torch.equal(x, x_read)
+            assert torch.equal(y, y_read)
+    with pytest.raises(ValueError, match=rf"{bad.name}' cannot be read"):
+        images("cpu")
+    # Which images are chosen depends on those that are skipped.
+    skipping = replace(few, skip_bad=True)("cpu")
+    assert (skipping.skipped, len(skipping.train.decoded.images)) == (1, 12)
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_images_are_read_at_each_use_where_nothing_can_keep_them(folder, monkeypatch, skip_bad):
+    if skip_bad:
+        (folder / "class1" / "03.png").write_bytes(b"no image")
+    images = Images(
+        source=ImageFolders(path=folder, valid=1), size=8, batch_size=4, skip_bad=skip_bad
+    )
+    cached = images("cpu")
+    monkeypatch.setattr("fastcv.data.images.cached", lambda *_, **__: None)
+    dls = images("cpu")
+    assert dls.train.decoded is None
+    assert (dls.names, dls.skipped) == (cached.names, cached.skipped)
+    for read, fast in zip(dls.loaders, cached.loaders, strict=True):
+        read.fake_l.num_workers = 0
+        read, fast = (list(dl.new(shuffle=False, drop_last=False)) for dl in (read, fast))
+        for (x, y), (x_fast, y_fast) in zip(read, fast, strict=True):
+            assert torch.equal(x, x_fast)
+            assert torch.equal(y, y_fast)
+
+
+@pytest.mark.parametrize("source", [train_only, with_validation, TOY])
+def test_folds_cut_all_images_but_the_test_ones(source):
+    data = replace(IMAGES, source=source, holdout=0 if source == with_validation else 2)
+    samples = source()
+    every = sorted(sample.image.tobytes() for sample in [*samples.train, *samples.valid])
+    validated = []
+    for fold in range(1, 4):
+        dls = replace(data, fold=(fold, 3))("cpu")
+        assert not dls.valid_is_test
+        assert [len(dl.dataset) for dl in dls.loaders[2:]] == [12] * bool(samples.test)
+        assert sorted(_pixels(dls.train) + _pixels(dls.valid)) == every
+        counts = Counter(_labels(dls.valid)).values()
+        assert max(counts) - min(counts) <= 1
+        validated += _pixels(dls.valid)
+    assert sorted(validated) == every
+
+
 def test_left_out_image_does_not_shift_the_others(folder):
     images = Images(
         source=ImageFolders(path=folder, valid=1), size=8, batch_size=4, augment=(), normalize=None
@@ -256,6 +317,12 @@ def test_left_out_image_does_not_shift_the_others(folder):
             "each class must have the 5 images .* 'toy0' has 4",
         ),
         ({"test_per_class": 0}, "test_per_class must be at least 1, got 0"),
+        ({"fold": (0, 5)}, r"fold must be \(k, K\), .* got \(0, 5\)"),
+        ({"fold": (6, 5)}, r"fold must be \(k, K\)"),
+        ({"fold": (1, 1)}, r"fold must be \(k, K\)"),
+        ({"fold": 5}, r"fold must be \(k, K\)"),
+        ({"fold": (1, 25)}, "25 folds share 24"),
+        ({"decode_size": 9}, "decode_size must be at least resize, got 9 and 10"),
         ({"holdout": 7, "source": Toy(classes=1, size=10, train=8)}, "at least 2 images, got 1"),
     ],
 )
@@ -291,6 +358,9 @@ def test_smoke_is_small_and_quick():
     assert dls.one_batch()[0].shape == (8, 3, 32, 32)
     assert [len(dl.dataset) for dl in dls.loaders] == [40, 20, 20]
     assert IMAGES.smoke().size == 10
+    folded = replace(big, holdout=0, fold=(9, 10), decode_size=512, cache="auto").smoke()
+    assert (folded.fold, folded.decode_size) == ((1, 2), None)
+    assert [len(dl.dataset) for dl in folded("cpu").loaders] == [40, 40, 20]
 
 
 def test_collector_runs_again_after_building():

@@ -53,7 +53,7 @@ def test_data_example_compares_and_smokes(example):
 
 def test_loaders_of_images_have_all_attributes_that_data_describes():
     described = re.findall(r"^    - `(\w+)`: ", Data.__doc__, re.MULTILINE)
-    assert described == ["image_shape", "valid_is_test", "skipped", "names", "mixing"]
+    assert described == ["image_shape", "valid_is_test", "skipped", "names", "groups", "mixing"]
     augment = (HorizontalFlip(), MixUp())
     dls = Images(source=Toy(), size=32, batch_size=8, augment=augment)("cpu")
     found = [getattr(dls, name) for name in described]

@@ -17,6 +17,8 @@ from torchvision import datasets
 from fastcv.data import ImageFolders, birds, cifar10, cifar100, digits, mnist
 from fastcv.data.decoding import read_image
 from fastcv.data.sources import cifar
+from fastcv.data.sources import folders as folders_module
+from fastcv.data.sources.folders import HEIC_SUFFIXES, IMAGE_SUFFIXES
 
 RANDOM = np.random.default_rng(0)
 
@@ -124,7 +126,10 @@ def test_hidden_and_foreign_files_are_left_out(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("split", ["", "train"])
-def test_photographs_in_a_format_that_is_not_read_are_reported(tmp_path, capsys, split):
+def test_photographs_in_a_format_that_is_not_read_are_reported(
+    tmp_path, capsys, monkeypatch, split
+):
+    monkeypatch.setattr(folders_module, "IMAGE_SUFFIXES", IMAGE_SUFFIXES - HEIC_SUFFIXES)
     folders(tmp_path / split, "cat", "dog")
     ImageFolders(path=tmp_path)()
     assert capsys.readouterr().err == ""
@@ -132,7 +137,8 @@ def test_photographs_in_a_format_that_is_not_read_are_reported(tmp_path, capsys,
         (tmp_path / split / name).touch()
     assert len(ImageFolders(path=tmp_path, valid=0)().train) == 6
     assert capsys.readouterr().err == (
-        f"'{tmp_path}': skipped files that are not images fastcv reads: 3 .heic, 1 without suffix\n"
+        f"'{tmp_path}': skipped files that are not images fastcv reads: 3 .heic, 1 without suffix; "
+        'HEIC photos need pip install "fastcv[heic]"\n'
     )
 
 

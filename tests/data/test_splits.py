@@ -2,9 +2,9 @@ import os
 from collections import Counter
 
 import pytest
-from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
-from fastcv.data.splits import kept, stratified
+from fastcv.data.splits import folds, kept, stratified
 
 LABELS = ["cat"] * 40 + ["dog"] * 20 + ["owl"] * 10
 
@@ -96,3 +96,94 @@ def test_kept_takes_so_many_of_each_class_and_the_smallest_whole(per_class):
 def test_kept_refuses_more_than_there_are():
     with pytest.raises(ValueError, match="class 'owl' has 10: keep fewer"):
         kept(LABELS, 11, seed=3)
+
+
+# Folds
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 10])
+def test_folds_validate_each_image_once_with_scikit_learns_numbers_of_each_class(count):
+    labels = ["cat"] * 41 + ["owl"] * 10 + ["dog"] * 23
+    found = folds(labels, count, seed=42)
+    assert sorted(index for held in found for index in held) == list(range(74))
+    assert all(held == sorted(held) for held in found)
+    oracle = [held for _, held in StratifiedKFold(count).split(labels, labels)]
+    for label in set(labels):
+        ours, theirs = (
+            sorted(sum(labels[index] == label for index in held) for held in each)
+            for each in (found, oracle)
+        )
+        assert ours == theirs
+        assert ours[-1] - ours[0] <= 1
+    assert sorted(map(len, found)) == sorted(map(len, oracle))
+
+
+def test_folds_are_the_same_on_every_machine():
+    # Written down once: a change here changes the folds of every published cross-validation.
+    assert folds(["a", "b"] * 4, 3, seed=42) == [[2, 4, 5], [0, 3, 7], [1, 6]]
+    assert folds(["a", "b"] * 4, 3, seed=1) != folds(["a", "b"] * 4, 3, seed=42)
+
+
+GROUPS = [f"animal{index // 3}" for index in range(70)]
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_folds_keep_groups_whole_and_classes_balanced(count):
+    found = folds(LABELS, count, 42, GROUPS)
+    assert sorted(index for held in found for index in held) == list(range(70))
+    for group in set(GROUPS):
+        assert sum(group in {GROUPS[index] for index in held} for held in found) == 1
+    for label in set(LABELS):
+        counts = [sum(LABELS[index] == label for index in held) for held in found]
+        assert max(counts) - min(counts) <= 3
+    assert found == folds(LABELS, count, 42, GROUPS)
+    assert found != folds(LABELS, count, 43, GROUPS)
+
+
+def test_folds_take_images_without_a_group_as_they_are():
+    some = [group if index < 30 else None for index, group in enumerate(GROUPS)]
+    found = folds(LABELS, 5, 42, some)
+    assert sorted(map(len, found)) == [14] * 5
+    assert folds(LABELS, 5, 42, [None] * 70) == folds(LABELS, 5, 42)
+
+
+@pytest.mark.parametrize(
+    ("labels", "count", "groups", "said"),
+    [
+        (["a", "b"] * 2, 5, None, "5 folds share 4"),
+        (["a", "a", "b"], 2, None, "all of class 'b' are in one"),
+        (["a", "b"] * 4, 3, ["x", "y"] * 4, "2 groups for 3 folds"),
+        (["a", "b"] * 4, 2, ["x", "y"] * 4, "all of class 'a' are in one"),
+        (["a"] * 3 + ["b"] * 3, 5, ["x", *"uvwyz"], "the largest has 3"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(labels, count, groups, said):
+    with pytest.raises(ValueError, match=said):
+        folds(labels, count, 42, groups)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_stratified_holds_whole_groups_out(seed):
+    held, rest = stratified(LABELS, 0.2, seed, GROUPS)
+    assert not {GROUPS[index] for index in held} & {GROUPS[index] for index in rest}
+    assert sorted(held + rest) == list(range(70))
+    for label, count in Counter(LABELS).items():
+        assert abs(sum(LABELS[index] == label for index in held) - 0.2 * count) <= 3
+    assert stratified(LABELS, 0.2, seed, [None] * 70) == stratified(LABELS, 0.2, seed)
+
+
+def test_stratified_groups_differ_by_seed():
+    assert len({tuple(stratified(LABELS, 0.2, seed, GROUPS)[0]) for seed in range(9)}) > 3
+
+
+def test_stratified_keeps_a_class_of_one_group_in_training():
+    labels = ["a", "b"] * 10 + ["c"] * 4
+    groups = [f"{index // 4}" for index in range(20)] + ["all of c"] * 4
+    for seed in range(6):
+        held, rest = stratified(labels, 0.3, seed, groups)
+        assert {labels[index] for index in rest} == set("abc")
+        assert held
+    with pytest.raises(ValueError, match="loses them all"):
+        stratified(["a", "b"] * 2, 0.5, 0, ["x", "y"] * 2)
+    with pytest.raises(ValueError, match=r"a fraction of at most 0\.5, got 3"):
+        stratified(labels, 3, 0, groups)

@@ -168,6 +168,20 @@ def test_pretrained_weights_are_named_with_their_license(run):
     assert "BSD-3-Clause" in page
 
 
+def test_weights_of_timm_are_named_with_their_license(run):
+    def change(values):
+        for key in [key for key in values["flat"] if key.startswith("model")]:
+            del values["flat"][key]
+        values["flat"]["model"] = "fastcv.learning:Pretrained()"
+        values["flat"]["model.arch"] = "convnextv2_atto"
+        values["flat"]["model.weights"] = "fcmae_ft_in1k"
+
+    edit(run, "recipe.json", change)
+    _, page = parts(card(run))
+    assert "`convnextv2_atto.fcmae_ft_in1k` with" in page
+    assert "timm's `convnextv2_atto.fcmae_ft_in1k`. Their license is `cc-by-nc-4.0`" in page
+
+
 def test_a_known_data_set_is_linked(run):
     edit(
         run,

@@ -12,10 +12,18 @@ from typer.testing import CliRunner
 
 from fastcv import cli
 from fastcv.data import digits
+from fastcv.experiment.directory import Run
 from fastcv.experiment.export import export
+from fastcv.experiment.trained import trained_model
 
 ROOT = Path(__file__).parent.parent.parent
 OLDER = ROOT / "tests" / "older" / "finished"
+
+
+def pixels(samples):
+    """The pixels of some samples, to find images that are in two sets."""
+    images = (each.image for each in samples)
+    return {np.asarray(i if isinstance(i, np.ndarray) else Image.open(i)).tobytes() for i in images}
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +56,7 @@ def test_a_run_is_exported_and_measured_on_its_own_images(exported):
     assert whole["largest_difference"] < 1e-5
     assert whole["equal_classes"] == 1
     assert (small["images"], small["part"]) == (359, "validation")
+    assert small["calibration_part"] == "training"
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assert small["accuracy_before"] == pytest.approx(summary["valid_accuracy"], abs=1 / 359)
     assert small["accuracy_after"] == pytest.approx(small["accuracy_before"], abs=5 / 359)
@@ -56,6 +65,7 @@ def test_a_run_is_exported_and_measured_on_its_own_images(exported):
     assert small["bytes"] < 0.5 * whole["bytes"]
     assert "on 256 images a probability differs from torch's by at most" in lines[0]
     assert f"{small['accuracy_after']:.2%} after quantization" in lines[1]
+    assert lines[1].endswith(", calibrated on 256 training images")
     assert lines[2] == str(run / "MODEL.md")
     card = (run / "MODEL.md").read_text(encoding="utf-8")
     assert "onnxruntime.InferenceSession" in card
@@ -93,7 +103,8 @@ def test_a_folder_of_images_serves_in_place_of_the_runs_data(photos, tmp_path):
     nines = len(list((photos / "nine").iterdir()))
     assert nines > 0
     small = measured["model.int8.onnx"]
-    assert (small["images"], small["part"]) == (40 - nines, "labeled")
+    assert (small["images"], small["part"]) == ((41 - nines) // 2, "labeled")
+    assert small["images"] + small["calibration_images"] == 40
     assert small["accuracy_before"] > 0.9
     assert not (run / "export").exists()
 
@@ -130,9 +141,6 @@ def test_mistakes_are_one_sentence_before_anything_is_written(tmp_path, photos):
 
 def test_a_folder_without_a_recipe_needs_images(tmp_path, photos):
     run = shutil.copytree(OLDER, tmp_path / "run")
-    from fastcv.experiment.directory import Run
-    from fastcv.experiment.trained import trained_model
-
     trained_model(Run(run)).write(run)
     for name in ("recipe.json", "summary.json", "environment.json", "classes.json"):
         (run / name).unlink()
@@ -147,11 +155,11 @@ def test_int8_needs_labels(tmp_path, photos, monkeypatch):
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     run = shutil.copytree(OLDER, tmp_path / "run")
     said = command(run, "--int8", "--images", photos / "nine")
-    assert "folders named after their classes" in said
+    assert "two images or more in folders named after their classes" in said
     assert not (run / "export").exists()
 
 
-def test_calibration_never_sees_the_test_images():
+def test_calibration_never_sees_the_images_that_the_accuracy_is_measured_on(photos):
     import fastcv
     from fastcv.experiment import export as of
 
@@ -162,10 +170,12 @@ def test_calibration_never_sees_the_test_images():
 
     found = of._own(Held)  # it holds images out to validate
     assert found.part == "validation"
-    assert found.calibration is found.labeled
+    assert not pixels(found.labeled) & pixels(found.calibration)
     Held.recipe = fastcv.replace(Held.recipe, data=fastcv.replace(Held.recipe.data, holdout=0))
     found = of._own(Held)  # the test images validate
     assert found.part == "test"
-    pixels = {np.asarray(sample.image).tobytes() for sample in found.labeled}
-    assert not any(np.asarray(each.image).tobytes() in pixels for each in found.calibration)
+    assert not pixels(found.labeled) & pixels(found.calibration)
     assert len(found.all) == len(found.labeled) + len(found.calibration)
+    found = of._in_folder(photos, trained_model(Run(OLDER)))
+    assert not pixels(found.labeled) & pixels(found.calibration)
+    assert len(found.all) == len(found.labeled) + len(found.calibration) == 40

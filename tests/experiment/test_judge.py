@@ -1,7 +1,9 @@
 """A finished run judged, calibrated and compared: through its own data and through folders."""
 
 import csv
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,7 +17,9 @@ import fastcv
 from fastcv import cli
 from fastcv.experiment.judge import calibrate_run, validate
 from fastcv.predict import evaluation
+from fastcv.predict.writing import predict_files
 from fastcv.report.compare import compare_runs
+from fastcv.terminal import ERASE
 
 OLDER = Path(__file__).parent.parent / "older" / "finished"
 
@@ -147,3 +151,51 @@ def test_predictions_are_printed_and_written_and_bad_files_named(run, folders, t
     table = tmp_path / "table.csv"
     runner.invoke(cli.app, ["predict", str(run), str(folders / "3"), "--csv", str(table)])
     assert [row["class_1"] for row in rows(table)].count("3") > 18
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_predicting_moves_a_bar_on_a_terminal_beside_the_lines(
+    run, folders, tmp_path, monkeypatch, streamed
+):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("fastcv.terminal.REDRAW_SECONDS", 0)
+    predictor, files = fastcv.load(run, device="cpu"), sorted((folders / "3").iterdir())
+    paths = [*files, tmp_path / "gone.png"]
+    if streamed:  # of unknown length; the missing file counts as unreadable
+        paths = iter(map(str, paths))
+    else:
+        paths.pop()
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+
+    def write(line):
+        screen.write(f"{line}\n")
+
+    unreadable = predict_files(predictor, paths, write=write, warn=write)
+    assert unreadable == streamed
+    parts = re.split(r"\r\x1b\[2K|\n", screen.getvalue())
+    bars = [part for part in parts if part.startswith("predicting")]
+    of = "" if streamed else "/20"
+    assert bars[9].startswith(f"predicting 10{of} images")
+    assert ("━" in bars[9]) != streamed
+    lines = [each for each in parts if each and each not in bars]
+    assert [line.split(":")[0] for line in lines[:20]] == list(map(str, files))
+    assert lines[0].startswith(f"{files[0]}: 3 ")
+    assert screen.getvalue().endswith(ERASE)
+    if streamed:
+        assert "gone.png" in lines[20]
+
+
+def test_paths_are_read_from_standard_input_without_a_bar_in_a_pipe(run, folders):
+    files = sorted((folders / "7").iterdir())[:3]
+    text = "".join(f"{file}\n" for file in [*files, folders / "gone.png"])
+    done = CliRunner().invoke(cli.app, ["predict", str(run), "-"], input=text)
+    assert done.exit_code == 1
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == list(map(str, files))
+    assert "gone.png" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

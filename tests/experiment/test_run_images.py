@@ -34,6 +34,7 @@ def test_listing_is_in_the_order_of_the_loaders(folders):
         Images(source=folders, **shared),
         Images(source=folders, test_per_class=2, train_per_class=2, **shared),
         Images(source=digits, holdout=0.2, channels=1, **shared),
+        Images(source=folders, fold=(2, 3), **shared),
         Images(source=Toy(size=8, channels=3, train=8, test=4), cache="off", **shared),
     ):
         dls = data(device="cpu")

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import statistics
@@ -103,6 +104,51 @@ def test_seeds_go_up_from_the_first(tmp_path, asked, expected):
     jobs = plan("digits", seeds=3, out=tmp_path, **asked)
     assert [job.recipe.seed for job in jobs] == expected
     assert {job.recipe.name for job in jobs} == {"digits"}
+
+
+def test_folds_are_the_jobs_of_each_seed(tmp_path):
+    jobs = plan("digits", seeds=2, folds=3, out=tmp_path)
+    assert [job.label for job in jobs] == [
+        f"digits seed {seed} fold {fold}/3" for seed in (0, 1) for fold in (1, 2, 3)
+    ]
+    assert [job.recipe.data.fold for job in jobs[:3]] == [(1, 3), (2, 3), (3, 3)]
+    assert [setting for job in jobs[:2] for setting in job.fold_settings] == [
+        "data.fold=1,3",
+        "data.fold=2,3",
+    ]
+    for job in jobs[:4]:
+        put_run(tmp_path, job.recipe, valid_accuracy=0.5 + job.recipe.data.fold[0] / 10)
+    put_run(tmp_path, catalogue.get_recipe("digits"))  # without folds, which is another experiment
+    again = plan("digits", seeds=2, folds=3, out=tmp_path)
+    assert [job.before for job in again] == [True] * 4 + [False] * 2
+    assert {job.run.path.name[-11:] for job in again[:3]} == {f"seed0-fold{k}" for k in (1, 2, 3)}
+    header, row, *notes = table(again).splitlines()
+    assert header.split()[1:3] == ["seeds", "folds"]
+    assert row.split()[1:6] == ["0,", "1", "3", "of", "3"]
+    spread = 100 * statistics.stdev([0.6, 0.7, 0.8, 0.6])
+    assert f"validation 67.50 ± {spread:.2f} % (n = 4)" in row
+    assert "folds share training images" in "".join(notes)
+    assert "folds" not in table(plan("digits", out=tmp_path))
+    assert not any(job.before for job in plan("digits", folds=4, out=tmp_path))
+    with pytest.raises(ValueError, match="--folds must be 2 or more, got 1"):
+        plan("digits", folds=1, out=tmp_path)
+
+
+def test_folds_of_data_that_has_none_fail(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(FILE + "\nrecipe = replace(recipe, data=broken)\n")
+    jobs = plan(str(file), folds=2, out=tmp_path)
+    assert all("--folds needs data that can be cut into folds" in job.failure for job in jobs)
+
+
+def test_a_fold_in_its_own_process_has_its_own_log_and_setting(tmp_path):
+    (job, _) = plan("digits", folds=2, out=tmp_path)
+    task = running._task(job, {"out": str(tmp_path)}, ["schedule.0.epochs=1"], tmp_path)
+    assert task.log.name == "digits-seed0-fold1.log"
+    work = json.loads(task.command[-1])
+    assert work["settings"] == ["schedule.0.epochs=1", "data.fold=1,2", "seed=0"]
+    assert override(catalogue.get_recipe("digits"), *work["settings"]).data.fold == (1, 2)
+    assert "--set=data.fold=1,2" in work["command"]
 
 
 def test_a_setting_that_one_variant_lacks_is_its_failure_alone(mine, tmp_path):

@@ -63,9 +63,12 @@ def test_run_directory_holds_what_it_promises(tmp_path, capsys):
     assert [row["epoch"] for row in run.metrics] == [1, 2]
     assert len(run.steps) == 2 * (1438 // 32)
     assert json.loads((run.path / "classes.json").read_text()) == [str(n) for n in range(10)]
+    split = json.loads((run.path / "split.json").read_text())
+    assert {part: len(names) for part, names in split.items()} == {"train": 1438, "valid": 359}
+    assert sorted(split["train"] + split["valid"]) == sorted(f"#{n}" for n in range(1797))
     assert run.environment["packages"]["torch"] == torch.__version__.partition("+")[0]
     printed = capsys.readouterr().out
-    assert "1,438 train, 359 valid; 53,002 parameters; seed 0" in printed
+    assert "digits: seed 0, on cpu in fp32\n1,438 train, 359 valid; 53,002 parameters\n" in printed
     assert str(run.path) in printed
     assert len([line for line in printed.splitlines() if line.startswith("epoch")]) == 2
 
@@ -157,6 +160,14 @@ def test_resumed_run_equals_one_never_stopped(tmp_path, monkeypatch, rates):
     assert resumed.steps == whole.steps
     assert same_weights(resumed, whole)
     assert ("valley" in rates) == (resumed.path / "figures" / "lr_find.png").is_file()
+    chosen = resumed.summary["learning_rates"]
+    assert chosen == whole.summary["learning_rates"]
+    rules = ["valley" if rate == "valley" else "recipe" for rate in rates]
+    assert [(each["stage"], each["rule"]) for each in chosen] == list(enumerate(rules))
+    steps = len(resumed.steps) // stages
+    for each in chosen:  # the top of the cycle
+        stage = resumed.steps[steps * each["stage"] : steps * (each["stage"] + 1)]
+        assert max(step["lr"] for step in stage) == pytest.approx(each["lr"], rel=1e-2)
     assert resumed.environment["command"] == stopped.environment["command"]
     assert len(resumed.environment["resumed"]) == 1
     with pytest.raises(ValueError, match="is finished"):

@@ -177,6 +177,20 @@ def test_lr_find_marks_the_suggestions_with_their_values():
     assert labels == ["valley 0.00209", "steep 0.01"]
 
 
+@pytest.mark.parametrize(
+    ("taken", "label", "rate"),
+    [("steep", "taken: steep 0.01", 1e-2), (3e-3, "recipe: 0.003", 3e-3)],
+)
+def test_lr_find_marks_the_rate_that_is_taken(taken, label, rate):
+    rates, losses = np.logspace(-6, 0, 50), np.linspace(2, 1, 50)
+    suggestions = {"valley": (2.09e-3, 1.5), "steep": (1e-2, 1.2)}
+    (axes,) = interpret.lr_find(rates, losses, suggestions, taken=taken).axes
+    marked = line(axes, label)
+    assert marked.get_xdata() == [rate, rate]
+    assert marked.get_linestyle() == "-"
+    assert axes.get_legend().get_texts()[0].get_text() == label
+
+
 @pytest.mark.parametrize("last", [[80.0, 1e4, 1e9], [50.0, np.inf, np.nan]])
 def test_lr_find_explosion_does_not_flatten_the_valley(last):
     losses = [2.3, 2.3, 2.1, 1.6, 1.2, 1.9, *last]

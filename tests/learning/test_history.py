@@ -9,10 +9,11 @@ from fastai.torch_core import set_seed
 from torch import nn
 
 from fastcv.learning.callbacks.history import History
-from fastcv.learning.callbacks.progress import Progress, epoch_line
+from fastcv.learning.callbacks.progress import Progress, epoch_line, table
 from fastcv.learning.learner import Learner
 from fastcv.learning.losses import CrossEntropy, CrossEntropyLoss
 from fastcv.learning.optimizers import SGD
+from fastcv.terminal import ERASE
 
 
 class Terminal(io.StringIO):
@@ -128,14 +129,52 @@ def test_progress_moves_a_bar_on_a_terminal(monkeypatch):
     assert text.splitlines()[-1].rpartition("\x1b[2K")[2].startswith("epoch 1/1  train 0.")
 
 
-def test_predictions_are_not_shown_as_training():
+@pytest.mark.parametrize(
+    ("what", "task"),
+    [
+        ("predicting", lambda learn: learn.get_preds()),
+        ("validating", lambda learn: learn.validate()),
+        (
+            "finding a learning rate",
+            lambda learn: learn.lr_find(num_it=30, show_plot=False, suggest_funcs=None),
+        ),
+    ],
+)
+def test_what_is_no_training_has_a_bar_that_goes(monkeypatch, what, task):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("fastcv.terminal.REDRAW_SECONDS", 0)
     out = Terminal()
     learn = make_learner(Progress(out))
     learn.fit(1)
     before = out.getvalue()
+    task(learn)
+    drawn = out.getvalue().removeprefix(before)
+    assert all(part.startswith(f"{what} ") for part in drawn.split(ERASE) if part)
+    assert drawn.count(f"{what} 100% ") == (what != "finding a learning rate")
+    assert drawn.endswith(ERASE)
+    with learn.no_bar():
+        task(learn)
+    assert out.getvalue() == before + drawn
+
+
+def test_what_is_over_at_once_has_no_bar(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("fastcv.terminal.REDRAW_SECONDS", 3600)
+    out = Terminal()
+    learn = make_learner(Progress(out))
     learn.get_preds()
-    learn.lr_find(num_it=30, show_plot=False, suggest_funcs=None)
-    assert out.getvalue() == before
+    assert out.getvalue() == ""
+
+
+def test_a_fit_without_a_bar_has_its_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("fastcv.terminal.REDRAW_SECONDS", 0)
+    out = Terminal()
+    learn = make_learner(Progress(out))
+    with learn.no_bar():
+        learn.fit(2)
+    assert [line[:7] for line in out.getvalue().splitlines()] == ["epoch 1", "epoch 2"]
+    assert ERASE not in out.getvalue()
 
 
 def test_epoch_line_without_validation():
@@ -168,6 +207,16 @@ def test_epoch_line_shows_every_metric_there_is():
         "epoch   9/100  train 0.4127  8.56 %  valid 12346 100.0 %  tta 90.00 %  macro f1 0.8532  "
         "123.4 s  12,346 img/s"
     )
+
+
+def test_table_has_a_column_for_every_metric_of_any_row():
+    first = {key: FULL[key] for key in FULL if key != "tta_accuracy"} | {"epoch": 8, "stage": 0}
+    assert table([first | {"lr": 0.1, "momentum": None}, FULL]) == [
+        ["epoch", "train loss", "train accuracy", "valid loss", "valid accuracy", "valid macro f1",
+         "valid recall", "tta accuracy", "seconds", "images/s"],
+        ["8", "0.4127", "8.56 %", "12346", "100.0 %", "0.8532", "", "", "123.4", "12,346"],
+        ["9", "0.4127", "8.56 %", "12346", "100.0 %", "0.8532", "", "90.00 %", "123.4", "12,346"],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("width", [12, 40, 80, 92, 200])

@@ -121,3 +121,22 @@ def test_older_torch_is_answered_by_the_system(monkeypatch, tmp_path):
 def test_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="one of auto, fp32, bf16, got 'fp8'"):
         resolve("fp8", CPU)
+
+
+@pytest.mark.parametrize(
+    ("conv", "breaks"),
+    [
+        (nn.Conv2d(4, 8, 1, stride=2), True),
+        (nn.Conv2d(16, 16, 1, stride=2, groups=4), True),
+        (nn.Conv2d(8, 8, 1, stride=2), False),
+        (nn.Conv2d(4, 8, 1), False),
+        (nn.Conv2d(4, 8, 3, stride=2), False),
+    ],
+)
+def test_net_that_onednn_would_break_is_not_trained_channels_last(conv, breaks):
+    learn = make_learner("fp32")
+    learn.model.conv = nn.Sequential(nn.Conv2d(3, conv.in_channels, 3, padding=1), conv)
+    learn.model.head = nn.Linear(conv.out_channels, 2)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+    assert [last for _, last in learn.model.seen] == [not breaks] * 4

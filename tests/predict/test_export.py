@@ -223,6 +223,12 @@ def test_the_shipped_resize_is_that_of_training(mode, channels):
             assert np.array_equal(ours, decode(picture)), (mode, picture.size, side)
 
 
+def test_the_shipped_resize_goes_by_a_larger_square_where_training_did():
+    for picture in pictures("RGB"):
+        ours = resize_for_export.pixels(picture, 32, decode_size=40)
+        assert np.array_equal(ours, Decoding(side=32, channels=3, via=40)(picture)), picture.size
+
+
 def test_the_shipped_resize_reads_files_as_training_does(tmp_path):
     random = np.random.default_rng(0)
     picture = Image.fromarray(random.integers(0, 256, (50, 71, 3), dtype=np.uint8))

@@ -92,6 +92,32 @@ def test_preprocessing_is_validations_to_the_bit(learn, predictor):
     assert ours.shape == (len(paths), 3, 32, 32)
 
 
+def test_preprocessing_of_turned_photos_is_validations_to_the_bit(recipe, tmp_path):
+    random = np.random.default_rng(1)
+    for number in range(16):
+        exif = Image.Exif()
+        exif[0x0112] = 1 + number // 2
+        path = tmp_path / "photos" / CLASSES[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (45, 70, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path, exif=exif)
+    source = ImageFolders(path=tmp_path / "photos", valid=0.5)
+    for settings in ({"upright": True}, {"upright": True, "decode_size": 40}, {}):
+        data = fastcv.replace(recipe.data, source=source, **settings)
+        mine = fastcv.replace(recipe, data=data, precision="fp32")
+        learn = fastcv.learner(mine, device="cpu")
+        folder = tmp_path / f"run{len(settings)}"
+        folder.mkdir()
+        weights.save(learn.model, folder / "model.safetensors")
+        describe(mine, learn.dls.vocab, precision="fp32").write(folder)
+        paths = validated(learn)
+        (x, _), *_ = list(learn.dls.valid.new(bs=len(paths)))
+        predictor = load(folder, device="cpu")
+        ours = torch.stack([predictor.transform(path) for path in paths])
+        assert torch.equal(ours, x.as_subclass(torch.Tensor))
+        assert predictor.model.upright == data.upright
+
+
 def test_probabilities_are_those_of_the_learner(learn, predictor):
     expected, _ = learn.get_preds(ds_idx=1)
     found = predictor(validated(learn), batch_size=4)
@@ -237,3 +263,20 @@ def test_a_pretrained_net_is_described_with_its_architecture(tmp_path):
     built = again.build(tmp_path)
     x = torch.randn(2, 1, 32, 32)
     assert torch.allclose(built(x), net.eval()(x), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*insecure pickle.*:UserWarning")
+def test_an_exported_learner_predicts_as_the_run_it_came_from(tmp_path):
+    """fastai's way to take a net away, beside model.json: no images, no bar, the same answers."""
+    from fastai.learner import load_learner
+
+    learn = fastcv.Run(OLDER).learner(device="cpu")
+    learn.export(tmp_path / "learner.pkl")
+    images = [sample.image for sample in learn.dls.valid_ds.items[:5]]
+    loaded = load_learner(tmp_path / "learner.pkl")
+    assert len(loaded.dls.train_ds) == 0
+    found, _ = loaded.get_preds(dl=loaded.dls.test_dl(images, num_workers=0))
+    predictor = load(OLDER, device="cpu")
+    ours = np.stack([each.probabilities for each in predictor(images)])
+    np.testing.assert_allclose(found, ours, atol=1e-6)
+    assert loaded.predict(images[0])[0] == predictor(images[0]).label

@@ -117,9 +117,10 @@ def wandb_records(path):
             yield record
 
 
-def read_back(directory, run_id):
-    """Gather what the run's .wandb file holds, newest values last."""
-    [path] = directory.glob(f"wandb/*run-*-{run_id}/run-{run_id}.wandb")
+def read_back(directory, run_id, after=None):
+    """Gather what the run's .wandb file holds, newest values last; `after`: but in this folder."""
+    paths = directory.glob(f"wandb/*run-*-{run_id}/run-{run_id}.wandb")
+    [path] = [each for each in paths if each.parent != after]
     found = SimpleNamespace(
         folder=path.parent, kinds=set(), history=[], summary={}, metrics={}, artifacts=[]
     )
@@ -520,14 +521,39 @@ def test_another_run_in_this_process_survives(tmp_path):
     assert read_back(tmp_path / "theirs", theirs.id).summary["train/loss"] == 1.0
 
 
+def test_figures_are_added_to_a_run_that_has_ended(offline, monkeypatch, tmp_path, capfd):
+    figure = tmp_path / "cam.png"
+    Image.new("RGB", (30, 20)).save(figure)
+    folder = tmp_path / "run"
+    given = {"directory": folder, "name": "light_resnet_cifar10/one_cycle", "config": CONFIG}
+    hint = tracking.add_figures(
+        {"explain/grad_cam": figure}, to=offline.tracker.id, after=6, mode="offline", **given
+    )
+    found = read_back(folder, offline.tracker.id)
+    assert hint == f"wandb sync {found.folder}"
+    assert found.run.run_id == offline.tracker.id
+    assert found.run.display_name == offline.found.run.display_name
+    (row,) = found.history
+    last = max(row["_step"] for row in offline.found.history)
+    assert row["_step"] == 7 > last
+    assert (found.folder / "files" / row["explain/grad_cam/path"]).is_file()
+    assert found.exit_code == 0
+    assert tracking.add_figures({}, to="abc", after=6, mode="off", **given) is None
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert tracking.add_figures({}, to="abc", after=6, **given) is None
+    assert len(list(folder.glob("wandb/*run-*"))) == 1
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_run_of_train_is_whole_in_the_offline_file(tmp_path):
-    """The lines above test the tracker; this one that `train` hands it everything."""
+    """The lines above test the tracker; this one that `train` and `explain` hand it everything."""
     from dataclasses import replace
 
     from fastcv.experiment.train import train
     from fastcv.recipe import Reported, flat
     from fastcv.recipes.digits import recipe
     from fastcv.report import wandb_report
+    from fastcv.report.explain import explain
 
     short = replace(
         recipe,
@@ -563,3 +589,15 @@ def test_a_run_of_train_is_whole_in_the_offline_file(tmp_path):
     assert {"figures/confusion_matrix", "figures/predictions"} <= {*wandb_report.FIGURES}
     assert any("predictions" in key for key in found.summary)
     assert [artifact.type for artifact in found.artifacts if artifact.type == "model"]
+
+    Image.new("L", (8, 8), 200).save(tmp_path / "digit.png")
+    lines = []
+    explain(run.path, [tmp_path / "digit.png"], device="cpu", write=lines.append)
+    added = read_back(run.path, run.environment["wandb_id"], after=found.folder)
+    (row,) = added.history
+    assert row["_step"] == run.steps[-1]["step"] + 1
+    keys = {key for key in row if key.startswith("explain/") and key.endswith("/path")}
+    assert keys == {f"explain/{file.stem}/path" for file in run.path.glob("explain/*.png")}
+    assert lines[-1].startswith("to upload them to Weights & Biases: wandb sync ")
+    assert str(added.folder) in lines[-1]
+    assert str(found.folder) in lines[-1]

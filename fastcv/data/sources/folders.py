@@ -4,13 +4,17 @@ import os
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+from fastcv.data.decoding import HEIC_EXTRA
 from fastcv.data.samples import Parts, Sample, Samples, labeled
 from fastcv.data.splits import check_holdout, stratified
 from fastcv.recipe.bounds import check_whole, shown
 
-IMAGE_SUFFIXES = frozenset({
+HEIC_SUFFIXES = frozenset({".heic", ".heif"})
+# HEIC photos count only where they can be read.
+IMAGE_SUFFIXES = (HEIC_SUFFIXES if find_spec("pi_heif") else frozenset()) | frozenset({
     ".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
     ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".tga", ".tif", ".tiff", ".webp",
 })  # fmt: skip
@@ -61,7 +65,8 @@ class ImageFolders:
         samples = labeled(read_folders(root), root)
         if samples.valid or self.valid == 0:
             return samples
-        held, rest = stratified([label for _, label in samples.train], self.valid, self.seed)
+        labels = [sample.label for sample in samples.train]
+        held, rest = stratified(labels, self.valid, self.seed)
         return samples._replace(
             train=[samples.train[index] for index in rest],
             valid=[samples.train[index] for index in held],
@@ -69,33 +74,56 @@ class ImageFolders:
 
 
 def read_folders(root: Path, superclasses: bool = False) -> Parts:
+    """List images as `list_folders` does, and count other files on standard error.
+
+    Raises:
+        ValueError: what `list_folders` raises.
+    """
+    parts, others = list_folders(root, superclasses)
+    if others:
+        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common())
+        heic = f"; HEIC photos need {HEIC_EXTRA}" if HEIC_SUFFIXES & others.keys() else ""
+        said = f"'{root}': skipped files that are not images fastcv reads: {kinds}{heic}"
+        print(said, file=sys.stderr)
+    return parts
+
+
+def list_folders(root: Path, superclasses: bool = False) -> tuple[Parts, Counter[str]]:
     """List the images below a folder of train/valid/test folders, or of class folders.
 
     Names are sorted, upper and lower case of suffixes and of the split folders' names are the same,
     and names that begin with a dot are ignored (as are macOS's ``__MACOSX`` folders). No file is
-    opened: its suffix makes a file an image, and other files in class folders are counted on
-    standard error. Without split folders, all images are training images.
+    opened: its suffix makes a file an image. Without split folders, all images are training images.
 
     Args:
         root: the folder.
         superclasses: whether class folders may lie one level deeper, below their superclass, as in
             fastai's CIFAR-100 (``train/fish/shark/*.png``); class names then leave it out.
 
+    Returns:
+        the images, and how many other files there are in class folders, by suffix.
+
     Raises:
         ValueError: there is no such folder, it holds no images, a class folder holds none or
             holds folders, or two folders claim the same split.
+    """
+    check_folder(root)
+    splits = split_folders(root) or {"train": root}
+    others: Counter[str] = Counter()
+    parts = {part: _classes(folder, superclasses, others) for part, folder in splits.items()}
+    return (parts["train"], parts.get("valid", []), parts.get("test", [])), others
+
+
+def check_folder(root: Path) -> None:
+    """Refuse what is no folder.
+
+    Raises:
+        ValueError: there is no such folder.
     """
     if not os.path.isdir(root):  # of a path that is too long, `Path.is_dir` raises an error
         what = "is a file" if os.path.exists(root) else "does not exist"
         place = shown(str(root))
         raise ValueError(f"images must lie in a folder, but {place} {what}: pass another path")
-    splits = split_folders(root) or {"train": root}
-    others: Counter[str] = Counter()
-    parts = {part: _classes(folder, superclasses, others) for part, folder in splits.items()}
-    if others:
-        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common())
-        print(f"'{root}': skipped files that are not images fastcv reads: {kinds}", file=sys.stderr)
-    return parts["train"], parts.get("valid", []), parts.get("test", [])
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -106,7 +134,7 @@ def split_folders(root: Path) -> dict[str, Path]:
     Raises:
         ValueError: two folders claim the same split, or train holds images but no class folders.
     """
-    folders, _ = _entries(root)
+    folders, _ = entries(root)
     found: dict[str, Path] = {}
     for part, names in SPLIT_FOLDERS.items():
         claims = [name for name in folders if name.lower() in names]
@@ -119,7 +147,7 @@ def split_folders(root: Path) -> dict[str, Path]:
             found[part] = root / claims[0]
     if "train" not in found:
         return {}
-    if not _entries(found["train"])[0]:
+    if not entries(found["train"])[0]:
         if len(found) < len(folders):
             return {}
         raise ValueError(
@@ -131,9 +159,9 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 def _classes(root: Path, superclasses: bool, others: Counter[str]) -> list[Sample]:
     """List the images of every class folder in `root`; count the other files in `others`."""
-    folders, files = _entries(root)
+    folders, files = entries(root)
     if not folders:
-        what = "no class folders, only images" if _images(files) else "no images"
+        what = "no class folders, only images" if images_among(files) else "no images"
         raise ValueError(
             f"'{root}' must hold one folder of images per class, but there are {what} in it: "
             "sort images into class folders, or pass another folder"
@@ -141,8 +169,8 @@ def _classes(root: Path, superclasses: bool, others: Counter[str]) -> list[Sampl
     samples: list[Sample] = []
     for name in folders:
         folder = root / name
-        inner, files = _entries(folder)
-        if inner and superclasses and not _images(files):
+        inner, files = entries(folder)
+        if inner and superclasses and not images_among(files):
             samples += _classes(folder, False, others)
             continue
         if inner:
@@ -150,26 +178,30 @@ def _classes(root: Path, superclasses: bool, others: Counter[str]) -> list[Sampl
                 f"class folders must hold images and no folders, but '{folder}' holds the folder "
                 f"'{inner[0]}': pass the folder right above the class folders, or above train"
             )
-        images = _images(files)
+        images = images_among(files)
         if not images:
+            heic = any(suffix_of(file) in HEIC_SUFFIXES for file in files)
+            remedy = f"for its HEIC photos {HEIC_EXTRA}" if heic else "add some"
             raise ValueError(
                 f"every class must have images (.jpg, .png, ...), but there are none in "
-                f"'{folder}': add some, or remove the folder"
+                f"'{folder}': {remedy}, or remove the folder"
             )
         samples.extend(Sample(folder / image, name) for image in images)
-        others.update(_suffix(file) or "without suffix" for file in sorted({*files} - {*images}))
+        others.update(suffix_of(file) or "without suffix" for file in sorted({*files} - {*images}))
     return samples
 
 
-def _images(files: list[str]) -> list[str]:
-    return [name for name in files if _suffix(name) in IMAGE_SUFFIXES]
+def images_among(files: list[str]) -> list[str]:
+    """Return the names that end as those of images do."""
+    return [name for name in files if suffix_of(name) in IMAGE_SUFFIXES]
 
 
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
+    """Return a name's suffix in lower case."""
     return os.path.splitext(name)[1].lower()
 
 
-def _entries(root: Path) -> tuple[list[str], list[str]]:
+def entries(root: Path) -> tuple[list[str], list[str]]:
     """Return the names of the folders and of the files in `root`, sorted, without hidden ones.
 
     Archives packed on macOS carry a hidden ``._NAME.jpg`` beside each ``NAME.jpg``.
@@ -188,7 +220,7 @@ def _entries(root: Path) -> tuple[list[str], list[str]]:
                 special = not is_folder and not entry.is_file() and not entry.is_symlink()
             except OSError:  # a link to itself
                 is_folder = special = False
-            if special and _suffix(entry.name) in IMAGE_SUFFIXES:  # reading it may take for ever
+            if special and suffix_of(entry.name) in IMAGE_SUFFIXES:  # reading it may take for ever
                 raise ValueError(
                     f"images must be files, but '{entry.path}' is a pipe, a socket or a device: "
                     "remove it"

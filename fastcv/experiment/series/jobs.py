@@ -1,4 +1,4 @@
-"""The jobs of a series: one for each experiment and seed, and which of them are done."""
+"""The jobs of a series: one for each experiment, seed and fold, and which of them are done."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,17 +15,18 @@ from fastcv.recipe.values import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One experiment with one seed, and how it went.
+    """One experiment with one seed and at most one fold, and how it went.
 
     Args:
         reference: as on the command line, "NAME/VARIANT" or "FILE.py/VARIANT".
         name: the recipe's, with its variant.
-        recipe: with the series' settings and this seed; None if it could not be built.
+        recipe: with the series' settings, this seed and fold; None if it could not be built.
         aliases: other names of the same experiment, which is run once.
         changed: whether the settings make it another experiment than the recipe's own.
         run: the finished run; None before.
         before: whether that run was finished before the series began.
         failure: why the job failed, in one sentence; empty if it did not.
+        fold: (k, K) of a cross-validation; None outside of one.
     """
 
     reference: str
@@ -37,11 +38,25 @@ class Job:
     run: directory.Run | None = None
     before: bool = False
     failure: str = ""
+    fold: tuple[int, int] | None = None
 
     @property
     def label(self) -> str:
-        """The name and the seed."""
-        return self.name if self.recipe is None else f"{self.name} seed {self.recipe.seed}"
+        """The name, the seed and the fold."""
+        return self.name if self.recipe is None else f"{self.name} {self.variation}"
+
+    @property
+    def variation(self) -> str:
+        """The seed and the fold: "seed 0", "seed 0 fold 1/5"."""
+        if self.recipe is None:
+            return "-"
+        fold = "" if self.fold is None else " fold {}/{}".format(*self.fold)
+        return f"seed {self.recipe.seed}{fold}"
+
+    @property
+    def fold_settings(self) -> list[str]:
+        """The setting, as for `override`, that makes a recipe the one of this fold, if any."""
+        return [] if self.fold is None else ["data.fold={},{}".format(*self.fold)]
 
     @property
     def waits(self) -> bool:
@@ -71,22 +86,25 @@ def plan(
     every: bool = False,
     seeds: int = 1,
     seed: int | None = None,
+    folds: int | None = None,
     settings: Sequence[str] = (),
     out: str | Path = "runs",
     again: bool = False,
     smoke: bool = False,
 ) -> list[Job]:
-    """List the jobs of a series in the order they run, variant by variant and seed by seed.
+    """List the jobs of a series in the order they run: by variant, then by seed, then by fold.
 
-    Variants that are the same experiment share one job per seed. A job is done if a finished run
-    has the same experiment and seed, and the values of `settings`; smoke runs and stopped runs do
-    not count.
+    Variants that are the same experiment share one job per seed and fold. A job is done if a
+    finished run has the same experiment and seed, and the values of `settings`; smoke runs and
+    stopped runs do not count.
 
     Args:
         reference: "NAME", "NAME/VARIANT", or the path of a recipe file, with "/VARIANT" or without.
         every: plan the recipe and all its variants; then `reference` names none.
         seeds: how many seeds, from the first one up.
         seed: the first seed; None takes each recipe's own.
+        folds: how many stratified folds to cut the images into that are not for testing; each
+            validates one job, and the others train it. None for no cross-validation.
         settings: "key=value" as for `override`, for every variant; a job whose variant lacks the
             key fails.
         out: the folder of all runs, searched for finished ones.
@@ -98,6 +116,8 @@ def plan(
     """
     if seeds < 1:
         raise ValueError(f"--seeds must be 1 or more, got {seeds}")
+    if folds is not None and folds < 2:
+        raise ValueError(f"--folds must be 2 or more, got {folds}")
     experiments = _experiments(_references(reference) if every else [reference], settings, smoke)
     done = [] if again or smoke else directory.finished(Path(out))
     among = {run: run.started["flat"] for run in done}
@@ -108,10 +128,30 @@ def plan(
             continue
         first = experiment.recipe.seed if seed is None else seed
         for each in range(first, first + seeds):
-            recipe = replace(experiment.recipe, seed=each)
-            found = _newest(recipe, among, settings)
-            jobs.append(replace(experiment, recipe=recipe, run=found, before=found is not None))
+            for fold in [None] if folds is None else [(k, folds) for k in range(1, folds + 1)]:
+                job = replace(experiment, recipe=replace(experiment.recipe, seed=each), fold=fold)
+                jobs.append(_searched(job, among, settings))
     return jobs
+
+
+def _searched(
+    job: Job, among: Mapping[directory.Run, Mapping[str, Any]], settings: Sequence[str]
+) -> Job:
+    """Give a job its fold, and the run that is it, if one is finished."""
+    if job.fold is not None:
+        data = job.recipe.data
+        if not hasattr(data, "fold"):
+            sentence = (
+                "--folds needs data that can be cut into folds, as that of Images, got "
+                f"{getattr(data, '__name__', type(data).__name__)}: use Images, or leave it out"
+            )
+            return replace(job, failure=sentence)
+        recipe = replace(job.recipe, data=replace(data, fold=job.fold))
+        # Other images validate than those of the report.
+        changed = job.changed or recipe.reported is not None
+        job = replace(job, recipe=recipe, changed=changed)
+    found = _newest(job.recipe, among, settings)
+    return replace(job, run=found, before=found is not None)
 
 
 def _references(reference: str) -> list[str]:

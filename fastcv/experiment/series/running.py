@@ -41,7 +41,7 @@ def run(
     """Run the waiting jobs of a series. A failed job is reported; the rest continue.
 
     One at a time, jobs run in this process. Several at a time, each runs in its own, and its output
-    goes to OUT/logs/YYYYmmdd-HHMMSS/NAME-seedN.log.
+    goes to OUT/logs/YYYYmmdd-HHMMSS/NAME-seedN[-foldK].log.
 
     Args:
         jobs: as `plan` returned them, in the order they run.
@@ -199,11 +199,13 @@ def _in_processes(
 
 def _task(job: Job, options: dict[str, Any], settings: list[str], folder: Path) -> Task:
     """The process that trains a job, with its log, and its record beside it."""
-    log = folder / f"{job.name.replace('/', '-')}-seed{job.recipe.seed}.log"
+    fold = "" if job.fold is None else f"-fold{job.fold[0]}"
+    log = folder / f"{job.name.replace('/', '-')}-seed{job.recipe.seed}{fold}.log"
     command = ["fastcv", "recipe", job.reference, "--seed", str(job.recipe.seed)]
     for name, value in options.items():
         if value and (name, value) != ("checkpoint_every", EVERY_MINUTES):
             command += [f"--{name.replace('_', '-')}", str(value)]
+    settings = [*settings, *job.fold_settings]
     command += [f"--set={setting}" for setting in settings] + (["--smoke"] if job.smoke else [])
     work = {
         "command": command,

@@ -14,13 +14,13 @@ from fastcv.recipe.metrics import HEADLINES, MEASURES, TTA_ACCURACY
 from fastcv.terminal import aligned
 
 COLUMNS = (
-    *("experiment", "seeds", "reported", "measured", "within tolerance"),
+    *("experiment", "seeds", "folds", "reported", "measured", "within tolerance"),
     *("epochs", "seconds", "warm-up s", "runs"),
 )
 
 
 def table(jobs: Sequence[Job], at_once: int = 1) -> str:
-    """Return a table with a row for each experiment: mean and sample deviation over its seeds.
+    """Return a table with a row for each experiment: mean and sample deviation over its runs.
 
     Lines below it name the jobs that failed or were not run, and limits of the numbers.
 
@@ -29,7 +29,11 @@ def table(jobs: Sequence[Job], at_once: int = 1) -> str:
         at_once: how many jobs shared the machine.
     """
     groups = groupby(jobs, lambda job: job.name)
-    lines = aligned([COLUMNS, *map(_row, groups.values())])
+    rows = [COLUMNS, *map(_row, groups.values())]
+    if all(job.fold is None for job in jobs):
+        place = COLUMNS.index("folds")
+        rows = [(*row[:place], *row[place + 1 :]) for row in rows]
+    lines = aligned(rows)
     lines += [f"failed: {job.label}: {job.failure}" for job in jobs if job.failure]
     if waiting := [job.label for job in jobs if job.waits]:
         lines.append(f"not run: {', '.join(waiting)}")
@@ -37,6 +41,8 @@ def table(jobs: Sequence[Job], at_once: int = 1) -> str:
         lines.append(SMOKE_NOTE)
     elif any(job.changed and job.run is not None for job in jobs):
         lines.append("changed: the settings make it another experiment than the recipe's own")
+    if any(job.fold is not None and job.run is not None for job in jobs):
+        lines.append("folds share training images: their deviation is no error of the mean")
     if at_once > 1 and any(job.run is not None and not job.before for job in jobs):
         lines.append(f"up to {at_once} at a time shared this machine: alone, each is faster")
     return "\n".join(lines)
@@ -50,8 +56,7 @@ def listing(jobs: Sequence[Job]) -> str:
             state = f"fails: {job.failure}"
         else:
             state = f"done before: {job.run.path}" if job.run else "would run"
-        seed = "-" if job.recipe is None else f"seed {job.recipe.seed}"
-        rows.append((_named(job), seed, state))
+        rows.append((_named(job), job.variation, state))
     return "\n".join(aligned(rows))
 
 
@@ -95,6 +100,7 @@ def _row(jobs: list[Job]) -> tuple[str, ...]:
     return (
         _named(jobs[0]),
         words.seeds(results) or "-",
+        _folds(jobs),
         _reported(experiment),
         (f"{measured} (n = {count})" if count > 1 else measured) or "-",
         _within(jobs[0], experiment, metric),
@@ -103,6 +109,13 @@ def _row(jobs: list[Job]) -> tuple[str, ...]:
         _mean(warmups),
         _states(jobs),
     )
+
+
+def _folds(jobs: list[Job]) -> str:
+    """Return which folds are finished: "5 of 5"."""
+    wanted = {job.fold for job in jobs if job.fold is not None}
+    there = {job.fold for job in jobs if job.fold is not None and job.run is not None}
+    return f"{len(there)} of {len(wanted)}" if wanted else "-"
 
 
 def _named(job: Job) -> str:

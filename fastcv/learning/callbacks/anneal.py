@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from fastai.callback.core import Callback
 
-from fastcv.learning.callbacks.monitor import check_measured
+from fastcv.learning.callbacks.monitor import check_measured, should_fall
 
 # curve(step, epoch, steps an epoch, epochs) -> (factor of the learning rate, momentum or None).
 # Step and epoch count from 0 over the stage; None leaves the momentum as it is.
@@ -62,7 +62,7 @@ class ReduceOnPlateau(Callback):
         check_measured(self.learn, self.monitor)
         self.rule = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.learn.opt.opt,
-            mode="min" if self.monitor.endswith("loss") else "max",
+            mode="min" if should_fall(self.monitor) else "max",
             factor=self.factor,
             patience=self.patience,
         )

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastai.callback.core import Callback, CancelFitException
 
-from fastcv.learning.callbacks.monitor import check_measured
+from fastcv.learning.callbacks.monitor import check_measured, should_fall
 
 
 class KeepBest(Callback):
@@ -14,7 +14,7 @@ class KeepBest(Callback):
 
     def __init__(self, monitor: str = "valid_loss"):
         self.monitor = monitor
-        self.sign = 1 if monitor.endswith("loss") else -1
+        self.sign = 1 if should_fall(monitor) else -1
 
     def before_fit(self) -> None:
         """Forget the last fit."""

@@ -4,9 +4,11 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from fastai.callback.core import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastcv.recipe.values import PRECISIONS
+
+BLOCK = 8  # channels that oneDNN computes together where a processor has AVX2
 
 
 def resolve(precision: str, device: torch.device) -> str:
@@ -47,7 +49,8 @@ class Precision(Callback):
 
     Args:
         precision: "fp32" or "bf16", as returned by `resolve`.
-        channels_last: the memory layout of weights and images; False: torch's default.
+        channels_last: the memory layout of weights and images; False: torch's default. A net that
+            oneDNN would break (`breaks_channels_last`) keeps torch's default on a processor.
     """
 
     order = 9.5  # after fastai's cast to plain tensors, before the forward pass
@@ -57,8 +60,14 @@ class Precision(Callback):
         self.precision = precision
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
 
+    def use(self, precision: str) -> None:
+        """Compute in another precision, "fp32" or "bf16", from the next batch on."""
+        vars(self)["precision"] = precision  # setting it would warn: the Learner has one, this
+
     def before_fit(self) -> None:
         """Convert the layout of the weights in place."""
+        if self.learn.dls.device.type == "cpu" and breaks_channels_last(self.learn.model):
+            self.layout = torch.contiguous_format
         self.learn.model.to(memory_format=self.layout)
 
     def before_batch(self) -> None:
@@ -77,3 +86,19 @@ class Precision(Callback):
         # and as a net is recompiled whenever this changes, it is the same for all steps.
         cached = device.type != "cuda"
         return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=cached)
+
+
+def breaks_channels_last(net: nn.Module) -> bool:
+    """Return whether training a net channels-last may corrupt memory on a processor.
+
+    oneDNN's gradient of a strided 1x1 convolution of fewer input channels than `BLOCK` writes past
+    its workspace where there is AVX2 but no AVX-512: training then crashes, or goes on with wrong
+    gradients (github.com/uxlfoundation/oneDNN/issues/6035).
+    """
+    return any(
+        isinstance(each, nn.Conv2d)
+        and each.kernel_size == (1, 1)
+        and max(each.stride) > 1
+        and each.in_channels // each.groups < BLOCK
+        for each in net.modules()
+    )

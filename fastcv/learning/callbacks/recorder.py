@@ -12,11 +12,28 @@ from fastai.callback import core
 from fastai.callback.tracker import TrackerCallback
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import find_bs, to_detach
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class TrainEvalCallback(core.TrainEvalCallback):
-    """fastai's, without looking each name up through callback and Learner for every batch."""
+    """fastai's, without looking each name up through callback and Learner for every batch.
+
+    It also sets the mode of a loss that is a module, whose class weights count in training only.
+    """
+
+    def before_train(self) -> None:
+        """Set net and loss to training mode."""
+        super().before_train()
+        self._set_loss(training=True)
+
+    def before_validate(self) -> None:
+        """Set net and loss to evaluation mode."""
+        super().before_validate()
+        self._set_loss(training=False)
+
+    def _set_loss(self, *, training: bool) -> None:
+        if isinstance(self.learn.loss_func, nn.Module):
+            self.learn.loss_func.train(training)
 
     def after_batch(self) -> None:
         """Count the batch."""
@@ -88,6 +105,10 @@ class SmoothLoss(fastai_learner.AvgSmoothLoss):
         known: smoothed losses, up to the last step that was read.
         waiting: losses of the steps after that one, on the device; at most an epoch's.
     """
+
+    def __init__(self, beta: float):
+        super().__init__(beta)
+        self.reset()  # a Learner may be exported before its first fit
 
     def reset(self) -> None:
         """Start over."""

@@ -19,11 +19,9 @@ A capture fixes four things:
 Validation, the LR finder and batches of another size run as ordinary steps.
 """
 
-import random
 import time
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from fastai.callback.core import CancelBatchException
 from fastai.callback.schedule import ParamScheduler
@@ -36,7 +34,7 @@ from fastcv.learning.cuda_graph.capture import CudaGraphs, Outputs
 from fastcv.learning.cuda_graph.feed import Feed, Raw, augmentations, is_raw
 from fastcv.learning.cuda_graph.program import as_in_training, step_program
 from fastcv.learning.muon import OrthogonalMomentum
-from fastcv.learning.snapshot import snapshot
+from fastcv.learning.snapshot import random_states, snapshot
 
 # Events between the batch and the end of its step: a callback there is part of the step.
 WITHIN = (
@@ -169,6 +167,7 @@ class Graph:
             learn.opt.step()
             for parameter, _ in outputs.grads:
                 parameter.grad = None
+        learn.updates += 1
 
     def _fill(self, raw: Raw) -> None:
         for buffer, each in zip(self.inputs, raw, strict=True):
@@ -239,9 +238,9 @@ class Graph:
             self._make_rates(learn)
             rates = self.rates if self.outside is None else None
             program = step_program(learn, self.feed, self.inputs, rates)
-            before = _host_randomness(device)
+            before = random_states(device, own=False)
             self.backend.warm_up(program)
-            if _host_randomness(device) == before:
+            if random_states(device, own=False) == before:
                 replay = self.backend.capture(program)
             else:
                 self.reason = "the training step draws random numbers that are not the device's"
@@ -323,10 +322,3 @@ def obstacle(learn: Learner) -> str | None:
     if isinstance(learn.model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return "several devices compute the training step"
     return None
-
-
-def _host_randomness(device: torch.device) -> tuple:
-    """Return the random states that a graph cannot advance."""
-    _, keys, *rest = np.random.get_state()
-    own = None if device.type == "cpu" else torch.get_rng_state().tolist()
-    return random.getstate(), keys.tolist(), rest, own

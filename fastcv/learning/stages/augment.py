@@ -10,7 +10,8 @@ from fastcore.foundation import L
 from fastcv.augment import compose
 from fastcv.data.loader import AugmentBatch, ImageDL
 from fastcv.learning.callbacks.mixing import Mixing
-from fastcv.learning.stages.stage import StageLike
+from fastcv.learning.lr_finder import Rates
+from fastcv.learning.stages.stage import StageLike, rates_for
 from fastcv.recipe.bounds import check_each, check_takes
 
 
@@ -52,6 +53,11 @@ class WithAugment:
         """Train `learn` for this stage."""
         with augmented(learn, self.augment):
             self.stage(learn)
+
+    def find_rates(self, learn: Learner) -> Rates:
+        """Run the LR finder as the stage would."""
+        with augmented(learn, self.augment):
+            return rates_for(self.stage, learn)
 
     def smoke(self) -> "WithAugment":
         """Return the same for one epoch."""

@@ -112,7 +112,8 @@ class Plateau(Stage):
     Args:
         patience: epochs without improvement before a cut.
         factor: what a cut multiplies the rate by.
-        monitor: a column of metrics.csv. One whose name ends in "loss" should fall, any other rise.
+        monitor: a column of metrics.csv. One that ends in loss, error, error_rate, deviance or
+            perplexity should fall, any other rise.
 
     Raises:
         ValueError: `monitor` cannot be such a column, or what `Stage` raises.

@@ -1,6 +1,7 @@
 """What a schedule is made of: stages, each of which trains a Learner for some epochs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Protocol, Self
@@ -10,13 +11,16 @@ from fastai.callback.core import Callback
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner
 
+from fastcv.learning.callbacks.accumulation import Accumulation
 from fastcv.learning.callbacks.anneal import Anneal, Curve
 from fastcv.learning.callbacks.keep_best import KeepBest, StopEarly
 from fastcv.learning.callbacks.monitor import check_monitor
-from fastcv.learning.lr_finder import SUGGESTIONS, find_rates
+from fastcv.learning.lr_finder import SUGGESTIONS, Rates, find_rates
 from fastcv.learning.models import last_children
 from fastcv.recipe.bounds import check_number, check_whole, shown, unless_none
 from fastcv.recipe.values import check_parts
+
+FINDER_STEPS = 100  # fastai's number
 
 
 class StageLike(Protocol):
@@ -65,7 +69,8 @@ class EarlyStop:
     Args:
         patience: epochs without improvement, at least 1; None never stops, and only keeps the best
             weights.
-        monitor: a column of metrics.csv. One whose name ends in "loss" should fall, any other rise.
+        monitor: a column of metrics.csv. One that ends in loss, error, error_rate, deviance or
+            perplexity should fall, any other rise.
     """
 
     patience: int | None = None
@@ -92,6 +97,10 @@ class Stage:
         frozen: True trains the head alone, a number n the last n children of the net, False all.
         clip: largest norm of the gradient; None does not limit it.
         clip_value: largest magnitude of each element of the gradient; None does not limit it.
+        accumulate: batches whose gradients make one step of the optimizer, along the mean over
+            their images; an epoch's last step takes what is left. Batch norm still sees each batch
+            alone, and the finder trains as the stage does, on so many times its batches. More than
+            1 excludes a CUDA graph.
         early_stop: when to end early; the best weights are then kept.
         callbacks: fastai callbacks for this stage. Each is called without arguments and returns
             a fresh one: a class (`CSVLogger`), a `functools.partial(SaveModelCallback,
@@ -110,6 +119,7 @@ class Stage:
     frozen: bool | int = False
     clip: float | None = None
     clip_value: float | None = None
+    accumulate: int = 1
     early_stop: EarlyStop | None = None
     callbacks: tuple[Callable[[], Callback], ...] = ()
 
@@ -132,14 +142,52 @@ class Stage:
             raise ValueError(
                 f"early_stop must be an EarlyStop(...) or None, got {shown(self.early_stop)}"
             )
+        check_whole("accumulate", self.accumulate, least=1)
         check_parts("callbacks", self.callbacks)
 
     def __call__(self, learn: Learner) -> None:
         """Train `learn` for this stage."""
+        callbacks = [*self._own_callbacks(), *fresh(self.callbacks)]
+        with self._prepared(learn):
+            learn.fit(self.epochs, lr=self._rates(learn), cbs=callbacks)
+
+    def find_rates(self, learn: Learner) -> Rates:
+        """Run the LR finder as the stage would, whether or not it takes its rate from it."""
+        with self._prepared(learn):
+            return self._found(learn)
+
+    @contextmanager
+    def _prepared(self, learn: Learner) -> Iterator[None]:
+        """Set up what the finder trains with as well: optimizer, freezing, accumulation."""
         learn.create_opt()
         freeze(learn, self.frozen)
-        callbacks = [*self._own_callbacks(), *fresh(self.callbacks)]
-        learn.fit(self.epochs, lr=learning_rate(learn, self.lr, self.lr_mult), cbs=callbacks)
+        with learn.added_cbs([Accumulation(self.accumulate)] if self.accumulate > 1 else []):
+            yield
+
+    def _found(self, learn: Learner) -> Rates:
+        """Make as many steps with accumulated gradients as without, from more batches."""
+        return find_rates(learn, lr_mult=self.lr_mult, num_it=FINDER_STEPS * self.accumulate)
+
+    def _rates(self, learn: Learner) -> slice:
+        """Return the rates as fastai's `fit` takes them; a name asks the LR finder.
+
+        A resumed run reads what the finder found before it was stopped. The rate is printed.
+        """
+        lr = self.lr
+        if isinstance(lr, str):
+            history, lines = (getattr(learn, name, None) for name in ("history", "epoch_lines"))
+            if history is not None and history.resuming:
+                rates = next(rates for stage, rates in history.found if stage == history.stage)
+            else:
+                with nullcontext() if lines is None else lines.doing("finding a learning rate"):
+                    rates = self._found(learn)
+                if history is not None:
+                    history.found.append((history.stage, rates))
+            lr = rates.suggestions[lr][0]
+            if lines is not None:
+                spread = f"{lr / self.lr_mult:.2g} to " if self.lr_mult > 1 else ""
+                lines.line(f"learning rate {spread}{lr:.2g} ({self.lr})")
+        return slice(lr / self.lr_mult, lr)
 
     def curve(self) -> Curve | None:
         """Return how learning rate and momentum move over the stage; None leaves both alone."""
@@ -216,18 +264,6 @@ def freeze(learn: Learner, frozen: bool | int) -> None:
         )
 
 
-def learning_rate(learn: Learner, lr: float | str, lr_mult: float) -> slice:
-    """Return a stage's rates as fastai's `fit` takes them; a name asks the LR finder.
-
-    A resumed run reads what the finder found before it was stopped.
-    """
-    if isinstance(lr, str):
-        history = getattr(learn, "history", None)
-        if history is not None and history.resuming:
-            rates = next(rates for stage, rates in history.found if stage == history.stage)
-        else:
-            rates = find_rates(learn, lr_mult=lr_mult)
-            if history is not None:
-                history.found.append((history.stage, rates))
-        lr = rates.suggestions[lr][0]
-    return slice(lr / lr_mult, lr)
+def rates_for(stage: StageLike | None, learn: Learner) -> Rates:
+    """Run the LR finder as a stage would; for a stage that cannot say how, on the whole net."""
+    return stage.find_rates(learn) if hasattr(stage, "find_rates") else find_rates(learn)
