@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from fastcv.recipe.addresses import address, is_address, public_names, resolve
+from fastcv.recipe.addresses import ROOMS, address, is_address, public_names, resolve
 from fastcv.recipe.bounds import shown
 from fastcv.recipe.flat import as_tuples, flat
 from fastcv.recipe.values import Recipe
@@ -151,11 +151,11 @@ def _choices(old: Any, text: str) -> str:
     kind = old if isinstance(old, type) or not is_dataclass(old) else type(old)
     room = address(kind).partition(":")[0] if callable(kind) and kind is not type(None) else ""
     known = public_names()
-    names = [name for name, each in known.items() if each.startswith(f"{room}:")]
-    where = f"{room} ({', '.join(sorted(names))})" if names else "fastcv"
-    hint = did_you_mean(text.partition("(")[0][:80], names or list(known), cutoff=0.4)
-    hint = hint if hint.startswith(" Did") else ""
-    return f"a public name of {where}, got {shown(text)}{hint and '.'}{hint}"
+    names = [name for name, each in known.items() if each.startswith(f"{room}:")] or list(known)
+    where = room if room in ROOMS else "fastcv"
+    hint = did_you_mean(text.partition("(")[0][:80], names, cutoff=0.4)
+    hint = f".{hint}" if hint.startswith(" Did") else ""  # those there are stand here already
+    return f"a public name of {where} ({', '.join(sorted(names))}), got {shown(text)}{hint}"
 
 
 def _allowed_types(owner: Any, part: str) -> set[Any]:

@@ -169,7 +169,7 @@ def _classes(root: Path, superclasses: bool, others: Counter[str]) -> list[Sampl
     samples: list[Sample] = []
     for name in folders:
         folder = root / name
-        inner, files = entries(folder)
+        inner, files = entries(folder, files_alone=True)
         if inner and superclasses and not images_among(files):
             samples += _classes(folder, False, others)
             continue
@@ -201,13 +201,17 @@ def suffix_of(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def entries(root: Path) -> tuple[list[str], list[str]]:
+def entries(root: Path, *, files_alone: bool = False) -> tuple[list[str], list[str]]:
     """Return the names of the folders and of the files in `root`, sorted, without hidden ones.
 
     Archives packed on macOS carry a hidden ``._NAME.jpg`` beside each ``NAME.jpg``.
 
+    Args:
+        root: the folder.
+        files_alone: whether to refuse a pipe that is named like an image, which nobody may write.
+
     Raises:
-        ValueError: what is named like an image is no file.
+        ValueError: there is such a pipe.
     """
     folders, files = [], []
     # scandir knows a folder from a file without asking the disk again for each entry.
@@ -220,7 +224,7 @@ def entries(root: Path) -> tuple[list[str], list[str]]:
                 special = not is_folder and not entry.is_file() and not entry.is_symlink()
             except OSError:  # a link to itself
                 is_folder = special = False
-            if special and suffix_of(entry.name) in IMAGE_SUFFIXES:  # reading it may take for ever
+            if special and files_alone and suffix_of(entry.name) in IMAGE_SUFFIXES:
                 raise ValueError(
                     f"images must be files, but '{entry.path}' is a pipe, a socket or a device: "
                     "remove it"
