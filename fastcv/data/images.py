@@ -166,7 +166,7 @@ class Images:
                 check_whole(name, value, least=1, most=most)
         check_holdout("holdout", self.holdout)
         check_whole("split_seed", self.split_seed)
-        check_each("augment", self.augment, example="HorizontalFlip()")
+        check_each("augment", self.augment, "fastcv.augment", example="HorizontalFlip()")
         check_flags(self, "drop_last", "test_validates", "skip_bad", "upright")
         check_number("balance", self.balance, least=0, most=1)
         if self.fold is not None:

@@ -24,7 +24,7 @@ from fastcv.learning.learner import Learner
 from fastcv.learning.metrics import columns
 from fastcv.learning.origins import Origin
 from fastcv.learning.stages.stage import fresh
-from fastcv.recipe.bounds import shown
+from fastcv.recipe.bounds import is_instance_of, shown
 from fastcv.recipe.values import Recipe
 
 SMOKE_NOTE = "SMOKE RUN: toy images, random weights, one epoch a stage; its numbers mean nothing"
@@ -103,7 +103,7 @@ def _loss(recipe: Recipe, loaders: DataLoaders) -> Callable:
             f"loss must build a loss function when it is called without arguments, got "
             f"{shown(recipe.loss)}: {error}"
         ) from error
-    if not callable(loss):
+    if not callable(loss) or is_instance_of(loss, ("fastai", "Callback")):
         raise ValueError(f"loss must build a loss function, {shown(recipe.loss)} returned {loss}")
     return loss
 

@@ -149,7 +149,9 @@ class Pretrained:
         for name in ("dropout", "block_dropout"):
             check_number(name, getattr(self, name), least=0, most=1)
         if not (isinstance(self.train_bn, bool) or self.train_bn == "statistics"):
-            raise ValueError(f"train_bn must be True, False or 'statistics', got {self.train_bn!r}")
+            raise ValueError(
+                f"train_bn must be True, False or 'statistics', got {shown(self.train_bn)}"
+            )
         if isinstance(self.arch, str) and self.weights == _IMAGENET:  # torchvision's, not timm's
             object.__setattr__(self, "weights", backbones.split_name(self.arch)[1] or "DEFAULT")
 

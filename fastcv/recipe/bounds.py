@@ -107,11 +107,21 @@ def check_takes(name: str, value: Any, *taken: Any, **by_name: Any) -> None:
         ) from error
 
 
-def check_each(name: str, values: Any, example: str = "...", argument: str = "x") -> None:
-    """Raise a ValueError unless `values` is a tuple of things to call with one argument."""
+def check_each(
+    name: str, values: Any, room: str, example: str = "...", argument: str = "x"
+) -> None:
+    """Raise a ValueError unless `values` is a tuple of things to call with one argument.
+
+    Of fastcv's own values, only those of one room are such things; others belong elsewhere.
+    """
     if not isinstance(values, tuple):
         raise ValueError(f"{name} must be a tuple, as {name}=({example},), got {shown(values)}")
     for value in values:
+        made = type(value).__module__
+        if made.startswith("fastcv.") and not made.startswith(f"{room}."):
+            raise ValueError(
+                f"each of {name} must be a value such as {room} has, got {shown(value)}"
+            )
         more = ("y",) if getattr(value, "changes_labels", False) else ()
         check_takes(f"each of {name}", value, argument, *more)
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from fastcv.recipe.bounds import (
@@ -178,12 +178,9 @@ class Recipe:
         for slot, (taken, by_name) in CALLS.items():
             check_built_later(slot, getattr(self, slot))
             check_takes(slot, getattr(self, slot), *taken, **dict.fromkeys(by_name))
-        check_each("schedule", self.schedule, example="OneCycle(...)", argument="learn")
-        for stage in self.schedule:
-            if is_dataclass(stage) and not hasattr(stage, "epochs"):
-                raise ValueError(
-                    f"each of schedule must be a stage, as OneCycle(...), got {shown(stage)}"
-                )
+        check_each(
+            "schedule", self.schedule, "fastcv.learning", example="OneCycle(...)", argument="learn"
+        )
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"precision must be one of {', '.join(PRECISIONS)}, got {shown(self.precision)}"
@@ -235,7 +232,7 @@ def check_name(name: str) -> None:
     if not isinstance(name, str) or len(name) > 200 or not re.fullmatch(f"{part}(/{part})?", name):
         raise ValueError(
             "a recipe's name must be NAME or NAME/VARIANT, of letters, digits, spaces and _.,+()-, "
-            f"got {name!r}"
+            f"got {shown(name)}"
         )
 
 

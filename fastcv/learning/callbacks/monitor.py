@@ -5,6 +5,7 @@ import re
 from fastai.learner import Learner
 
 from fastcv.learning.metrics import Column
+from fastcv.recipe.bounds import shown
 
 # Ends of the names of metrics that should fall: scikit-learn's rule, and what fastai adds to it.
 _FALLS = ("loss", "error", "error_rate", "deviance", "perplexity")
@@ -20,7 +21,7 @@ def check_monitor(monitor: str) -> None:
     if not isinstance(monitor, str) or not re.fullmatch(r"(train|valid)_\w+", monitor):
         raise ValueError(
             f"monitor must be train_ or valid_ and the name of a metric, such as valid_loss, got "
-            f"{monitor!r}"
+            f"{shown(monitor)}"
         )
 
 

@@ -36,7 +36,7 @@ class WithAugment:
 
     def __post_init__(self):
         check_takes("stage", self.stage, "learn")
-        check_each("augment", self.augment)
+        check_each("augment", self.augment, "fastcv.augment")
         moving, mixing = _split(self.augment)
         if self.augment != moving + mixing:
             raise ValueError(
