@@ -268,7 +268,7 @@ def _kept_or_removed(run: Run, learn: Learner) -> Iterator[None]:
             with suppress(OSError, ValueError):
                 files.write_csv(run.path / "steps.csv", learn.history.steps)
         elif isinstance(error, ValueError | KeyboardInterrupt) and not run.summary:
-            learn.epoch_lines.line("stopped before the first epoch was done: nothing was kept")
+            learn.epoch_lines.line("stopped before the first checkpoint: nothing was kept")
             directory.remove(run)
         raise
 

@@ -18,6 +18,8 @@ from subprocess import Popen
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from fastcv import files
+
 if TYPE_CHECKING:
     import wandb
 
@@ -178,5 +180,8 @@ def within(seconds: float, action: Callable[[], Any], give_up: Callable[[], None
 
 def reason(error: BaseException) -> str:
     """Shorten an error to one line: wandb's have several, which repeat each other."""
+    if files.is_no_room(error):
+        folder = Path(error.filename2 or error.filename or "its folder").parent
+        return f"there is no room in {str(folder)!r}: {error.strerror}"
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -601,3 +601,10 @@ def test_a_run_of_train_is_whole_in_the_offline_file(tmp_path):
     assert lines[-1].startswith("to upload them to Weights & Biases: wandb sync ")
     assert str(added.folder) in lines[-1]
     assert str(found.folder) in lines[-1]
+
+
+def test_a_full_disk_is_named_by_its_folder():
+    from fastcv.tracking.service import reason
+
+    error = OSError(28, "No space left on device", "curves.png", None, "wandb/media/curves.png")
+    assert reason(error) == "there is no room in 'wandb/media': No space left on device"

@@ -128,8 +128,8 @@ class Stage:
         names = [suggest.__name__ for suggest in SUGGESTIONS]
         if not isinstance(self.lr, Real) and self.lr not in names:
             raise ValueError(
-                f"lr must be a number or one of {', '.join(names)}, got {shown(self.lr)}: for rates "
-                "that grow towards the head, set lr to the head's and lr_mult to the ratio"
+                f"lr must be a number or one of {', '.join(names)}, got {shown(self.lr)}: for "
+                "rates that grow towards the head, set lr to the head's and lr_mult to the ratio"
             )
         if not isinstance(self.lr, str):
             check_number("lr", self.lr, above=0)
