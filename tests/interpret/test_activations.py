@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 from fastcv import interpret
-from fastcv.experiment.train import learner
+from fastcv.experiment.building import learner
 from fastcv.interpret.activations import mosaic
 from fastcv.interpret.style import SMOKE
 from fastcv.nets import VGG, LightResNet

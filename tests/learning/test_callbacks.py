@@ -18,8 +18,9 @@ from torch import nn
 from fastcv.augment import HorizontalFlip
 from fastcv.data import Toy
 from fastcv.data.images import Images
+from fastcv.experiment.building import learner
 from fastcv.experiment.results import Results
-from fastcv.experiment.train import learner, train
+from fastcv.experiment.train import train
 from fastcv.learning import SGD, TTA, Constant, CrossEntropy, FreezeFirst, FromScratch
 from fastcv.learning.callbacks.checkpoint import Checkpoint
 from fastcv.learning.cuda_graph import stepper as stepper_module

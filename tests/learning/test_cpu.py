@@ -63,7 +63,7 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback
 from fastcv import catalogue
-from fastcv.experiment.train import learner, smoked
+from fastcv.experiment.building import learner, smoked
 
 torch.set_num_threads(2)
 

@@ -28,7 +28,7 @@ from fastcv.augment import (
 )
 from fastcv.data import CIFAR10_STATS, Toy
 from fastcv.data.images import Images
-from fastcv.experiment.train import learner
+from fastcv.experiment.building import learner
 from fastcv.learning.callbacks.checkpoint import Checkpoint, prepare, read
 from fastcv.learning.callbacks.freeze_first import FreezeFirst
 from fastcv.learning.cuda_graph import capture

@@ -22,7 +22,7 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import TensorCategory, TensorImage, set_seed
 from torch import Tensor, nn
 
-from fastcv.experiment.train import learner
+from fastcv.experiment.building import learner
 from fastcv.learning.learner import Learner
 from fastcv.learning.optimizers import SGD
 from fastcv.recipes.digits import recipe

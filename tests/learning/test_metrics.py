@@ -23,8 +23,9 @@ from torch import nn
 
 from fastcv.data import Toy
 from fastcv.data.images import Images
+from fastcv.experiment.building import learner
 from fastcv.experiment.results import Results
-from fastcv.experiment.train import learner, train
+from fastcv.experiment.train import train
 from fastcv.learning import SGD, Constant, CrossEntropy, EarlyStop, FromScratch, Plateau
 from fastcv.learning.callbacks.progress import epoch_line
 from fastcv.recipe import Recipe, flat, override, unflat

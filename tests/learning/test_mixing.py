@@ -6,7 +6,7 @@ import torch
 from fastcv.augment import CutMix, HorizontalFlip, MixUp
 from fastcv.data import Toy
 from fastcv.data.images import Images
-from fastcv.experiment.train import learner
+from fastcv.experiment.building import learner
 from fastcv.learning.losses import CrossEntropy
 from fastcv.recipes.digits import recipe as digits
 

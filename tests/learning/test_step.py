@@ -13,7 +13,8 @@ from fastcv.augment import ColorJitter, HorizontalFlip
 from fastcv.cli import app
 from fastcv.data import CIFAR10_STATS, Toy
 from fastcv.data.images import Images
-from fastcv.experiment.train import learner, train
+from fastcv.experiment.building import learner
+from fastcv.experiment.train import train
 from fastcv.learning.cuda_graph import stepper as module
 from fastcv.learning.losses import CrossEntropy
 from fastcv.learning.models import FromScratch

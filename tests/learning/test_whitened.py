@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fastcv.augment.alternating import AlternatingFlip
-from fastcv.experiment.train import learner, smoked, train
+from fastcv.experiment.building import learner, smoked
+from fastcv.experiment.train import train
 from fastcv.learning.callbacks.checkpoint import Checkpoint
 from fastcv.learning.callbacks.freeze_first import FreezeFirst
 from fastcv.learning.models import FromScratch

@@ -13,8 +13,9 @@ from fastcv.augment import AlternatingFlip, Gamma, HorizontalFlip, MixUp, Rotati
 from fastcv.data import Toy
 from fastcv.data.images import Images
 from fastcv.data.loader import AugmentBatch
+from fastcv.experiment.building import learner, smoked
 from fastcv.experiment.directory import Run
-from fastcv.experiment.train import learner, smoked, train
+from fastcv.experiment.train import train
 from fastcv.learning.callbacks.checkpoint import Checkpoint
 from fastcv.learning.callbacks.history import History
 from fastcv.learning.callbacks.mixing import Mixing
