@@ -28,8 +28,8 @@ Command:
     fastcv recipe finetune --data PHOTOS
 """
 
-from fastcv import ImageFolders, Images, Recipe
-from fastcv.augment import HorizontalFlip, Normalize, RandomResizedCrop
+from fastcv import HALF_STATS, ImageFolders, Images, Recipe
+from fastcv.augment import HorizontalFlip, RandomResizedCrop
 from fastcv.learning import AdamW, CrossEntropy, OneCycle, Pretrained, WithSize, with_augment
 
 recipe = Recipe(
@@ -40,7 +40,7 @@ recipe = Recipe(
         batch_size=32,
         valid_batch_size=128,
         upright=True,
-        normalize=Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        normalize=HALF_STATS,
         augment=(RandomResizedCrop(size=224, scale=(0.35, 1.0)), HorizontalFlip()),
     ),
     model=Pretrained(arch="tf_efficientnet_lite0", weights="in1k", train_bn=False),

@@ -36,8 +36,8 @@ Command:
     fastcv recipe transfer_efficientnet/one_cycle
 """
 
-from fastcv import Images, Recipe, Reported, birds, named, replace
-from fastcv.augment import HorizontalFlip, Normalize, RandomResizedCrop
+from fastcv import HALF_STATS, Images, Recipe, Reported, birds, named, replace
+from fastcv.augment import HorizontalFlip, RandomResizedCrop
 from fastcv.learning import (
     SGD,
     AdamW,
@@ -57,7 +57,7 @@ recipe = Recipe(
         batch_size=32,
         valid_batch_size=128,
         drop_last=False,
-        normalize=Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        normalize=HALF_STATS,
         augment=(HorizontalFlip(),),
         test_validates=False,
     ),
