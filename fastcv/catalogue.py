@@ -6,16 +6,18 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from fastcv.recipe import Recipe, Reported
-from fastcv.recipe.addresses import modules
+from fastcv.recipe.addresses import modules, public_names
+from fastcv.recipe.bounds import shown
 from fastcv.suggest import did_you_mean
 
 REPORTED = frozenset(each.name for each in fields(Reported))
@@ -219,6 +221,11 @@ def get_recipe(reference: str) -> Recipe:
     file, variant = find(reference)
     module = load_file(file)
     variants = getattr(module, "variants", {})
+    if not isinstance(variants, Mapping):
+        raise ValueError(
+            f"variants of a recipe file must map names to recipes, as named(recipe, ...) does, "
+            f"{str(file)!r} has {shown(variants)}"
+        )
     if variant and variant not in variants:
         raise _no_variant(file, variant, list(variants))
     recipe = variants[variant] if variant else getattr(module, "recipe", None)
@@ -246,7 +253,7 @@ def load_file(file: Path) -> ModuleType:
     """Import a recipe file.
 
     Raises:
-        ValueError: it is not Python, or one of its imports fails.
+        ValueError: it is not Python, or running it fails; names the line.
     """
     if _is_ours(file):
         return importlib.import_module(f"fastcv.recipes.{file.stem}")
@@ -257,10 +264,67 @@ def load_file(file: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
-        del sys.modules[name]
-        if not isinstance(error, SyntaxError | ImportError):
+        sys.modules.pop(name, None)
+        if not isinstance(error, Exception | SystemExit):  # Ctrl-C
             raise
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        what = f"a recipe file must be importable, {str(file)!r}{line}: {error}"
-        raise ValueError(what) from error
+        line = f", line {number}" if (number := _line(error, file)) else ""
+        what = _mistake(error, vars(module))
+        raise ValueError(
+            f"a recipe file must be importable, {str(file)!r}{line}: {what}"
+        ) from error
     return module
+
+
+def _line(error: BaseException, file: Path) -> int | None:
+    """Return the line of a recipe file that an error came from."""
+    if isinstance(error, SyntaxError) and error.filename == str(file):
+        return error.lineno
+    lines = [
+        number
+        for frame, number in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_filename == str(file)
+    ]
+    return lines[-1] if lines else None
+
+
+def _mistake(error: BaseException, names: Mapping[str, Any]) -> str:
+    """Say in one sentence what is wrong in a recipe file whose names so far are `names`."""
+    text = " ".join(str(getattr(error, "msg", None) or error).split())
+    known = [*names, *public_names()]
+    if isinstance(error, NameError) and error.name:
+        if found := public_names().get(error.name):
+            room, _, name = found.partition(":")
+            return f"{text}: add 'from {room} import {name}'"
+        return f"{text}.{_nearest(error.name, known)}"
+    if isinstance(error, ImportError) and not isinstance(error, ModuleNotFoundError):
+        wanted = re.match(r"cannot import name '(\w+)' from '([\w.]+)'", text)
+        exported = getattr(sys.modules.get(wanted[2]), "__all__", ()) if wanted else ()
+        return f"{wanted[0]}.{_nearest(wanted[1], exported)}" if wanted else text
+    if isinstance(error, TypeError):
+        return _misfit(text, names)
+    if isinstance(error, ValueError | SyntaxError | ImportError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _misfit(text: str, names: Mapping[str, Any]) -> str:
+    """Say which settings a class does not have, or needs, instead of Python's words."""
+    made = re.match(r"(?:\w+\.)*(\w+)\.__init__\(\) (.*)", text)
+    if made is None:
+        return text
+    kind, problem = made.groups()
+    if unknown := re.match(r"got an unexpected keyword argument '(\w+)'", problem):
+        found = names.get(kind) or (Recipe if kind == Recipe.__name__ else None)
+        settings = [each.name for each in fields(found)] if is_dataclass(found) else []
+        return f"{kind} has no setting {unknown[1]!r}.{_nearest(unknown[1], settings)}"
+    if missing := re.match(r"missing \d+ required .*arguments?: (.*)", problem):
+        return f"{kind} must be given {missing[1]}"
+    if re.match(r"takes .*positional arguments? but .* given", problem):
+        return f"{kind} takes its settings by name, as {kind}(name=value)"
+    return text
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    """Suggest the nearest known name, where one is near."""
+    hint = did_you_mean(name, known)
+    return hint if hint.startswith(" Did") else ""

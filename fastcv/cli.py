@@ -3,18 +3,19 @@
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer import Argument, Option, echo
 from typer.core import TyperGroup
 
-from fastcv import __version__, catalogue
+from fastcv import __version__, catalogue, files, interruption
 from fastcv.suggest import did_you_mean
 from fastcv.terminal import Bar, aligned, print_table
 
@@ -31,6 +32,21 @@ SYNONYMS = {
 
 class Commands(TyperGroup):
     """The commands, with a suggestion for a name that is none of them."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; a signal, and an output that nobody reads, end it with a code of its own.
+
+        typer alone would end all of them with 1 or 130.
+        """
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # Python would do it too late to handle an error
+        except (interruption.Interrupted, interruption.Checkpointed) as error:
+            ctx.exit(error.code)
+        except BrokenPipeError:  # as of `fastcv report | head`
+            _close_stdout()
+            ctx.exit(128 + getattr(signal, "SIGPIPE", 13))
+        return result
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the arguments begin with.
@@ -94,6 +110,17 @@ Device = Annotated[
     str | None, Option(help="cpu, cuda, cuda:1 or mps; default: the fastest there is.")
 ]
 Out = Annotated[Path, Option(help="Folder for the runs.")]
+Threads = Annotated[
+    int | None,
+    Option(
+        metavar="N",
+        help="Threads of the processor; they decide the last bits of the results. Default: those "
+        "that a resumed run began with, or else all cores.",
+    ),
+]
+CheckpointEvery = Annotated[
+    float, Option(metavar="MINUTES", help="Also write last.ckpt this often within an epoch.")
+]
 Wandb = Annotated[
     str,
     Option(
@@ -213,6 +240,8 @@ def recipe(
     keep_checkpoint: Annotated[
         bool, Option("--keep-checkpoint", help="Keep last.ckpt of a finished run.")
     ] = False,
+    checkpoint_every: CheckpointEvery = 10.0,
+    threads: Threads = None,
     device: Device = None,
     out: Out = Path("runs"),
     wandb: Wandb = "auto",
@@ -223,6 +252,8 @@ def recipe(
     Finished runs with the same seed and settings are skipped; --again reruns them. A failed run is
     reported; the rest continue, and the exit code is 1. A stopped run starts over, unless
     `fastcv resume` finishes it first.
+
+    SIGUSR1, which Slurm sends before a job's time is over, makes a checkpoint and exits with 85.
     """
     settings = _settings(settings, data, skip_bad, compiled)
     if every or seeds is not None or folds is not None:
@@ -244,11 +275,12 @@ def recipe(
             echo(series.listing(planned))
         else:
             ran = {"out": out, "wandb": wandb, "device": device, "at_once": jobs}
+            ran |= {"threads": threads, "checkpoint_every": checkpoint_every}
             try:
                 planned = series.run(planned, settings=settings, write=echo, **ran)
             except series.Stopped as stopped:
                 echo(series.table(stopped.jobs, jobs))
-                raise
+                raise stopped.reason from None
             echo(series.table(planned, jobs))
         if any(job.failure for job in planned):
             raise typer.Exit(1)
@@ -264,7 +296,16 @@ def recipe(
     with _loading():
         from fastcv.experiment.train import train
 
-    train(chosen, out=out, wandb=wandb, device=device, smoke=smoke, keep_checkpoint=keep_checkpoint)
+    train(
+        chosen,
+        out=out,
+        wandb=wandb,
+        device=device,
+        smoke=smoke,
+        keep_checkpoint=keep_checkpoint,
+        checkpoint_every=checkpoint_every,
+        threads=threads,
+    )
 
 
 @app.command()
@@ -273,13 +314,15 @@ def resume(
     device: Annotated[
         str | None, Option(help="cpu, cuda, cuda:1 or mps; default: the device it began on.")
     ] = None,
+    checkpoint_every: CheckpointEvery = 10.0,
+    threads: Threads = None,
     trust: Trust = False,
 ) -> None:
-    """Resume a stopped run after its last finished epoch."""
+    """Resume a stopped run after its last checkpoint."""
     with _loading():
         from fastcv.experiment.train import resume as resume_run
 
-    resume_run(run, device=device, trust=trust)
+    resume_run(run, device=device, trust=trust, checkpoint_every=checkpoint_every, threads=threads)
 
 
 @app.command("lr-find")
@@ -318,7 +361,6 @@ def bench(
     """Measure training speed here: plain PyTorch, stock fastai, fastcv, and fastcv's parts."""
     chosen = _chosen(name, _settings(settings, data, skip_bad, compiled))
     with _loading():
-        from fastcv import files
         from fastcv.bench import bench as measure
 
     found = measure(chosen, device=device, rounds=rounds, peak_memory=memory, write=echo)
@@ -701,21 +743,42 @@ def _settings(
         found.append("step.compile=True")
     if data is not None:
         # Absolute, because a stopped run may be resumed from another folder.
-        found.append(f"data.path={data.expanduser().resolve()}")
+        found.append(f"data.path={os.path.realpath(os.path.expanduser(data))}")
     if skip_bad:
         found.append("data.skip_bad=True")
     return found
 
 
 def main() -> None:
-    """Run the command line; a user's mistake prints one sentence and exits with 2."""
+    """Run the command line.
+
+    Exit codes: 0, done; 1, some of what was asked for failed; 2, a mistake that a user can mend, in
+    one sentence; 85, a signal asked for a checkpoint, and it was written; 128 + a signal's number,
+    stopped by it.
+    """
     try:
-        app(prog_name="fastcv")
+        with interruption.handled():
+            app(prog_name="fastcv")
+    except OSError as error:
+        if error.errno not in files.NO_ROOM or os.environ.get("FASTCV_TRACEBACK"):
+            raise
+        _close_stdout()
+        _refuse(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
     except (ValueError, FloatingPointError) as error:
         if os.environ.get("FASTCV_TRACEBACK"):
             raise
-        sys.stderr.write(f"fastcv: {' '.join(str(error).split())}\n")
-        sys.exit(2)
+        _refuse(str(error))
+
+
+def _refuse(sentence: str) -> NoReturn:
+    sys.stderr.write(f"fastcv: {' '.join(sentence.split())}\n")
+    sys.exit(2)
+
+
+def _close_stdout() -> None:
+    """Let Python, when it exits, flush what nobody takes to nowhere."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

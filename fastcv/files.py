@@ -1,9 +1,12 @@
 """Write files whole or not at all, and keep a run directory to one process at a time."""
 
 import csv
+import errno
 import io
 import json
+import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,21 +15,87 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 LOCK = ".lock"
+# EFBIG: a file would be larger than `ulimit -f` allows.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class NoRoom(ValueError):
+    """A file could not be written, because the disk is full, or as full as it may be."""
+
+
+class _Watched(io.FileIO):
+    """A file that remembers why writing failed: torch's writer raises something else after it."""
+
+    failed: OSError | None = None
+
+    def write(self, data: Any) -> int | None:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failed = error
+            raise
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that gets its name when it is complete; after an error nothing has changed."""
+def atomic(path: Path, size: int = 0) -> Iterator[BinaryIO]:
+    """Open a file that gets its name when it is complete; after an error nothing has changed.
+
+    Args:
+        path: the file.
+        size: about how many bytes it will have, if that is known.
+
+    Raises:
+        NoRoom: the disk is full.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.unlink(missing_ok=True)  # of a process killed earlier, or a link to somewhere else
+    raw = None
     try:
-        with part.open("xb") as file:
+        part.unlink(missing_ok=True)  # of a process killed earlier, or a link to somewhere else
+        raw = _Watched(part, "xb")
+        with io.BufferedWriter(raw) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # else a power cut can leave the new name with an empty file
         os.replace(part, path)
+    except Exception as error:
+        full = error if is_no_room(error) else getattr(raw, "failed", None)
+        if full is None or not is_no_room(full):
+            raise
+        written = part.stat().st_size if part.exists() else 0
+        part.unlink(missing_ok=True)
+        raise no_room(path, full, max(size, written + 1)) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Whether an error says that a disk, a quota or the largest size of a file is exhausted."""
+    return isinstance(error, OSError) and error.errno in NO_ROOM
+
+
+def no_room(path: Path, error: OSError, size: int = 0) -> NoRoom:
+    """Return the error that says what is to be done about a full disk.
+
+    Args:
+        path: what was written.
+        error: what the system said.
+        size: bytes that it needs; 0: unknown.
+    """
+    needs = f"{amount(size)} or more" if size else "more"
+    with suppress(OSError):
+        return NoRoom(
+            f"writing {path.name!r} needs {needs} in {str(path.parent)!r}, where "
+            f"{amount(shutil.disk_usage(path.parent).free)} is free ({error.strerror}): make room "
+            "there"
+        )
+    return NoRoom(f"writing {str(path)!r} needs {needs} ({error.strerror}): make room there")
+
+
+def amount(size: int) -> str:
+    """Write a number of bytes in its natural unit: "4 kB", "1.3 MB", "2.0 GB"."""
+    if size < 1e5:
+        return f"{math.ceil(size / 1e3)} kB"
+    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
 
 
 def remove_parts(folder: Path) -> None:
@@ -37,7 +106,7 @@ def remove_parts(folder: Path) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
-    with atomic(path) as file:
+    with atomic(path, len(content)) as file:
         file.write(content)
 
 

@@ -135,6 +135,75 @@ def test_broken_own_file_is_one_sentence(tmp_path, source, message):
         catalogue.get_recipe(f"{tmp_path}/broken.py")
 
 
+MISTAKES = [
+    ("loss=CrossEntropy()", "loss=CrossEntropy", 11, r"loss must be a value, got the class Cross"),
+    ("loss=CrossEntropy()", "loss=nn.CrossEntropyLoss()", 11, r"loss must build a fresh one for e"),
+    (
+        "loss=CrossEntropy()",
+        "loss=CrosEntropy()",
+        16,
+        r"'CrosEntropy' is not defined\. Did you mea",
+    ),
+    ("loss=CrossEntropy()", "los=CrossEntropy()", 11, r"Recipe has no setting 'los'\. Did you me"),
+    ("    loss=CrossEntropy(),\n", "", 11, r"Recipe must be given 'loss'$"),
+    ("loss=CrossEntropy()", "loss=CrossEntropy(", 11, r"'\(' was never closed"),
+    ("loss=CrossEntropy()", "loss=CrossEntropy(0.1)", 16, "takes its settings by name, as CrossE"),
+    ("loss=CrossEntropy()", "loss=CrossEntropy(label_smoothing=2)", 16, "must be a fraction from"),
+    ("(Constant(epochs=1, lr=0.1),)", "Constant(epochs=1, lr=0.1)", 11, "schedule must be a tuple"),
+    ("epochs=1", "epoch=1", 14, r"Constant has no setting 'epoch'\. Did you mean 'epochs'\?"),
+    ("size=8", "siz=8", 12, r"Images has no setting 'siz'\. Did you mean 'size'\?"),
+    ("Images, digits", "Image, digits", 3, r"cannot import name 'Image' from 'fastcv\.data'\. Did"),
+    (
+        "import Images, digits",
+        "import digits",
+        12,
+        r"defined: add 'from fastcv\.data import Images",
+    ),
+    ("from torch import nn", "import no_such", 1, "No module named 'no_such'"),
+    ("from torch import nn", "1 / 0", 1, "ZeroDivisionError: division by zero"),
+    ("from torch import nn", "raise SystemExit", 1, "SystemExit"),
+    ("from torch import nn", "nn = '\0'", None, "null bytes"),
+]
+PLAIN = """from torch import nn
+
+from fastcv.data import Images, digits
+from fastcv.learning import SGD, Constant, CrossEntropy, FromScratch
+from fastcv.nets import BaseNet
+from fastcv.recipe import Recipe
+
+SIZE = 8
+
+
+recipe = Recipe(
+    data=Images(source=digits, size=8, batch_size=4),
+    model=FromScratch(net=BaseNet),
+    schedule=(Constant(epochs=1, lr=0.1),),
+    optimizer=SGD(),
+    loss=CrossEntropy(),
+)
+"""
+
+
+@pytest.mark.parametrize(("before", "after", "line", "message"), MISTAKES)
+def test_a_mistake_in_ones_own_file_is_its_line_and_one_sentence(
+    tmp_path, before, after, line, message
+):
+    assert PLAIN.count(before) == 1
+    file = tmp_path / "mine.py"
+    file.write_text(PLAIN.replace(before, after))
+    where = rf"^a recipe file must be importable, '.*mine\.py'{f', line {line}' if line else ''}: "
+    with pytest.raises(ValueError, match=where + ".*" + message) as error:
+        catalogue.get_recipe(str(file))
+    assert "\n" not in str(error.value)
+    assert catalogue.module_name("mine") not in sys.modules
+
+
+def test_variants_that_are_no_mapping_are_refused(tmp_path):
+    (tmp_path / "mine.py").write_text(PLAIN + "variants = 3\n")
+    with pytest.raises(ValueError, match=r"must map names to recipes, .* has 3$"):
+        catalogue.get_recipe(f"{tmp_path}/mine.py")
+
+
 def test_every_variant_has_a_line_of_its_own():
     lines = {}
     for entry in catalogue.entries():

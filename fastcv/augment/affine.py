@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from fastcv.augment.draws import interval, uniform
 from fastcv.augment.pixels import memory_format, to_float
+from fastcv.recipe.bounds import check_numbers
 
 
 def resample(x: Tensor, matrix: Tensor, interpolation: str = "bilinear") -> Tensor:
@@ -160,9 +161,10 @@ class Affine(Resampled):
     def __post_init__(self):
         interval("degrees", self.degrees)
         _check_interpolation(self.interpolation)
-        if self.translate is not None and not all(0 <= each <= 1 for each in self.translate):
-            raise ValueError(f"translate must be two fractions 0-1, got {self.translate}")
+        if self.translate is not None:
+            check_numbers("translate", self.translate, 2, least=0, most=1)
         if self.scale is not None:
+            check_numbers("scale", self.scale, 2)
             interval("scale", self.scale, least=math.ulp(0.0))
         self._shears()
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fastcv.augment.flip import flip_horizontally
+from fastcv.recipe.bounds import check_whole
 
 # Odd numbers with no pattern in their bits, as hashes mix with: 2^64 / golden ratio, and one more.
 _MIXERS = (-0x61C8864680B583EB, -0x3B314601E57A13AD)
@@ -37,6 +38,10 @@ class AlternatingFlip:
 
     moves_pixels: ClassVar[bool] = True
 
+    def __post_init__(self):
+        check_whole("seed", self.seed)
+        check_whole("epoch", self.epoch)
+
     def __call__(self, x: Tensor) -> Tensor:
         """Mirror half of a batch."""
         return flip_horizontally(x, self.mirrored(x))
@@ -45,7 +50,7 @@ class AlternatingFlip:
         """Return whether each image is mirrored in this epoch: (B,), bool."""
         # Bytes and their fractions must agree.
         pixels = x.mul(255).round() if x.is_floating_point() else x
-        bits = pixels.sum((1, 2, 3), dtype=torch.int64) + self.seed * 1_000_003
+        bits = pixels.sum((1, 2, 3), dtype=torch.int64) + _wrapped(self.seed * 1_000_003)
         for mixer in _MIXERS:  # integers overflow, as in any hash
             bits = bits * mixer
             bits = bits ^ (bits >> 32)
@@ -54,6 +59,11 @@ class AlternatingFlip:
     def at_epoch(self, epoch: int) -> "AlternatingFlip":
         """Return the value for another epoch."""
         return replace(self, epoch=epoch)
+
+
+def _wrapped(number: int) -> int:
+    """Return what is left of a whole number in 64 bits, with a sign."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def at_epoch(augmentation: Callable, epoch: int) -> Callable:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from fastcv.augment.draws import integers, pair
 from fastcv.augment.pixels import memory_format
+from fastcv.recipe.bounds import WIDEST, check_whole
 
 
 def pad(x: Tensor, padding: int, mode: str = "zeros") -> Tensor:
@@ -78,8 +79,7 @@ class RandomCrop:
     moves_pixels: ClassVar[bool] = True
 
     def __post_init__(self):
-        if self.padding < 0:
-            raise ValueError(f"padding must be at least 0 pixels, got {self.padding}")
+        check_whole("padding", self.padding, most=WIDEST)
         if self.padding_mode not in ("zeros", "reflect"):
             raise ValueError(
                 f"padding_mode must be 'zeros' or 'reflect', got {self.padding_mode!r}"

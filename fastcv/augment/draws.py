@@ -4,9 +4,12 @@ No draw reads a value back, so nothing here waits for a GPU.
 """
 
 from math import isinf
+from numbers import Real
 
 import torch
 from torch import Tensor
+
+from fastcv.recipe.bounds import WIDEST, check_number, check_numbers, check_whole, shown
 
 
 def uniform(low: float, high: float, x: Tensor) -> Tensor:
@@ -31,8 +34,8 @@ def per_image(parameter: Tensor) -> Tensor:
 
 def check_probability(p: float) -> None:
     """Raise unless `p` is a probability."""
-    if not 0 <= p <= 1:
-        raise ValueError(f"p must be a probability between 0 and 1, got {p}")
+    if not isinstance(p, Real) or isinstance(p, bool) or not 0 <= p <= 1:
+        raise ValueError(f"p must be a probability between 0 and 1, got {shown(p)}")
 
 
 def interval(
@@ -49,10 +52,12 @@ def interval(
         ValueError: low is above high, or the interval exceeds `least` ... `most`.
     """
     if isinstance(setting, tuple | list):
+        check_numbers(name, setting, 2)
         low, high = setting
-    elif setting < 0:
-        raise ValueError(f"{name} must be a number >= 0 or (low, high), got {setting}")
+    elif not isinstance(setting, Real) or isinstance(setting, bool) or not setting >= 0:
+        raise ValueError(f"{name} must be a number >= 0 or (low, high), got {shown(setting)}")
     else:
+        check_number(name, setting)
         low, high = max(center - setting, least), center + setting
     if not least <= low <= high <= most:
         # A `least` of the smallest number that is not 0 stands for "above 0".
@@ -66,7 +71,7 @@ def interval(
 
 def pair(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
     """Read a size in pixels: a number for a square, or (height, width)."""
-    height, width = size if isinstance(size, tuple | list) else (size, size)
-    if height < 1 or width < 1:
-        raise ValueError(f"{name} must be at least 1 pixel, got {size}")
+    height, width = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
+    for pixels in (height, width):
+        check_whole(name, pixels, least=1, most=WIDEST)
     return int(height), int(width)

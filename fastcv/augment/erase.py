@@ -9,6 +9,7 @@ from torch import Tensor
 from fastcv.augment.draws import check_probability, happens, interval
 from fastcv.augment.pixels import to_float
 from fastcv.augment.resize import draw_rectangles
+from fastcv.recipe.bounds import check_number, check_numbers, shown
 
 
 def rectangles(
@@ -58,10 +59,16 @@ class RandomErasing:
 
     def __post_init__(self):
         check_probability(self.p)
+        for name in ("scale", "ratio"):
+            check_numbers(name, getattr(self, name), 2)
         interval("scale", self.scale, least=0.0, most=1.0)
         interval("ratio", self.ratio, least=math.ulp(0.0))
         if isinstance(self.value, str) and self.value != "random":
-            raise ValueError(f"value must be numbers in 0-1 or 'random', got {self.value!r}")
+            raise ValueError(f"value must be numbers in 0-1 or 'random', got {shown(self.value)}")
+        if not isinstance(self.value, str):
+            values = self.value if isinstance(self.value, tuple | list) else (self.value,)
+            for each in values:
+                check_number("value", each, least=0, most=1)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Erase in a batch."""

@@ -16,6 +16,7 @@ from torch.distributions import Beta
 from fastcv.augment.draws import integers, per_image
 from fastcv.augment.erase import rectangles
 from fastcv.augment.pixels import to_float
+from fastcv.recipe.bounds import check_number
 
 
 def soft_targets(y: Tensor, classes: int | None) -> Tensor:
@@ -65,8 +66,7 @@ class _Mixing:
     changes_labels: ClassVar[bool] = True
 
     def __post_init__(self):
-        if not self.alpha > 0:
-            raise ValueError(f"alpha must be above 0, got {self.alpha}")
+        check_number("alpha", self.alpha, above=0)
 
     def __call__(self, x: Tensor, y: Tensor, classes: int | None = None) -> tuple[Tensor, Tensor]:
         """Mix images (B, C, H, W) and their labels, (B,) numbers or (B, classes) probabilities."""

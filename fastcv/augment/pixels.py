@@ -6,6 +6,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from fastcv.recipe.bounds import check_numbers, shown
+
 
 def memory_format(x: Tensor) -> torch.memory_format:
     """Return the format to keep: channels-last if `x` has that one alone."""
@@ -38,6 +40,11 @@ class Normalize:
     std: tuple[float, ...]
 
     def __post_init__(self):
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple | list):
+                raise ValueError(f"{name} must be a number for each channel, got {shown(value)}")
+            check_numbers(name, value, len(value))
         if len(self.mean) != len(self.std) or not all(each > 0 for each in self.std):
             raise ValueError(
                 f"mean and std must be equally long and std above 0, got {self.mean} and {self.std}"

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from fastcv.augment.draws import interval, pair
 from fastcv.augment.pixels import memory_format, to_float
+from fastcv.recipe.bounds import check_flags, check_numbers
 
 # Windows drawn for each image before its center is taken, as in torchvision.
 ATTEMPTS = 10
@@ -148,8 +149,11 @@ class RandomResizedCrop:
 
     def __post_init__(self):
         pair("size", self.size)
+        for name in ("scale", "ratio"):
+            check_numbers(name, getattr(self, name), 2)
         interval("scale", self.scale, least=0.0, most=1.0)
         interval("ratio", self.ratio, least=math.ulp(0.0))
+        check_flags(self, "antialias")
 
     def __call__(self, x: Tensor) -> Tensor:
         """Crop and resize a batch."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastcv.augment.draws import check_probability, happens, per_image
 from fastcv.augment.pixels import to_float
+from fastcv.recipe.bounds import check_number
 
 
 def smoothed(x: Tensor) -> Tensor:
@@ -45,8 +46,7 @@ class Sharpness:
 
     def __post_init__(self):
         check_probability(self.p)
-        if self.factor < 0:
-            raise ValueError(f"factor must be at least 0, got {self.factor}")
+        check_number("factor", self.factor, least=0)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Sharpen some of a batch."""

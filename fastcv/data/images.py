@@ -2,6 +2,8 @@
 
 import dataclasses
 import gc
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +15,7 @@ import torch
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
+from fastai.torch_core import defaults as fastai_defaults
 
 from fastcv.augment.composition import compose
 from fastcv.augment.pixels import Normalize
@@ -32,10 +35,22 @@ from fastcv.data.protocols import Source
 from fastcv.data.samples import Sample, Samples
 from fastcv.data.sampling import BalancedSampler
 from fastcv.data.sources.toy import Toy
-from fastcv.data.splits import folds, kept, others, stratified
+from fastcv.data.splits import check_holdout, folds, kept, others, stratified
+from fastcv.recipe.bounds import (
+    LARGEST,
+    WIDEST,
+    check_each,
+    check_flags,
+    check_number,
+    check_takes,
+    check_whole,
+    shown,
+)
 
 PLACES = ("auto", "cpu", "cuda", "off")
 SMOKE_SIZE = 32  # pixels
+SHARED_MEMORY = "/dev/shm"
+SIDES = ("size", "resize", "decode_size")
 COUNTS = (
     "size", "batch_size", "valid_batch_size", "train_per_class", "test_per_class", "resize",
     "decode_size",
@@ -142,6 +157,30 @@ class Images:
     upright: bool = False
     decode_size: int | None = None
 
+    def __post_init__(self):
+        check_takes("source", self.source, "path")
+        for name in COUNTS:
+            most = WIDEST if name in SIDES else LARGEST
+            value = getattr(self, name)
+            if value is not None or name in ("size", "batch_size"):
+                check_whole(name, value, least=1, most=most)
+        check_holdout("holdout", self.holdout)
+        check_whole("split_seed", self.split_seed)
+        check_each("augment", self.augment, example="HorizontalFlip()")
+        check_flags(self, "drop_last", "test_validates", "skip_bad", "upright")
+        check_number("balance", self.balance, least=0, most=1)
+        if self.fold is not None:
+            check_fold(self.fold)
+        if not isinstance(self.normalize, Normalize | None):
+            raise ValueError(f"normalize must be a Normalize(...), got {shown(self.normalize)}")
+        check_whole("channels", self.channels)
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 3 (RGB) or 1 (gray), got {shown(self.channels)}")
+        if not isinstance(self.path, str | Path | None):
+            raise ValueError(f"path must be text, a Path or None, got {shown(self.path)}")
+        if self.cache not in PLACES:
+            raise ValueError(f"cache must be one of {', '.join(PLACES)}, got {shown(self.cache)}")
+
     @property
     def decoding(self) -> Decoding:
         """How an image becomes the square that batches are cut from."""
@@ -164,7 +203,7 @@ class Images:
 
     def _built(self, device: torch.device | str | None) -> DataLoaders:
         device = default_device() if device is None else torch.device(device)
-        samples = self.source(None if self.path is None else Path(self.path))
+        samples = self._listed(None if self.path is None else Path(self.path))
         images = [sample.image for sample in chain(*samples[:3])]
         # Which images the parts use may depend on those that are skipped; then all are decoded.
         chosen = None if self.skip_bad else self._parts(samples)
@@ -206,7 +245,7 @@ class Images:
             "train", "valid" and, where there is a loader for it, "test": pairs of name and sample.
         """
         self._check()
-        samples = self.source(None if self.path is None else Path(self.path))
+        samples = self._listed(None if self.path is None else Path(self.path))
         if self.skip_bad:
             samples = readable(samples, self.decoding.side)
         parts, _ = self._parts(samples)
@@ -252,14 +291,6 @@ class Images:
         return self.augment[: len(self.augment) - len(mixing)], mixing
 
     def _check(self) -> None:
-        for name in COUNTS:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if not 0 <= self.balance <= 1:
-            raise ValueError(f"balance must be a fraction from 0 to 1, got {self.balance}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels must be 3 (RGB) or 1 (gray), got {self.channels}")
         if self.resize is not None and self.resize < self.size:
             raise ValueError(
                 f"resize must be at least size, got {self.resize} and {self.size}: raise it, as "
@@ -278,8 +309,21 @@ class Images:
                 f"{len(self.normalize.mean)} of each: use statistics of such images, or change "
                 "channels"
             )
-        if self.cache not in PLACES:
-            raise ValueError(f"cache must be one of {', '.join(PLACES)}, got {self.cache!r}")
+
+    def _listed(self, path: Path | None) -> Samples:
+        """List the images.
+
+        Raises:
+            ValueError: the system refuses to, or what the source raises.
+        """
+        try:
+            return self.source(path)
+        except OSError as error:
+            place = shown(str(error.filename or path or self.source))
+            raise ValueError(
+                f"the folder of the data must be readable, {place} is not: "
+                f"{error.strerror or error}"
+            ) from error
 
     def _parts(self, samples: Samples) -> tuple[list[list[int]], bool]:
         """Return each loader's places in train + valid + test, and `valid_is_test`."""
@@ -354,9 +398,24 @@ class Images:
             # Unless the smaller batch is the only one.
             drop_last=self.drop_last and len(parts[0]) >= self.batch_size,
             # With decoded images, processes would only cost time; `test_dl` takes num_workers.
-            num_workers=0 if gathered else None,
+            num_workers=0 if gathered else self._workers(),
             device=device,
         )
+
+    def _workers(self) -> int:
+        """Return how many processes may decode: they pass batches on through shared memory."""
+        side = self.resize or self.size
+        ahead = 2 * self.batch_size * self.channels * side**2  # bytes: each makes two batches
+        free = free_shared_memory()
+        most = fastai_defaults.cpus
+        fitting = most if free is None else min(most, free // (2 * ahead))
+        if fitting < most:
+            print(
+                f"{SHARED_MEMORY} has {free / 1e6:,.1f} MB free: {fitting} of {most} processes "
+                "decode images",
+                file=sys.stderr,
+            )
+        return int(fitting)
 
     def _attach(
         self,
@@ -393,6 +452,14 @@ class Images:
                 f"{free / 1e9:.1f} GB are free: use cache='auto' or 'cpu'"
             )
         return images.to(device)
+
+
+def free_shared_memory() -> int | None:
+    """Return the bytes that are free for passing batches between processes; None: any number."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:  # another system than Linux
+        return None
 
 
 def check_fold(fold: tuple[int, int]) -> None:

@@ -1,6 +1,8 @@
 """What a source returns: images, their labels, and the part of the data set they belong to."""
 
+import os
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -55,12 +57,25 @@ class Samples(NamedTuple):
         ]
 
 
+def _check_name(sample: Sample) -> None:
+    """Raise a ValueError unless the tables and the JSON of a run can name an image."""
+    for name in (sample.label, str(sample.image) if isinstance(sample.image, Path) else ""):
+        if not name.isascii():
+            try:
+                name.encode("utf-8")
+            except UnicodeEncodeError as error:
+                shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+                raise ValueError(
+                    f"names of folders and images must be text in UTF-8, got '{shown}': rename it"
+                ) from error
+
+
 def labeled(parts: Parts, root: Path | None, skipped: int = 0) -> Samples:
     """Join training, validation and test samples into a data set, and collect their class names.
 
     Raises:
         ValueError: there are fewer than two images, there is only one class, or a class cannot be
-            learned because it has no training image.
+            learned because it has no training image; or a name is not UTF-8.
     """
     train, valid, test = parts
     place = "the data set" if root is None else f"'{root}'"
@@ -68,6 +83,8 @@ def labeled(parts: Parts, root: Path | None, skipped: int = 0) -> Samples:
     if images < 2:
         count = "no image" if images == 0 else "one image only"
         raise ValueError(f"{place} must hold at least two images, got {count}: add more")
+    for sample in chain(*parts):
+        _check_name(sample)
     classes = {sample.label for sample in train}
     for part, found in (("validation", valid), ("test", test)):
         for label in sorted({sample.label for sample in found} - classes):

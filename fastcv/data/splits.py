@@ -4,6 +4,9 @@ import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from numbers import Real
+
+from fastcv.recipe.bounds import LARGEST, shown
 
 
 def stratified(
@@ -36,11 +39,7 @@ def stratified(
             or groups cannot be held out without all images of a class.
     """
     counted = isinstance(holdout, int)
-    if holdout < 0 or (not counted and not holdout < 1):
-        raise ValueError(
-            "holdout must be a number of images per class (0, 1, 2, ...) or a fraction "
-            f"(0 <= fraction < 1), got {holdout!r}: pass, for example, 0.2"
-        )
+    check_holdout("holdout", holdout)
     if holdout and groups is not None and any(group is not None for group in groups):
         return _whole_groups(labels, holdout, seed, groups)
     held: list[int] = []
@@ -174,6 +173,16 @@ def _lost(labels: Sequence[str], held: Sequence[int]) -> str | None:
     left = Counter(labels)
     left.subtract(labels[index] for index in held)
     return next((label for label in sorted(left) if left[label] == 0), None)
+
+
+def check_holdout(name: str, holdout: int | float) -> None:
+    """Raise a ValueError unless `holdout` is a number of images of each class, or a fraction."""
+    number = isinstance(holdout, Real) and not isinstance(holdout, bool)
+    if not number or not 0 <= holdout <= LARGEST or not (isinstance(holdout, int) or holdout < 1):
+        raise ValueError(
+            f"{name} must be a number of images per class (0, 1, 2, ...) or a fraction "
+            f"(0 <= fraction < 1), got {shown(holdout)}: pass, for example, 0.2"
+        )
 
 
 def kept(labels: Sequence[str], per_class: int, seed: int) -> list[int]:

@@ -1,10 +1,13 @@
 """From a recipe to a Learner: untrained, thinned for a smoke run, or with trained weights."""
 
+from collections.abc import Callable
 from dataclasses import is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from fastai.callback.progress import ProgressCallback
+from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device, set_seed
 from fastcore.basics import noop
 
@@ -21,6 +24,7 @@ from fastcv.learning.learner import Learner
 from fastcv.learning.metrics import columns
 from fastcv.learning.origins import Origin
 from fastcv.learning.stages.stage import fresh
+from fastcv.recipe.bounds import shown
 from fastcv.recipe.values import Recipe
 
 SMOKE_NOTE = "SMOKE RUN: toy images, random weights, one epoch a stage; its numbers mean nothing"
@@ -49,7 +53,7 @@ def built(recipe: Recipe, *, device: str | torch.device | None = None) -> Learne
     device = _device(device)
     stepper = Stepper(recipe.step, device)
     set_seed(recipe.seed)
-    loaders = recipe.data(device=device)
+    loaders = _made("data", recipe.data(device=device), DataLoaders)
     kind = resolve(recipe.precision, device)
     precision = Precision(kind, channels_last=recipe.step.channels_last)
     history = History()
@@ -58,11 +62,12 @@ def built(recipe: Recipe, *, device: str | torch.device | None = None) -> Learne
         callbacks.append(Mixing(mixing, len(loaders.vocab)))
     learn = recipe.model(
         loaders,
-        loss_func=losses.build(recipe.loss, loaders),
+        loss_func=_loss(recipe, loaders),
         opt_func=recipe.optimizer,
         metrics=[Accuracy(history), *columns(recipe.metrics, history)],
         cbs=callbacks + fresh(recipe.callbacks),
     )
+    _made("model", learn, Learner)
     learn.remove_cb(ProgressCallback)  # Progress shows more, and reads nothing from the device
     learn.logger = noop  # nor does the Recorder print its row
     learn.model.to(device)
@@ -71,6 +76,36 @@ def built(recipe: Recipe, *, device: str | torch.device | None = None) -> Learne
     if device.type == "cpu":
         keep_freed_memory()
     return learn
+
+
+def _made(slot: str, made: Any, kind: type) -> Any:
+    """Return what a slot of a recipe has made, if it is of a kind.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(made, kind):
+        name = f"{kind.__module__.partition('.')[0]}'s {kind.__name__}"
+        raise ValueError(f"{slot} must return {name} when it is called, it returned {shown(made)}")
+    return made
+
+
+def _loss(recipe: Recipe, loaders: DataLoaders) -> Callable:
+    """Build the loss function for the data.
+
+    Raises:
+        ValueError: `recipe.loss` needs arguments, as a loss function itself does.
+    """
+    try:
+        loss = losses.build(recipe.loss, loaders)
+    except TypeError as error:
+        raise ValueError(
+            f"loss must build a loss function when it is called without arguments, got "
+            f"{shown(recipe.loss)}: {error}"
+        ) from error
+    if not callable(loss):
+        raise ValueError(f"loss must build a loss function, {shown(recipe.loss)} returned {loss}")
+    return loss
 
 
 def origin_of(recipe: Recipe) -> Origin | None:

@@ -297,17 +297,19 @@ def create(
     suffix = f"-seed{flat['seed']}" + (f"-fold{fold[0]}" if isinstance(fold, list) else "")
     run = Run(make_stamped(folder, suffix, out), trust=True)
     run._made = made
-    write_json(
-        run.path / "recipe.json",
-        {
-            "name": name,
-            "smoke": smoke,
-            "settings": settings,
-            "changed": changed or {},
-            "rebuild": "fastcv.Run(path).recipe",
-            "flat": flat,
-        },
-    )
+    started = {
+        "name": name,
+        "smoke": smoke,
+        "settings": settings,
+        "changed": changed or {},
+        "rebuild": "fastcv.Run(path).recipe",
+        "flat": flat,
+    }
+    try:
+        write_json(run.path / "recipe.json", started)
+    except BaseException:
+        remove(run)
+        raise
     return run
 
 
@@ -342,7 +344,7 @@ def make_stamped(folder: Path, suffix: str, out: Path) -> Path:
 
 def remove(run: Run) -> None:
     """Remove a new run's directory, and the folders made for it that hold nothing else."""
-    shutil.rmtree(run.path)
+    shutil.rmtree(run.path, ignore_errors=True)
     for folder in run._made:
         try:
             folder.rmdir()

@@ -1,6 +1,8 @@
 """The whole experiment: from a recipe to a finished run directory, and on from a stopped one."""
 
 import dataclasses
+import errno
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcv import files, tracking
+from fastcv.data.loader import threads as torch_threads
 from fastcv.experiment import directory
 from fastcv.experiment.building import (
     SMOKE_NOTE,
@@ -22,16 +25,20 @@ from fastcv.experiment.origin import changed, defining_file
 from fastcv.experiment.results import Results
 from fastcv.experiment.words import short
 from fastcv.learning.callbacks import checkpoint
-from fastcv.learning.callbacks.checkpoint import Checkpoint
+from fastcv.learning.callbacks.busy import Busy
+from fastcv.learning.callbacks.checkpoint import EVERY_MINUTES, Checkpoint
 from fastcv.learning.callbacks.progress import LossGraph
 from fastcv.learning.learner import Learner
+from fastcv.learning.memory import check_batch, memory_in_words
 from fastcv.learning.origins import Origin
 from fastcv.predict import evaluation
+from fastcv.recipe.bounds import check_number, check_whole
 from fastcv.recipe.checks import compare
 from fastcv.recipe.diff import describe
 from fastcv.recipe.flat import flat
 from fastcv.recipe.values import Recipe
 
+MOST_THREADS = 1024
 # The accuracies that a run ends with.
 FINAL = ("train_accuracy", "valid_accuracy", "test_accuracy", "tta_accuracy")
 WEAKEST = 3  # classes to name
@@ -46,8 +53,11 @@ def train(
     smoke: bool = False,
     resume: Run | str | Path | None = None,
     keep_checkpoint: bool = False,
+    checkpoint_every: float = EVERY_MINUTES,
+    threads: int | None = None,
     show_graph: bool = False,
     write: Callable[[str], None] = print,
+    on_start: Callable[[Run], None] = lambda run: None,
     on_epoch: Callable[[Run], None] = lambda run: None,
 ) -> Run:
     """Run the whole experiment and write its run directory.
@@ -61,8 +71,12 @@ def train(
         resume: a stopped run of this recipe, or its directory, to continue after its last epoch.
         keep_checkpoint: keep last.ckpt of the finished run; its weights are a second copy, beside
             the optimizer's state.
+        checkpoint_every: minutes after which a checkpoint is written within an epoch too.
+        threads: of the processor that torch computes with, which decide the last bits of the
+            results. None takes those that a resumed run began with, and else torch's choice.
         show_graph: in a notebook, also draw the losses of each stage while it trains.
         write: called with each line that is printed apart from the epochs.
+        on_start: called with the run when its directory is there.
         on_epoch: called with the run after every epoch; `run.metrics` has the epoch's row.
 
     Returns:
@@ -71,9 +85,62 @@ def train(
     Raises:
         ValueError: a mistake that a user can mend, in one sentence.
         FloatingPointError: the loss was not finite; names the epoch and the batch.
+        Checkpointed: a signal asked for a checkpoint, and it was written.
     """
     stopped = Run(resume) if isinstance(resume, str | Path) else resume
     _refuse_mistakes(recipe, wandb, stopped)
+    check_number("checkpoint_every", checkpoint_every, above=0)
+    with _threads(threads, stopped, write):
+        return _train(
+            recipe,
+            stopped,
+            out=Path(out),
+            wandb=wandb,
+            device=device,
+            smoke=smoke,
+            keep_checkpoint=keep_checkpoint,
+            checkpoint_every=checkpoint_every,
+            show_graph=show_graph,
+            write=write,
+            on_start=on_start,
+            on_epoch=on_epoch,
+        )
+
+
+@contextmanager
+def _threads(
+    count: int | None, stopped: Run | None, write: Callable[[str], None]
+) -> Iterator[None]:
+    """Let torch compute with a number of threads; a resumed run keeps what it began with."""
+    began = None if stopped is None else stopped.environment.get("threads")
+    began = began if type(began) is int and began > 0 else None  # an older run may not say
+    if count is not None:
+        check_whole("threads", count, least=1, most=MOST_THREADS)
+        if began not in (None, count):
+            write(
+                f"the run began with {began} threads, and with {count} it will differ in the last "
+                "bits from one that was never stopped"
+            )
+    chosen = count or began
+    with torch_threads(min(chosen, MOST_THREADS)) if chosen else nullcontext():
+        yield
+
+
+def _train(
+    recipe: Recipe,
+    stopped: Run | None,
+    *,
+    out: Path,
+    wandb: str,
+    device: str | None,
+    smoke: bool,
+    keep_checkpoint: bool,
+    checkpoint_every: float,
+    show_graph: bool,
+    write: Callable[[str], None],
+    on_start: Callable[[Run], None],
+    on_epoch: Callable[[Run], None],
+) -> Run:
     values = flat(recipe)  # before the data is read, so that a mistake in it costs no time
     kept = None if stopped is None else checkpoint.read(stopped.path / directory.CHECKPOINT)
     if smoke:
@@ -83,14 +150,17 @@ def train(
     # A run that an older fastcv began goes on as it began.
     differs = refuse_other_images(ran) if stopped is None else None
     learn = built(ran, device=device)
+    check_batch(learn)
     if stopped is not None:
         run = stopped
-        checkpoint.prepare(learn, kept)
+        checkpoint.prepare(learn, kept, len(ran.schedule))
     else:
-        run = _new_run(recipe, values, Path(out), wandb=wandb, device=device, smoke=smoke)
+        run = _new_run(recipe, values, out, wandb=wandb, device=device, smoke=smoke)
 
     learn.path = run.path  # callbacks write there
-    with files.lock(run.path), _kept_or_removed(run, learn):
+    saves = Checkpoint(run.path / directory.CHECKPOINT, kept, every=checkpoint_every)
+    with files.lock(run.path), _kept_or_removed(run, learn), _room_in_words(run):
+        on_start(run)
         files.remove_parts(run.path)
         _introduce(ran, learn, run, write)
         for line in origin.lines() if origin else ():
@@ -110,8 +180,8 @@ def train(
         with closing(tracker):
             _write_environment(run, learn, tracker.id, origin, again=kept is not None)
             _report_epochs(learn, run, tracker, on_epoch)
-            with learn.added_cbs([LossGraph()] if show_graph else []):
-                _run_stages(ran, learn, run, kept)
+            with learn.added_cbs([LossGraph()] if show_graph else []), memory_in_words(learn):
+                _run_stages(ran, learn, saves, kept)
             results = Results(recipe=ran, learn=learn, run=run, smoke=smoke)
             summary = results.write(_parameters(learn))
             closing_it = learn.epoch_lines.doing("closing Weights & Biases")
@@ -132,6 +202,8 @@ def resume(
     *,
     device: str | None = None,
     trust: bool = False,
+    checkpoint_every: float = EVERY_MINUTES,
+    threads: int | None = None,
     write: Callable[[str], None] = print,
 ) -> Run:
     """Continue a stopped run after its last checkpoint.
@@ -140,6 +212,8 @@ def resume(
         run: the run, or its directory.
         device: as in `learner`; None takes the device that the run began on.
         trust: as for `Run`, where `run` is a directory.
+        checkpoint_every: as in `train`.
+        threads: as in `train`; with another number than the run began with, other bits result.
         write: as in `train`.
 
     Raises:
@@ -155,6 +229,8 @@ def resume(
         device=settings.get("device") if device is None else device,
         smoke=started["smoke"],
         resume=run,
+        checkpoint_every=checkpoint_every,
+        threads=threads,
         write=write,
     )
 
@@ -186,12 +262,37 @@ def _kept_or_removed(run: Run, learn: Learner) -> Iterator[None]:
         yield
     except BaseException as error:
         if command := run.resume_command:
-            learn.epoch_lines.line(f"stopped; resume it with: {command}")
-            with suppress(OSError):  # a full disk may be why it stopped: the checkpoint has them
+            if isinstance(error, FloatingPointError):
+                # A resumed run would meet the same loss.
+                learn.epoch_lines.line(f"stopped; what it measured until then is in {run.path}")
+            else:
+                learn.epoch_lines.line(f"stopped; resume it with: {command}")
+            # A full disk may be why it stopped: the checkpoint has them.
+            with suppress(OSError, ValueError):
                 files.write_csv(run.path / "steps.csv", learn.history.steps)
         elif isinstance(error, ValueError | KeyboardInterrupt) and not run.summary:
             learn.epoch_lines.line("stopped before the first epoch was done: nothing was kept")
             directory.remove(run)
+        raise
+
+
+@contextmanager
+def _room_in_words(run: Run) -> Iterator[None]:
+    """Say in a sentence that the disk is full, whoever wrote to it.
+
+    Raises:
+        NoRoom: there is no room.
+    """
+    try:
+        yield
+    except OSError as error:
+        if files.is_no_room(error):
+            raise files.no_room(Path(error.filename or run.path / "files"), error) from error
+        raise
+    except RuntimeError as error:  # of torch's writer, which a callback may use
+        if "PytorchStreamWriter failed" in str(error):
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise files.no_room(run.path / "files", full) from error
         raise
 
 
@@ -224,7 +325,8 @@ def _write_environment(
         here["weights"] = dataclasses.asdict(origin)
     if again:  # what the run began with stays at the top level
         before = run.environment
-        here = before | {"resumed": [*before.get("resumed", []), here]}
+        earlier = before.get("resumed", [])
+        here = before | {"resumed": [*(earlier if isinstance(earlier, list) else []), here]}
     files.write_json(run.path / "environment.json", here)
 
 
@@ -242,14 +344,21 @@ def _report_epochs(
     history.on_epoch = after_epoch
 
 
-def _run_stages(recipe: Recipe, learn: Learner, run: Run, kept: Mapping[str, Any] | None) -> None:
+def _run_stages(
+    recipe: Recipe, learn: Learner, saves: Checkpoint, kept: Mapping[str, Any] | None
+) -> None:
     """Train stage by stage; a resumed run skips the stages that it has finished."""
     learn.epoch_lines.total_epochs = planned_epochs(recipe)
-    with learn.added_cbs(Checkpoint(run.path / directory.CHECKPOINT, kept)):
+    with learn.added_cbs([saves, Busy()]):
         for number, stage in enumerate(recipe.schedule):
             if kept is None or number >= kept["stage"]:
                 learn.history.stage = number
                 stage(learn)
+    if saves.resume is not None:
+        raise ValueError(
+            "a checkpoint must be that of the run's own recipe, this one was written in a fit that "
+            "its stages do not have: start a new run"
+        )
 
 
 def planned_epochs(recipe: Recipe) -> int:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
@@ -69,6 +69,7 @@ class Learner(fastai_learner.Learner):
     updates = 0
     fitting = False
     stepper: "Stepper | None" = None
+    _passing: tuple[int, Callable[[], None]] | None = None  # of `begin_at`
     frozen_features: "FrozenFeatures | None" = None
     _head: Callable[[Tensor], Tensor] | None = (
         None  # takes the place of the net while batches are stored features
@@ -146,7 +147,7 @@ class Learner(fastai_learner.Learner):
     def _call_one(self, event_name: str, aside: tuple[type, ...] = ()) -> None:
         """Let the callbacks, except those of classes `aside`, handle an event.
 
-        Errors meant for the user keep their message.
+        Errors keep their message, for which fastai's `Callback.__call__` puts its own.
         """
         try:
             for callback, directly in self._handlers(event_name):
@@ -154,8 +155,13 @@ class Learner(fastai_learner.Learner):
                     continue
                 if not directly:
                     callback(event_name)
-                elif callback.run and (callback.run_train if self.training else callback.run_valid):
+                    continue
+                in_part = callback.run_train if self.training else callback.run_valid
+                handles = event_name in vars(callback) or hasattr(type(callback), event_name)
+                if callback.run and handles and (in_part or event_name not in _inner_loop):
                     getattr(callback, event_name)()
+                if event_name == "after_fit":
+                    callback.run = True
         except (ValueError, FloatingPointError) as error:
             # fastai puts "Exception occured in `History` when calling event ..." in front.
             if error.args:
@@ -167,18 +173,16 @@ class Learner(fastai_learner.Learner):
 
         fastai calls every callback at every event, and one without a method for it searches the
         whole Learner and its net for one: that takes longer than the step of a small net. With each
-        comes whether its method can be called directly: for events of a batch, fastai's
-        `Callback.__call__` only adds the check of `run_train` and `run_valid`.
+        comes whether its method can be called directly, which spares `Callback.__call__`.
         """
         if self._handled_by != self.cbs.items:
             self._handled_by, self._by_event = list(self.cbs), {}
         if event_name not in self._by_event:
             if not hasattr(event, event_name):
                 raise ValueError(f"an event must be one of fastai's, got {event_name!r}")
-            in_batch = event_name in _inner_loop
             inherits = {cb: type(cb).__call__ is Callback.__call__ for cb in self.cbs}
             self._by_event[event_name] = [
-                (callback, in_batch and inherits[callback])
+                (callback, inherits[callback])
                 for callback in self.cbs.sorted("order")
                 if event_name in vars(callback)
                 or hasattr(type(callback), event_name)
@@ -190,7 +194,7 @@ class Learner(fastai_learner.Learner):
     def __getstate__(self) -> dict:
         passing = (
             *("_handled_by", "_by_event", "stepper", "frozen_features", "fitting"),
-            *("_net_device", "_inputs", "_head"),
+            *("_net_device", "_inputs", "_head", "_passing"),
         )
         return {key: value for key, value in super().__getstate__().items() if key not in passing}
 
@@ -220,6 +224,24 @@ class Learner(fastai_learner.Learner):
             history.kept = history.saved.get(str(path))
         return self
 
+    def begin_at(self, batch: int, go_on: Callable[[], None]) -> None:
+        """Let the training part that follows pass over some batches, and call `go_on` after them.
+
+        They are made, as their making draws random numbers, but not trained on.
+        """
+        self._passing = batch, go_on
+
+    def _rest(self, loader: Iterable, passed: int, go_on: Callable[[], None]) -> None:
+        """Train on the batches of a loader that follow the first `passed` ones."""
+        self.n_iter = len(self.dl)
+        batches = iter(loader)
+        for _ in range(passed):
+            if next(batches, None) is None:
+                raise ValueError(f"an epoch must have more than {passed} batches to go on in it")
+        go_on()
+        for number, batch in enumerate(batches, passed):
+            self.one_batch(number, batch)
+
     def all_batches(self) -> None:
         """Train or evaluate on all batches of `self.dl`."""
         self._net_device = self._inputs = None
@@ -227,7 +249,10 @@ class Learner(fastai_learner.Learner):
         stored = None if features is None else features.stored(self)
         head, self._head = self._head, None if stored is None else stored.logits
         try:
-            if stored is not None:
+            if self.training and self._passing is not None:
+                passing, self._passing = self._passing, None
+                self._rest(self.dl if stored is None else stored, *passing)
+            elif stored is not None:
                 self.n_iter = len(self.dl)
                 for i, b in enumerate(stored):
                     self.one_batch(i, b)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import torch
 from fastai.data.core import DataLoaders
 from torch import Tensor, nn
+
+from fastcv.recipe.bounds import check_number, check_numbers, shown
 
 BALANCED = "balanced"
 
@@ -70,14 +71,15 @@ class CrossEntropy:
     weights: str | tuple[float, ...] | None = None
 
     def __post_init__(self):
+        check_number("label_smoothing", self.label_smoothing, least=0, most=1)
         if self.weights is None or self.weights == BALANCED:
             return
-        numbers = () if isinstance(self.weights, str) else self.weights
-        if not numbers or not all(isinstance(each, Real) and each >= 0 for each in numbers):
+        if not isinstance(self.weights, tuple | list) or not self.weights:
             raise ValueError(
                 f"weights must be {BALANCED!r} or a number of 0 or more for each class, got "
-                f"{self.weights!r}"
+                f"{shown(self.weights)}"
             )
+        check_numbers("weights", self.weights, len(self.weights), least=0)
 
     @property
     def needs_counts(self) -> bool:

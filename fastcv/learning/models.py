@@ -24,6 +24,8 @@ from fastcv.learning.origins import Origin, file_origin, tagged, timm_origin, to
 from fastcv.learning.resnets import torchvision_resnet
 from fastcv.learning.snapshot import snapshot_rng
 from fastcv.nets.basenet import BaseNet
+from fastcv.recipe.bounds import check_callable, check_number, shown
+from fastcv.recipe.values import check_built_later
 from fastcv.suggest import did_you_mean
 
 _FROM_DATA = ("classes", "channels", "size", "num_classes", "in_chans")
@@ -48,6 +50,14 @@ class FromScratch:
     net: Callable[..., nn.Module] = BaseNet
     settings: Mapping = field(default_factory=dict)
 
+    def __post_init__(self):
+        check_callable("net", self.net, or_class=True)
+        check_built_later("net", self.net)
+        if not isinstance(self.settings, Mapping):
+            raise ValueError(
+                f"settings must be a mapping of the net's keywords, got {shown(self.settings)}"
+            )
+
     def __call__(self, dls: DataLoaders, **learner_keywords) -> Learner:
         """Build the net for the images and classes of `dls`, and a Learner with these keywords.
 
@@ -62,7 +72,7 @@ class FromScratch:
             )
         ends = {"classes": len(dls.vocab), "channels": channels, "size": height}
         build, settings = self.parts(**ends)
-        net = build(**settings)
+        net = _built(build, settings)
         backbones.check_output(net, _name(self.net), **ends)
         return Learner(dls, net, **learner_keywords)
 
@@ -131,6 +141,15 @@ class Pretrained:
     train_bn: bool | str = True
 
     def __post_init__(self):
+        if not isinstance(self.arch, str):
+            check_callable("arch", self.arch, or_class=True)
+            check_built_later("arch", self.arch)
+        if not isinstance(self.weights, str | Path | None):
+            raise ValueError(f"weights must be a name, a path or None, got {shown(self.weights)}")
+        for name in ("dropout", "block_dropout"):
+            check_number(name, getattr(self, name), least=0, most=1)
+        if not (isinstance(self.train_bn, bool) or self.train_bn == "statistics"):
+            raise ValueError(f"train_bn must be True, False or 'statistics', got {self.train_bn!r}")
         if isinstance(self.arch, str) and self.weights == _IMAGENET:  # torchvision's, not timm's
             object.__setattr__(self, "weights", backbones.split_name(self.arch)[1] or "DEFAULT")
 
@@ -139,15 +158,8 @@ class Pretrained:
 
         Raises:
             ValueError: `arch` builds no classification net, the weights cannot be fetched or do not
-                fit, the images have neither 1 nor 3 channels or a size that the net does not take,
-                a dropout lies outside 0 to 1, or `train_bn` is unknown.
+                fit, the images have neither 1 nor 3 channels or a size that the net does not take.
         """
-        for name in ("dropout", "block_dropout"):
-            fraction = getattr(self, name)
-            if not 0 <= fraction <= 1:
-                raise ValueError(f"{name} must be a fraction from 0 to 1, got {fraction}")
-        if self.train_bn not in (True, False, "statistics"):
-            raise ValueError(f"train_bn must be True, False or 'statistics', got {self.train_bn!r}")
         channels, height, width = _image_shape(dls)
         build, settings = self.parts(classes=len(dls.vocab), channels=channels, size=height)
         if build is not torchvision_resnet and height != width:
@@ -157,7 +169,7 @@ class Pretrained:
         if self._fetched_by_timm:
             net = backbones.fetched_timm_net(**settings)
         else:
-            net = build(**settings)
+            net = _built(build, settings)
             if self.weights is not None:
                 self._load(net, channels)
         if build is not torchvision_resnet:
@@ -310,6 +322,28 @@ def _image_shape(dls: DataLoaders) -> tuple[int, int, int]:
     return tuple(shape)
 
 
+def _built(build: Callable[..., nn.Module], settings: Mapping) -> nn.Module:
+    """Build a net.
+
+    Raises:
+        ValueError: it cannot be built with these settings.
+    """
+    try:
+        net = build(**settings)
+    except ValueError:
+        raise
+    except Exception as error:  # whatever torch raises on widths that are text, or negative
+        own = {name: value for name, value in settings.items() if name not in _FROM_DATA}
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"{_name(build)} must be given settings that it can be built with, got {shown(own)}: "
+            f"{reason}"
+        ) from error
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"{_name(build)} must build a torch module, got {shown(net)}")
+    return net
+
+
 def _ends(net: Callable[..., nn.Module], **ends: int) -> dict[str, object]:
     """Return what a net is told of the data, under its own names."""
     known, _ = backbones.taken(net)
@@ -344,6 +378,8 @@ def _thinned(widths: int | Sequence) -> int | tuple:
     """Divide widths, also in nested lists; none falls below the least, none grows."""
     if isinstance(widths, int):
         return min(widths, max(widths // _THINNING, _THINNEST))
+    if not isinstance(widths, tuple | list):
+        return widths  # no widths at all: the net will say so
     return tuple(_thinned(each) for each in widths)
 
 

@@ -9,6 +9,8 @@ import torch
 from fastai.optimizer import OptimWrapper
 from torch import Tensor
 
+from fastcv.recipe.bounds import check_flags, check_number, check_whole
+
 # Of the polynomial a s + b s^3 + c s^5, which is steep at 0. Iterated, it does not converge, but
 # keeps singular values between 0.68 and 1.14: as good as 1 here, in half the steps.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -159,6 +161,14 @@ class Muon:
     other_momentum: float = 0.9
     bias_scale: float = 1.0
     matrix_scale: float = 1.0
+
+    def __post_init__(self):
+        check_number("momentum", self.momentum, least=0, below=1)
+        check_number("other_momentum", self.other_momentum, least=0, below=1)
+        check_whole("steps", self.steps, least=1, most=1000)
+        for name in ("weight_decay", "bias_scale", "matrix_scale"):
+            check_number(name, getattr(self, name), least=0)
+        check_flags(self, "nesterov", "keep_norm")
 
     def __call__(self, params: Iterable, lr: float | slice, **_: object) -> OptimWrapper:
         """Build the optimizer over parameters.

@@ -7,6 +7,8 @@ from typing import ClassVar
 import torch
 from fastai.optimizer import OptimWrapper
 
+from fastcv.recipe.bounds import check_flags, check_number, check_numbers
+
 
 class _Fused:
     """An optimizer of torch as a value: its fields are the keywords of `kind`."""
@@ -40,6 +42,11 @@ class SGD(_Fused):
     nesterov: bool = False
     fused: bool = True
 
+    def __post_init__(self):
+        check_number("momentum", self.momentum, least=0, below=1)
+        check_number("weight_decay", self.weight_decay, least=0)
+        check_flags(self, "nesterov", "fused")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adam(_Fused):
@@ -55,6 +62,12 @@ class Adam(_Fused):
     eps: float = 1e-8
     weight_decay: float = 0.0
     fused: bool = True
+
+    def __post_init__(self):
+        check_numbers("betas", self.betas, 2, least=0, below=1)
+        check_number("eps", self.eps, least=0)
+        check_number("weight_decay", self.weight_decay, least=0)
+        check_flags(self, "fused")
 
 
 @dataclass(frozen=True, kw_only=True)

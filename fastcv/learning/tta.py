@@ -8,6 +8,8 @@ from fastai.callback.core import Callback
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastcv.recipe.bounds import WIDEST, check_flags, check_whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class TTA:
@@ -29,8 +31,8 @@ class TTA:
     shift: int = 1
 
     def __post_init__(self):
-        if self.shift < 0:
-            raise ValueError(f"shift must be at least 0 pixels, got {self.shift}")
+        check_flags(self, "mirror")
+        check_whole("shift", self.shift, most=WIDEST)
 
     def __call__(self) -> "MeasureTTA":
         """Build the callback."""

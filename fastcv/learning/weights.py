@@ -5,9 +5,13 @@ that torch.compile adds is removed from names.
 """
 
 import pickle
+import re
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -59,7 +63,7 @@ def copy(state: Mapping[str, Tensor], model: nn.Module, *, source: str) -> None:
         ValueError: a name is missing, has another shape, or is not the model's.
     """
     wanted = {_clean(key): value for key, value in model.state_dict().items()}
-    if misfit := _first_misfit(state, wanted):
+    if misfit := first_misfit(state, wanted):
         raise ValueError(f"{source} must fit {type(model).__name__}: {misfit}")
     with torch.no_grad():
         for key, value in wanted.items():
@@ -109,20 +113,34 @@ def read(path: Path | str) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state = load_file(path)
         elif path.suffix in _TORCH_FILES:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch_file(path)
         else:
             raise ValueError(
                 f"a weights file must end in .safetensors, .pth or .pt, got '{path.name}'"
             )
-    except (SafetensorError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"'{path}' must be a whole file of plain tensors, got {unpickling(error)}: save "
+            "model.state_dict() alone, best as .safetensors"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"'{path}' must be a whole file of plain tensors, got '{_first_line(error)}': "
             "fetch it or save it again"
         ) from error
+    except ValueError:
+        raise
+    except Exception as error:  # whatever torch's reader meets in a hostile pickle
+        raise ValueError(
+            f"'{path}' must be a whole file of plain tensors, it cannot be read "
+            f"({type(error).__name__}): fetch it or save it again"
+        ) from error
     for wrapper in ("model", "state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
-    tensors = isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())
+    tensors = isinstance(state, Mapping) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    )
     if not tensors:
         raise ValueError(
             f"'{path}' must hold tensors by name, got other objects: save model.state_dict()"
@@ -160,7 +178,8 @@ def _clean(key: str) -> str:
     return key.replace("_orig_mod.", "")
 
 
-def _first_misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+def first_misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    """Return how a state dict differs from the wanted one in its names and shapes; None if not."""
     for key, value in wanted.items():
         if key not in state:
             if not key.endswith("num_batches_tracked"):
@@ -169,6 +188,27 @@ def _first_misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
             got, needed = tuple(state[key].shape), tuple(value.shape)
             return f"'{key}' has shape {got} where {needed} is needed"
     return next((f"'{key}' is not one of its names" for key in state if key not in wanted), None)
+
+
+def unpickling(error: pickle.UnpicklingError) -> str:
+    """Say what a pickle holds beside plain data: torch's own words advise to read it unsafely."""
+    found = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+    return f"also {found[1]}" if found else "other objects or damaged data"
+
+
+def torch_file(path: Path) -> Any:
+    """Load a file that torch wrote, onto the CPU, without unpickling objects.
+
+    Raises:
+        ValueError: bits of it have changed: torch itself does not compare the checksums.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if bad := archive.testzip():
+                raise ValueError(f"'{path}' must be whole, but the checksum of its {bad} is wrong")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 from fastcv.learning.learner import Learner
 from fastcv.learning.models import FromScratch
 from fastcv.learning.snapshot import snapshot_rng
+from fastcv.recipe.bounds import check_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,10 @@ class Whitened(FromScratch):
     """
 
     images: int = 5000
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_whole("images", self.images, least=1)
 
     def __call__(self, dls: DataLoaders, **learner_keywords) -> Learner:
         """Build the net as `FromScratch` does, and call its `whiten(images)`.

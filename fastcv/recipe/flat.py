@@ -9,6 +9,7 @@ from typing import Any
 
 from fastcv.recipe.addresses import address, is_address, resolve
 from fastcv.recipe.aliases import current_flat
+from fastcv.recipe.bounds import shown
 from fastcv.recipe.values import Partial, Recipe, Reported, Step
 
 
@@ -48,6 +49,12 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(item, f"{prefix}{_part(name, key)}")
     elif isinstance(value, Path | str):
         text = str(value)
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"text in a recipe must be UTF-8, got {shown(text)} at {key!r}: rename it"
+            ) from error
         if is_address(text):  # `unflat` would import it
             raise ValueError(
                 f"text in a recipe must not read like the address of a callable, got {text!r} at "

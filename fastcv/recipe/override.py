@@ -8,10 +8,13 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from fastcv.recipe.addresses import ROOMS, address, is_address, public_names, resolve
+from fastcv.recipe.bounds import shown
 from fastcv.recipe.flat import as_tuples, flat
 from fastcv.recipe.values import Recipe
 from fastcv.suggest import did_you_mean
 
+# What Python raises on text that is no literal, too deeply nested, or a set of lists.
+_NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 _WORDS = {"true": True, "false": False, "none": None}
 
 
@@ -29,7 +32,7 @@ def override(recipe: Recipe, *settings: str) -> Recipe:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
-            raise ValueError(f"a setting must read key=value, got {setting!r}")
+            raise ValueError(f"a setting must read key=value, got {shown(setting)}")
         recipe = _replaced(recipe, key.strip().split("."), text.strip(), key.strip(), recipe)
     return recipe
 
@@ -39,7 +42,7 @@ def _replaced(value: Any, path: list[str], text: str, key: str, recipe: Recipe) 
     children = _children(value)
     if part not in children:
         hint = did_you_mean(key, list(flat(recipe)), cutoff=0)
-        raise ValueError(f"no setting is called {key!r}.{hint}")
+        raise ValueError(f"no setting is called {shown(key)}.{hint}")
     old = children[part]
     new = _replaced(old, rest, text, key, recipe) if rest else _read(text, old, value, part, key)
     if is_dataclass(value):
@@ -71,7 +74,7 @@ def _read(text: str, old: Any, owner: Any, part: str, key: str) -> Any:
     else:
         try:
             new = as_tuples(ast.literal_eval(text))
-        except (ValueError, SyntaxError):
+        except _NO_LITERAL:
             new = text
             if takes_values or tuple in allowed:
                 found = _expression(text, key)
@@ -80,20 +83,23 @@ def _read(text: str, old: Any, owner: Any, part: str, key: str) -> Any:
     if type(new) in allowed:
         return new
     if isinstance(new, int) and not isinstance(new, bool) and float in allowed:
-        return float(new)
+        try:
+            return float(new)
+        except OverflowError as error:
+            raise ValueError(f"{key} must be a finite number, got {shown(new)}") from error
     if str in allowed:
         return text
     if takes_values or (tuple in allowed and isinstance(new, str)):
         raise ValueError(f"{key} must be {_choices(old, text)}")
     names = " or ".join(sorted(each.__name__ for each in allowed - {types.NoneType}))
-    raise ValueError(f"{key} must be {names}, got {text!r}")
+    raise ValueError(f"{key} must be {names}, got {shown(text)}")
 
 
 def _expression(text: str, key: str) -> Any:
     """Read public names, with their settings or without; None where that is not what it is."""
     try:
         tree = ast.parse(text, mode="eval").body
-    except SyntaxError:
+    except _NO_LITERAL:
         return None
     return _value(tree, key)
 
@@ -147,8 +153,9 @@ def _choices(old: Any, text: str) -> str:
     known = public_names()
     names = [name for name, each in known.items() if each.startswith(f"{room}:")] or list(known)
     where = room if room in ROOMS else "fastcv"
-    hint = did_you_mean(text.partition("(")[0], names)
-    return f"a public name of {where} ({', '.join(sorted(names))}), got {text!r}.{hint}"
+    hint = did_you_mean(text.partition("(")[0][:80], names, cutoff=0.4)
+    hint = f".{hint}" if hint.startswith(" Did") else ""  # those there are stand here already
+    return f"a public name of {where} ({', '.join(sorted(names))}), got {shown(text)}{hint}"
 
 
 def _allowed_types(owner: Any, part: str) -> set[Any]:

@@ -2,12 +2,29 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import partial
 
+from fastcv.recipe.bounds import (
+    check_each,
+    check_flags,
+    check_number,
+    check_takes,
+    check_whole,
+    is_instance_of,
+    shown,
+)
 from fastcv.recipe.metrics import METRICS
 
 GRAPHS = ("auto", "on", "off")
+PRECISIONS = ("auto", "fp32", "bf16")
+# With what the slots of a recipe are called: in order, and by name.
+CALLS = {
+    "data": ((), ("device",)),
+    "model": (("dls",), ("loss_func", "opt_func", "metrics", "cbs")),
+    "optimizer": (("params",), ("lr",)),
+    "loss": ((), ()),
+}
 UNNAMED = "experiment"  # the name of a recipe without one
 
 
@@ -50,8 +67,11 @@ class Step:
     cache_features: bool = True
 
     def __post_init__(self):
+        check_flags(self, "compile", "channels_last")
         if self.graph not in GRAPHS:
-            raise ValueError(f"step.graph must be one of {', '.join(GRAPHS)}, got {self.graph!r}")
+            raise ValueError(
+                f"step.graph must be one of {', '.join(GRAPHS)}, got {shown(self.graph)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +104,19 @@ class Reported:
     tolerance: float = 0.02
     loss_tolerance: float = 0.25
     to_beat: bool = False
+
+    def __post_init__(self):
+        if not isinstance(self.source, str):
+            raise ValueError(f"source must be text, as '003, table 1', got {shown(self.source)}")
+        for name, number in self.numbers().items():
+            if name == "parameters":
+                check_whole(name, number)
+            else:
+                most = {"most": 1} if name.endswith("accuracy") else {}
+                check_number(name, number, least=0, **most)
+        check_number("tolerance", self.tolerance, least=0)
+        check_number("loss_tolerance", self.loss_tolerance, least=0)
+        check_flags(self, "to_beat")
 
     def numbers(self) -> dict[str, float]:
         """Return the numbers that the report states, by the name of their metric."""
@@ -121,8 +154,9 @@ class Recipe:
         name: the file's name, then "/" and the variant's; decides where runs are written.
 
     Raises:
-        ValueError: a negative seed, a name that cannot name a folder, or a callback or metric that
-            is an instance.
+        ValueError: a part that cannot be called, a schedule that is no tuple, an unknown precision,
+            a negative or too large seed, a name that cannot name a folder, or a callback or metric
+            that is an instance.
     """
 
     data: Callable
@@ -139,11 +173,42 @@ class Recipe:
     name: str = UNNAMED
 
     def __post_init__(self):
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {self.seed}")
         check_parts("callbacks", self.callbacks)
         check_parts("metrics", self.metrics)
+        for slot, (taken, by_name) in CALLS.items():
+            check_built_later(slot, getattr(self, slot))
+            check_takes(slot, getattr(self, slot), *taken, **dict.fromkeys(by_name))
+        check_each("schedule", self.schedule, example="OneCycle(...)", argument="learn")
+        for stage in self.schedule:
+            if is_dataclass(stage) and not hasattr(stage, "epochs"):
+                raise ValueError(
+                    f"each of schedule must be a stage, as OneCycle(...), got {shown(stage)}"
+                )
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}, got {shown(self.precision)}"
+            )
+        for slot, kind in (("step", Step), ("reported", Reported)):
+            value = getattr(self, slot)
+            if not isinstance(value, kind) and (slot == "step" or value is not None):
+                raise ValueError(f"{slot} must be a {kind.__name__}(...), got {shown(value)}")
+        check_whole("seed", self.seed)
         check_name(self.name)
+
+
+def check_built_later(slot: str, value: Callable) -> None:
+    """Raise a ValueError if a part of a recipe is a module or an optimizer that is built already.
+
+    A recipe says how they are built: each run starts with fresh ones.
+    """
+    if is_instance_of(value, ("torch", "Module"), ("torch", "Optimizer"), ("fastai", "Optimizer")):
+        kind = type(value).__name__
+        instead = {
+            "loss": f"give CrossEntropy(...) of fastcv.learning, or the class {kind} itself",
+            "model": "give FromScratch(net=...) or Pretrained(...) of fastcv.learning",
+            "optimizer": "give SGD(...), Adam(...), AdamW(...) or Muon(...) of fastcv.learning",
+        }.get(slot, "give what builds it")
+        raise ValueError(f"{slot} must build a fresh one for each run, got a {kind}: {instead}")
 
 
 def check_parts(name: str, parts: tuple[Callable, ...]) -> None:
@@ -152,9 +217,8 @@ def check_parts(name: str, parts: tuple[Callable, ...]) -> None:
         raise ValueError(f"{name} must be a tuple, as {name}=(..., ), got {parts!r}")
     for part in parts:
         kind = type(part).__name__
-        # By name: plain values import neither fastai nor torchmetrics.
-        built = {(each.__module__.partition(".")[0], each.__name__) for each in type(part).__mro__}
-        if built & {("fastai", "Callback"), ("fastai", "Metric"), ("torchmetrics", "Metric")}:
+        built = (("fastai", "Callback"), ("fastai", "Metric"), ("torchmetrics", "Metric"))
+        if is_instance_of(part, *built):
             raise ValueError(
                 f"{name} must be classes or partials, since each stage starts with fresh ones, got "
                 f"an instance of {kind}: give {kind} itself or functools.partial({kind}, ...)"

@@ -17,6 +17,7 @@ from fastcv.recipe.metrics import MEASURES
 
 # Any of these makes a folder a run directory, so that a run without recipe.json is noticed.
 _SIGNS = {"recipe.json", "environment.json", "summary.json", "metrics.csv"}
+DEEPEST = 64  # folders between one that is reported and the runs in it
 UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError),
     *(OverflowError, RecursionError, csv.Error),
@@ -31,7 +32,7 @@ def read_runs(folder: Path, warn: Callable[[str], None]) -> list[Result | Unfini
     """
     if not folder.is_dir():
         raise ValueError(f"runs to report must lie in a folder that exists, {str(folder)!r} is not")
-    paths = sorted(_directories(folder), key=lambda path: path.name, reverse=True)
+    paths = sorted(_directories(folder, warn), key=lambda path: path.name, reverse=True)
     return [found for found in _read_all(paths, read_run, warn) if found is not None]
 
 
@@ -123,11 +124,15 @@ def _measured(
     return found
 
 
-def _directories(folder: Path) -> Iterator[Path]:
+def _directories(folder: Path, warn: Callable[[str], None]) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
         if _SIGNS & set(files):
             folders.clear()  # a run directory holds no other run
             yield Path(place)
+        elif place.count(os.sep) - str(folder).count(os.sep) >= DEEPEST:
+            if folders:
+                warn(f"{str(folder)!r}: runs below {DEEPEST} folders are not looked for")
+            folders.clear()  # Python itself fails some hundred folders deeper
 
 
 def sentence(error: Exception) -> str:

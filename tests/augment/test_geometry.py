@@ -227,7 +227,7 @@ def test_random_erasing_fills_with_its_value():
             "degrees must be .* with low <= high, got",
         ),
         (lambda: Rotation(degrees=3, interpolation="cubic"), "'bilinear' or 'nearest'"),
-        (lambda: Affine(translate=(0.1, 2.0)), "translate must be two fractions"),
+        (lambda: Affine(translate=(0.1, 2.0)), "each of translate must be a fraction from 0 to 1"),
         (lambda: Affine(scale=(0.0, 1.0)), r"scale must be \(low, high\) with 0 < low"),
         (lambda: RandomResizedCrop(size=8, scale=(0.5, 1.5)), "low <= high <= 1, got"),
         (lambda: RandomErasing(value="noise"), "value must be numbers"),

@@ -229,7 +229,7 @@ def test_normalize_refuses_other_channels():
         (lambda: HorizontalFlip(p=1.5), "p must be a probability"),
         (lambda: RandomCrop(padding=-1), "padding must be at least 0"),
         (lambda: RandomCrop(padding_mode="edge"), "must be 'zeros' or 'reflect', got 'edge'"),
-        (lambda: CenterCrop(size=0), "size must be at least 1 pixel"),
+        (lambda: CenterCrop(size=0), "size must be at least 1, got 0"),
         (lambda: Normalize(mean=(0.5,), std=(0.0,)), "std above 0"),
     ],
 )

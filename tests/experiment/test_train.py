@@ -389,7 +389,7 @@ def test_interrupt_in_the_first_epoch_keeps_nothing(tmp_path, monkeypatch, capsy
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"seed": -1}, {}, "seed must be 0 or more, got -1"),
+        ({"seed": -1}, {}, "seed must be at least 0, got -1"),
         ({"schedule": ()}, {}, "at least one stage"),
         ({}, {"wandb": "maybe"}, "wandb must be one of auto, online, offline, off, got 'maybe'"),
         ({}, {"device": "bogus"}, "device must be cpu, cuda, cuda:N or mps, got 'bogus'"),

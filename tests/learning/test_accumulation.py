@@ -119,5 +119,5 @@ def test_a_graph_is_excluded_by_name(capsys):
 
 
 def test_accumulate_is_a_number_of_batches():
-    with pytest.raises(ValueError, match="accumulate must be at least 1 batch, got 0"):
+    with pytest.raises(ValueError, match="accumulate must be at least 1, got 0"):
         replace(STAGE, accumulate=0)

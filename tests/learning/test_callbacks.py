@@ -266,7 +266,7 @@ def test_callbacks_are_set_by_name():
 
 
 def test_freezing_after_less_than_no_epoch_is_refused():
-    with pytest.raises(ValueError, match="after must be 0 epochs or more, got -1"):
+    with pytest.raises(ValueError, match="after must be at least 0, got -1"):
         FreezeFirst(after=-1)
 
 

@@ -436,7 +436,7 @@ def test_stopped_training_goes_on_with_replays_of_what_it_had(optimizer, tmp_pat
     found = read(file)
 
     def go_on(learn):
-        prepare(learn, found)
+        prepare(learn, found, 1)
         learn.add_cb(Checkpoint(file, found))
 
     tape = Tape()

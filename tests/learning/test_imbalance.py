@@ -126,7 +126,7 @@ def test_weights_multiply_the_terms_of_mixed_targets():
     [
         ("balance", "weights must be 'balanced' or a number of 0 or more .* got 'balance'"),
         ((), "weights must be 'balanced' or"),
-        ((1, -1), r"got \(1, -1\)"),
+        ((1, -1), "each of weights must be at least 0, got -1"),
         ((1, 2, 3), "one number for each of 4 classes, got 3"),
     ],
 )

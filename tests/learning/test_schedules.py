@@ -187,7 +187,7 @@ def test_early_stop_ends_after_patience_and_keeps_the_best_weights():
 
 
 def test_early_stop_needs_an_epoch_to_wait_for():
-    with pytest.raises(ValueError, match="patience must be at least 1 epoch, got 0"):
+    with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
         EarlyStop(patience=0)
 
 

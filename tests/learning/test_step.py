@@ -138,8 +138,12 @@ def test_switched_off_graph_says_so():
     assert used["fused"] is None  # no optimizer yet
 
 
+def _never(device=None):
+    raise AssertionError("the data must not be loaded")
+
+
 def test_graph_that_is_insisted_on_needs_cuda_and_says_it_before_anything_is_loaded():
-    recipe = replace(RECIPE, data=None, step=Step(graph="on"))
+    recipe = replace(RECIPE, data=_never, step=Step(graph="on"))
     with pytest.raises(ValueError, match="graph='on' needs a CUDA device, got 'cpu'"):
         learner(recipe, device="cpu")
 

@@ -61,5 +61,5 @@ def test_accuracy_counts_images_not_batches():
 
 
 def test_a_shift_below_zero_is_refused():
-    with pytest.raises(ValueError, match="at least 0 pixels, got -1"):
+    with pytest.raises(ValueError, match="at least 0, got -1"):
         TTA(shift=-1)

@@ -152,7 +152,7 @@ def test_the_size_is_put_back_however_the_stage_ends():
 
 
 def test_sizes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="size must be at least 1 pixel, got 0"):
+    with pytest.raises(ValueError, match="size must be at least 1, got 0"):
         WithSize(stage=STAGE, size=0)
     with pytest.raises(ValueError, match="at most the data's 12 pixels, got 13: raise the data's"):
         fitted(replace(RECIPE, schedule=(WithSize(stage=STAGE, size=13),)))

@@ -7,8 +7,15 @@ import pytest
 from fastcv.recipe import Recipe, Reported, flat, named, override, unflat
 
 
+class Slot:
+    """What stands in a slot of a recipe can be called."""
+
+    def __call__(self, *_, **__):
+        """Build nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Photos:
+class Photos(Slot):
     size: int = 32
     augment: tuple = ()
     path: str | None = None
@@ -20,21 +27,25 @@ class Noise:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Net:
+class Net(Slot):
     build: object = len
     settings: dict = field(default_factory=dict)
     weights: str | None = "IMAGENET"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Part(Slot):
     epochs: int
     lr: float | tuple[float, float] | str
     frozen: bool | int = False
 
 
-def make_optimizer():
+def make_optimizer(params, lr):
     """Stand in for an optimizer."""
+
+
+def make_loss():
+    """Stand in for a loss."""
 
 
 def make_recipe():
@@ -43,7 +54,7 @@ def make_recipe():
         model=Net(build=make_optimizer, settings={"widths": (1, 2), "norm": None}),
         schedule=(Part(epochs=3, lr="valley", frozen=True), Part(epochs=12, lr=(1e-5, 1e-3))),
         optimizer=make_optimizer,
-        loss=Noise,
+        loss=make_loss,
         reported=Reported(source="000", test_accuracy=0.5),
         name="test_flat",
     )
@@ -75,7 +86,7 @@ def test_flat_refuses_what_cannot_be_written_down():
     with pytest.raises(ValueError, match="named function or class of a module, got <function"):
         flat(replace(make_recipe(), loss=lambda: None))
     with pytest.raises(ValueError, match="a dataclass or a named callable, got complex"):
-        flat(replace(make_recipe(), precision=1j))
+        flat(replace(make_recipe(), model=Net(weights=1j)))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from fastcv.data.decoding import HEIC_EXTRA
 from fastcv.data.samples import Parts, Sample, Samples, labeled
-from fastcv.data.splits import stratified
+from fastcv.data.splits import check_holdout, stratified
+from fastcv.recipe.bounds import check_whole, shown
 
 HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 # HEIC photos count only where they can be read.
@@ -41,6 +42,12 @@ class ImageFolders:
     path: str | Path | None = None
     valid: int | float = 0.2
     seed: int = 42
+
+    def __post_init__(self):
+        if not isinstance(self.path, str | Path | None):
+            raise ValueError(f"path must be text, a Path or None, got {shown(self.path)}")
+        check_holdout("valid", self.valid)
+        check_whole("seed", self.seed)
 
     def __call__(self, path: Path | None = None) -> Samples:
         """List the images in `path`, or in this value's own if it is None.
@@ -113,9 +120,10 @@ def check_folder(root: Path) -> None:
     Raises:
         ValueError: there is no such folder.
     """
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        raise ValueError(f"images must lie in a folder, but '{root}' {what}: pass another path")
+    if not os.path.isdir(root):  # of a path that is too long, `Path.is_dir` raises an error
+        what = "is a file" if os.path.exists(root) else "does not exist"
+        place = shown(str(root))
+        raise ValueError(f"images must lie in a folder, but {place} {what}: pass another path")
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -161,7 +169,7 @@ def _classes(root: Path, superclasses: bool, others: Counter[str]) -> list[Sampl
     samples: list[Sample] = []
     for name in folders:
         folder = root / name
-        inner, files = entries(folder)
+        inner, files = entries(folder, files_alone=True)
         if inner and superclasses and not images_among(files):
             samples += _classes(folder, False, others)
             continue
@@ -193,10 +201,17 @@ def suffix_of(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def entries(root: Path) -> tuple[list[str], list[str]]:
+def entries(root: Path, *, files_alone: bool = False) -> tuple[list[str], list[str]]:
     """Return the names of the folders and of the files in `root`, sorted, without hidden ones.
 
     Archives packed on macOS carry a hidden ``._NAME.jpg`` beside each ``NAME.jpg``.
+
+    Args:
+        root: the folder.
+        files_alone: whether to refuse a pipe that is named like an image, which nobody may write.
+
+    Raises:
+        ValueError: there is such a pipe.
     """
     folders, files = [], []
     # scandir knows a folder from a file without asking the disk again for each entry.
@@ -206,7 +221,13 @@ def entries(root: Path) -> tuple[list[str], list[str]]:
                 continue
             try:
                 is_folder = entry.is_dir()
+                special = not is_folder and not entry.is_file() and not entry.is_symlink()
             except OSError:  # a link to itself
-                is_folder = False
+                is_folder = special = False
+            if special and files_alone and suffix_of(entry.name) in IMAGE_SUFFIXES:
+                raise ValueError(
+                    f"images must be files, but '{entry.path}' is a pipe, a socket or a device: "
+                    "remove it"
+                )
             (folders if is_folder else files).append(entry.name)
     return sorted(folders), sorted(files)

@@ -7,6 +7,7 @@ from pathlib import Path
 from fastcv.data.protocols import Source
 from fastcv.data.samples import Sample, Samples
 from fastcv.data.splits import kept
+from fastcv.recipe.bounds import check_number, check_takes, check_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,9 @@ class LongTail:
     seed: int = 0
 
     def __post_init__(self):
-        if self.ratio < 1:
-            raise ValueError(f"ratio must be at least 1, got {self.ratio}")
+        check_takes("source", self.source, "path")
+        check_number("ratio", self.ratio, least=1)
+        check_whole("seed", self.seed)
 
     def __call__(self, path: Path | None = None) -> Samples:
         """List the images that are kept."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fastcv.data.samples import Sample, Samples
+from fastcv.recipe.bounds import WIDEST, check_number, check_whole, shown
 
 GRID = 4  # cells along a side of a class's pattern
 
@@ -35,6 +36,17 @@ class Toy:
     test: int = 8
     noise: float = 0.1
     seed: int = 0
+
+    def __post_init__(self):
+        check_whole("classes", self.classes, least=1)
+        check_whole("size", self.size, least=1, most=WIDEST)
+        check_whole("channels", self.channels)
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 3 (RGB) or 1 (gray), got {shown(self.channels)}")
+        for name in ("train", "valid", "test"):
+            check_whole(name, getattr(self, name))
+        check_number("noise", self.noise, least=0)
+        check_whole("seed", self.seed, most=2**32 - 1)  # what numpy's generator takes
 
     def __call__(self, path: Path | None = None) -> Samples:
         """Draw the images; `path` is ignored, as toy images lie in no folder."""

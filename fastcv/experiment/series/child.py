@@ -16,6 +16,7 @@ from fastcv.experiment.directory import Run
 from fastcv.experiment.series.record import MISTAKES, sentence
 from fastcv.experiment.train import planned_epochs, train
 from fastcv.files import write_json
+from fastcv.interruption import end_with_parent, handled
 from fastcv.recipe import override
 
 
@@ -23,23 +24,26 @@ def work(job: Mapping[str, Any]) -> int:
     """Train a job, and return the exit status."""
     record = Path(job["record"])
     sys.argv = job["command"]  # the run writes it down as the command to give again
-    trained: Run | None = None  # once it has an epoch
+    trained: Run | None = None  # once it has begun
     try:
         recipe = override(catalogue.get_recipe(job["reference"]), *job["settings"])
         epochs = planned_epochs(smoked(recipe) if job["options"]["smoke"] else recipe)
 
-        def after_epoch(run: Run) -> None:
+        def started(run: Run) -> None:
             nonlocal trained
             trained = run
+
+        def after_epoch(run: Run) -> None:
+            started(run)
             epoch = len(run.metrics)
             write_json(record, {"epoch": epoch, "epochs": epochs, "run": str(run.path)})
 
-        run = train(recipe, on_epoch=after_epoch, **job["options"])
-    except KeyboardInterrupt:
+        run = train(recipe, on_start=started, on_epoch=after_epoch, **job["options"])
+    except KeyboardInterrupt as error:
         command = trained and trained.resume_command
         path = str(trained.path) if command else None
         write_json(record, {"stopped": path, "resume": command})
-        return 130  # as shells have it for Ctrl-C
+        return getattr(error, "code", 130)  # as shells have it for Ctrl-C
     except Exception as error:
         write_json(record, {"failed": sentence(error)})
         if isinstance(error, MISTAKES) and not os.environ.get("FASTCV_TRACEBACK"):
@@ -50,5 +54,12 @@ def work(job: Mapping[str, Any]) -> int:
     return 0
 
 
+def main(job: Mapping[str, Any]) -> int:
+    """Train a job until it is done, a signal stops it, or the series is gone."""
+    end_with_parent(job["parent"])
+    with handled():
+        return work(job)
+
+
 if __name__ == "__main__":
-    sys.exit(work(json.loads(sys.argv[1])))
+    sys.exit(main(json.loads(sys.argv[1])))

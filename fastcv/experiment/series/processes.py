@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastcv.interruption import Checkpointed, handled, is_asked
+from fastcv.learning.cpu import cores
+
 POLL_SECONDS = 0.2
 STOP_SECONDS = 60.0  # for an interrupted training to finish its files and its tracking
 
@@ -34,7 +37,8 @@ def run_tasks(
     """Run every task in its own process, with the processor's threads divided among them.
 
     Ctrl-C, SIGTERM and SIGHUP interrupt the running tasks and wait for them to write what they
-    need to be resumed; a second one kills them.
+    need to be resumed; a second one kills them. If a checkpoint is asked for (SIGUSR1), the running
+    tasks are asked for theirs, and no other starts.
 
     Args:
         tasks: in the order they start.
@@ -42,11 +46,16 @@ def run_tasks(
         started: called as each task starts.
         ended: called as each task ends, with its exit status: negative, the signal that killed it.
         watched: called several times a second with the running tasks.
+
+    Raises:
+        KeyboardInterrupt: a signal stopped the tasks.
+        Checkpointed: a checkpoint was asked for, and the running tasks have ended.
     """
     waiting = list(tasks)
+    told = False  # the running tasks, to make a checkpoint
     running: dict[Task, subprocess.Popen] = {}
     environment = _environment(max(1, min(at_once, len(waiting))))
-    with _interruptible():
+    with handled(), _interruptible():
         try:
             while waiting or running:
                 while waiting and len(running) < at_once:
@@ -58,15 +67,27 @@ def run_tasks(
                     if process.poll() is not None:
                         del running[task]
                         ended(task, process.returncode)
+                if is_asked() and not told:
+                    told = True
+                    waiting.clear()
+                    for process in running.values():
+                        process.send_signal(signal.SIGUSR1)
                 watched(list(running))
+            if told:
+                raise Checkpointed
         finally:
             _stop(list(running.values()))
 
 
-def _environment(at_once: int) -> dict[str, str]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def threads_of_each(at_once: int) -> int:
+    """Return the threads that each of some processes computes with, unless it is told otherwise."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
     # More threads than cores slow each other down many times over.
-    divided = {"OMP_NUM_THREADS": str(max(1, (cores or 1) // at_once))}
+    return int(given) if given.isdigit() and int(given) > 0 else max(1, cores() // at_once)
+
+
+def _environment(at_once: int) -> dict[str, str]:
+    divided = {"OMP_NUM_THREADS": str(threads_of_each(at_once))}
     return divided | os.environ | {"PYTHONUNBUFFERED": "1"}  # logs are read while they grow
 
 
@@ -105,25 +126,16 @@ def _stop(processes: list[subprocess.Popen]) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Treat SIGTERM, and SIGHUP of a closed terminal, as Ctrl-C, so that no child outlives us."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set signal handlers
+    """Let children be interrupted where this process ignores SIGINT, as in a shell's background.
+
+    They would inherit that; a function that does nothing is not inherited.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        yield
         return
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    taken = {}
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            taken[number] = signal.signal(number, interrupt)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # So it is in a shell's background. Children would inherit that, and could not be
-        # interrupted; a function that does nothing is not inherited.
-        taken[signal.SIGINT] = signal.signal(signal.SIGINT, lambda number, frame: None)
+    signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
         yield
     finally:
-        for number, before in taken.items():
-            signal.signal(number, before)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

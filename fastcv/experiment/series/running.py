@@ -18,9 +18,10 @@ from fastcv import tracking
 from fastcv.experiment import directory
 from fastcv.experiment.series import record
 from fastcv.experiment.series.jobs import Job
-from fastcv.experiment.series.processes import Task, run_tasks
+from fastcv.experiment.series.processes import Task, run_tasks, threads_of_each
 from fastcv.experiment.series.tables import in_words
 from fastcv.experiment.train import train
+from fastcv.learning.callbacks.checkpoint import EVERY_MINUTES
 
 LIVE_SECONDS = 1.0  # between two changes of the live line
 
@@ -33,6 +34,8 @@ def run(
     wandb: str = "auto",
     device: str | None = None,
     at_once: int = 1,
+    threads: int | None = None,
+    checkpoint_every: float = EVERY_MINUTES,
     write: Callable[[str], None] = print,
 ) -> list[Job]:
     """Run the waiting jobs of a series. A failed job is reported; the rest continue.
@@ -47,6 +50,9 @@ def run(
         wandb: as in `train`.
         device: as in `learner`; all processes share it.
         at_once: how many jobs run at the same time.
+        threads: of the processor, for each job; None divides the cores among jobs that run at the
+            same time.
+        checkpoint_every: as in `train`.
         write: called with each line to print.
 
     Returns:
@@ -54,29 +60,30 @@ def run(
 
     Raises:
         ValueError: `at_once` is less than 1, or there is no such `wandb`.
-        Stopped: by Ctrl-C; carries the jobs as they were.
+        Stopped: by a signal; carries the jobs as they were.
     """
     if at_once < 1:
         raise ValueError(f"--jobs must be 1 or more, got {at_once}")
     if wandb not in tracking.MODES:  # else every job would fail with this
         raise ValueError(f"wandb must be one of {', '.join(tracking.MODES)}, got {wandb!r}")
     state = _State(jobs, write)
-    options = {"out": str(out), "wandb": wandb, "device": device}
+    options = {"out": str(out), "wandb": wandb, "device": device, "threads": threads}
+    options["checkpoint_every"] = checkpoint_every
     try:
         if at_once == 1:
             _one_by_one(state, options)
         else:
             _in_processes(state, options, list(settings), at_once)
     except KeyboardInterrupt as error:
-        raise Stopped(state.jobs) from error
+        raise Stopped(state.jobs, error) from error
     return state.jobs
 
 
 class Stopped(KeyboardInterrupt):
-    """The series was stopped; `jobs` are the jobs as they were."""
+    """The series was stopped, for a `reason`; `jobs` are the jobs as they were."""
 
-    def __init__(self, jobs: list[Job]):
-        self.jobs = jobs
+    def __init__(self, jobs: list[Job], reason: KeyboardInterrupt):
+        self.jobs, self.reason = jobs, reason
 
 
 class _State:
@@ -152,6 +159,12 @@ def _in_processes(
     tasks = {_task(state.jobs[index], options, settings, folder): index for index in state.waiting}
     begun: list[Task] = []
     drawn = 0.0
+    count = options["threads"] or threads_of_each(max(1, min(at_once, len(tasks))))
+    each = f"{count} thread{'s' if count > 1 else ''}"
+    state.write(
+        f"each run computes with {each}, and its numbers are those of {each}: alone, it would need "
+        f"--threads {count} to give the same"
+    )
 
     def started(task: Task) -> None:
         begun.append(task)
@@ -190,7 +203,8 @@ def _task(job: Job, options: dict[str, Any], settings: list[str], folder: Path) 
     log = folder / f"{job.name.replace('/', '-')}-seed{job.recipe.seed}{fold}.log"
     command = ["fastcv", "recipe", job.reference, "--seed", str(job.recipe.seed)]
     for name, value in options.items():
-        command += [f"--{name}", value] if value else []
+        if value and (name, value) != ("checkpoint_every", EVERY_MINUTES):
+            command += [f"--{name.replace('_', '-')}", str(value)]
     settings = [*settings, *job.fold_settings]
     command += [f"--set={setting}" for setting in settings] + (["--smoke"] if job.smoke else [])
     work = {
@@ -199,6 +213,7 @@ def _task(job: Job, options: dict[str, Any], settings: list[str], folder: Path) 
         "reference": job.reference,
         "settings": [*settings, f"seed={job.recipe.seed}"],
         "options": options | {"smoke": job.smoke},
+        "parent": os.getpid(),
     }
     # -P: a file in the working directory, such as one's own recipe, hides no module.
     program = (sys.executable, "-P", "-m", "fastcv.experiment.series.child")

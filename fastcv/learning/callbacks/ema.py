@@ -8,6 +8,8 @@ from fastai.callback.core import Callback
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from fastcv.recipe.bounds import check_flags, check_number
+
 
 @dataclass(frozen=True, kw_only=True)
 class EMA:
@@ -37,8 +39,8 @@ class EMA:
     warmup: bool = True
 
     def __post_init__(self):
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay must be a fraction from 0 to below 1, got {self.decay}")
+        check_number("decay", self.decay, least=0, below=1)
+        check_flags(self, "warmup")
 
     def __call__(self) -> "WeightAverage":
         """Build the callback."""

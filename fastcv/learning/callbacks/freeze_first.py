@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from fastai.callback.core import Callback
 
+from fastcv.recipe.bounds import check_whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeFirst:
@@ -18,8 +20,7 @@ class FreezeFirst:
     after: int
 
     def __post_init__(self):
-        if self.after < 0:
-            raise ValueError(f"after must be 0 epochs or more, got {self.after}")
+        check_whole("after", self.after)
 
     def __call__(self) -> "FirstChildFrozen":
         """Build the callback."""

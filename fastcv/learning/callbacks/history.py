@@ -147,6 +147,28 @@ class History(Callback):
         self.kept = None
         self._train_start = time.perf_counter()
 
+    def running_epoch(self) -> dict[str, Any]:
+        """Return what is known of the running epoch's training part, as plain data."""
+        tally, now = self._tallies[True], time.perf_counter()
+        tally.read()
+        return {
+            "losses": tally.losses,
+            "right": tally.right,
+            "images": tally.images,
+            "rates": self._rates,
+            "seconds": now - self._start,
+            "train_seconds": now - self._train_start,
+        }
+
+    def restore_epoch(self, known: dict[str, Any]) -> None:
+        """Go on with what `running_epoch` returned."""
+        tally, now = self._tallies[True], time.perf_counter()
+        tally.losses, tally.images = list(known["losses"]), list(known["images"])
+        tally.right = known["right"]
+        self._rates = [tuple(pair) for pair in known["rates"]]
+        self._start = now - known["seconds"]
+        self._train_start = now - known["train_seconds"]
+
     def leave_out(self, seconds: float) -> None:
         """Exclude seconds in which nothing was trained from the times of the running epoch."""
         self._start += seconds

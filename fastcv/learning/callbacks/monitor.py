@@ -17,7 +17,7 @@ def should_fall(monitor: str) -> bool:
 
 def check_monitor(monitor: str) -> None:
     """Raise a ValueError unless `monitor` reads train_NAME or valid_NAME; the fit knows which."""
-    if not re.fullmatch(r"(train|valid)_\w+", monitor):
+    if not isinstance(monitor, str) or not re.fullmatch(r"(train|valid)_\w+", monitor):
         raise ValueError(
             f"monitor must be train_ or valid_ and the name of a metric, such as valid_loss, got "
             f"{monitor!r}"

@@ -6,7 +6,8 @@ import torch
 from fastai.callback.core import Callback
 from torch import Tensor, nn
 
-PRECISIONS = ("auto", "fp32", "bf16")
+from fastcv.recipe.values import PRECISIONS
+
 BLOCK = 8  # channels that oneDNN computes together where a processor has AVX2
 
 

@@ -133,6 +133,15 @@ class SmoothLoss(fastai_learner.AvgSmoothLoss):
         self._smooth()
         return self.known
 
+    def state(self) -> tuple[int, Tensor]:
+        """Return what a resumed fit needs."""
+        self._smooth()
+        return self.count, self.val
+
+    def restore(self, state: tuple[int, Tensor]) -> None:
+        """Continue from `state`."""
+        self.count, self.val = state
+
     def __getstate__(self) -> dict:
         self._smooth()  # a Learner is saved without the losses of its last fit
         return vars(self) | {"known": []}

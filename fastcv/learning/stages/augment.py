@@ -12,6 +12,7 @@ from fastcv.data.loader import AugmentBatch, ImageDL
 from fastcv.learning.callbacks.mixing import Mixing
 from fastcv.learning.lr_finder import Rates
 from fastcv.learning.stages.stage import StageLike, rates_for
+from fastcv.recipe.bounds import check_each, check_takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class WithAugment:
     augment: tuple[Callable, ...] = ()
 
     def __post_init__(self):
+        check_takes("stage", self.stage, "learn")
+        check_each("augment", self.augment)
         moving, mixing = _split(self.augment)
         if self.augment != moving + mixing:
             raise ValueError(

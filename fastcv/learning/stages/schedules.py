@@ -9,6 +9,7 @@ from fastai.callback.schedule import sched_cos
 from fastcv.learning.callbacks.anneal import Curve, ReduceOnPlateau
 from fastcv.learning.callbacks.monitor import check_monitor
 from fastcv.learning.stages.stage import Stage
+from fastcv.recipe.bounds import check_number, check_numbers, check_whole, shown, unless_none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,14 @@ class OneCycle(Stage):
     div: float = 25.0
     div_final: float = 1e5
     momenta: tuple[float, float, float] | None = (0.95, 0.85, 0.95)
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_number("pct_start", self.pct_start, least=0, most=1)
+        check_number("div", self.div, above=0)
+        check_number("div_final", self.div_final, above=0)
+        if self.momenta is not None:
+            check_numbers("momenta", self.momenta, 3, least=0, below=1)
 
     def curve(self) -> Curve:
         """Return the cycle."""
@@ -60,7 +69,8 @@ class Cosine(Stage):
     def __post_init__(self):
         super().__post_init__()
         if self.per not in ("epoch", "batch"):
-            raise ValueError(f"Cosine's per must be 'epoch' or 'batch', got {self.per!r}")
+            raise ValueError(f"Cosine's per must be 'epoch' or 'batch', got {shown(self.per)}")
+        unless_none(check_whole, "t_max", self.t_max, least=1)
 
     def curve(self) -> Curve:
         """Return the cosine."""
@@ -86,10 +96,9 @@ class Linear(Stage):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.pct_start < 1:
-            raise ValueError(
-                f"pct_start must be a fraction from 0 to below 1, got {self.pct_start}"
-            )
+        check_number("pct_start", self.pct_start, least=0, below=1)
+        check_number("start", self.start, least=0)
+        check_number("end", self.end, least=0)
 
     def curve(self) -> Curve:
         """Return the two lines."""
@@ -118,6 +127,8 @@ class Plateau(Stage):
 
     def __post_init__(self):
         super().__post_init__()
+        check_whole("patience", self.patience)
+        check_number("factor", self.factor, above=0, below=1)
         check_monitor(self.monitor)
 
     def _own_callbacks(self) -> list[Callback]:

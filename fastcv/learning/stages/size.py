@@ -12,6 +12,7 @@ from fastcv.data.images import SMOKE_SIZE
 from fastcv.data.loader import ImageDL, ResizeBatch
 from fastcv.learning.lr_finder import Rates
 from fastcv.learning.stages.stage import StageLike, rates_for
+from fastcv.recipe.bounds import WIDEST, check_takes, check_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +39,8 @@ class WithSize:
     size: int
 
     def __post_init__(self):
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1 pixel, got {self.size}")
+        check_takes("stage", self.stage, "learn")
+        check_whole("size", self.size, least=1, most=WIDEST)
 
     @property
     def epochs(self) -> int:

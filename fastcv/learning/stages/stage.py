@@ -17,6 +17,7 @@ from fastcv.learning.callbacks.keep_best import KeepBest, StopEarly
 from fastcv.learning.callbacks.monitor import check_monitor
 from fastcv.learning.lr_finder import SUGGESTIONS, Rates, find_rates
 from fastcv.learning.models import last_children
+from fastcv.recipe.bounds import check_number, check_whole, shown, unless_none
 from fastcv.recipe.values import check_parts
 
 FINDER_STEPS = 100  # fastai's number
@@ -77,8 +78,7 @@ class EarlyStop:
 
     def __post_init__(self):
         check_monitor(self.monitor)
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience must be at least 1 epoch, got {self.patience}")
+        unless_none(check_whole, "patience", self.patience, least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +109,8 @@ class Stage:
             trackers.
 
     Raises:
-        ValueError: `epochs`, `lr_mult` or `accumulate` is below 1, `lr` is neither a number nor one
-            of these names, or a callback is an instance.
+        ValueError: a number is outside its bounds, `lr` is neither a number nor one of these names,
+            or a callback is an instance.
     """
 
     epochs: int
@@ -124,18 +124,25 @@ class Stage:
     callbacks: tuple[Callable[[], Callback], ...] = ()
 
     def __post_init__(self):
-        if self.epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        check_whole("epochs", self.epochs, least=1)
         names = [suggest.__name__ for suggest in SUGGESTIONS]
         if not isinstance(self.lr, Real) and self.lr not in names:
             raise ValueError(
                 f"lr must be a number or one of {', '.join(names)}, got {self.lr!r}: for rates "
                 "that grow towards the head, set lr to the head's and lr_mult to the ratio"
             )
-        if self.lr_mult < 1:
-            raise ValueError(f"lr_mult must be at least 1, got {self.lr_mult}")
-        if self.accumulate < 1:
-            raise ValueError(f"accumulate must be at least 1 batch, got {self.accumulate}")
+        if not isinstance(self.lr, str):
+            check_number("lr", self.lr, above=0)
+        check_number("lr_mult", self.lr_mult, least=1)
+        if not isinstance(self.frozen, bool):
+            check_whole("frozen", self.frozen, least=1)
+        unless_none(check_number, "clip", self.clip, above=0)
+        unless_none(check_number, "clip_value", self.clip_value, above=0)
+        if not isinstance(self.early_stop, EarlyStop | None):
+            raise ValueError(
+                f"early_stop must be an EarlyStop(...) or None, got {shown(self.early_stop)}"
+            )
+        check_whole("accumulate", self.accumulate, least=1)
         check_parts("callbacks", self.callbacks)
 
     def __call__(self, learn: Learner) -> None:
