@@ -30,7 +30,13 @@ Readings:
       the fixed extractor.
 
 Measured:
-    Not measured yet.
+    - `/fixed_extractor`: 70.08 % test (standard deviation 0.40, 3 seeds). scikit-learn's logistic
+      regression on the same features: 70.2 %. With 10 training images of each class 64.23 %, with
+      5 54.43 % (one seed each).
+    - `/one_cycle`: 62.22 % (one seed), less than the head alone: with 15 images of each class the
+      whole net overfits within these epochs.
+    - The weights were a copy rounded to half precision, and the images square crops around the
+      birds, an easier task than the whole photographs.
 
 Command:
     fastcv recipe transfer_efficientnet/one_cycle
