@@ -449,15 +449,26 @@ def copy(
 ) -> None:
     """Copy a recipe to a file, to start your own from it."""
     source, variant = catalogue.find(name)
-    if file.suffix != ".py":
-        raise ValueError(f"a recipe file must end in .py, got {str(file)!r}")
-    if file.exists():
-        raise ValueError(f"a copy must not overwrite a file, {str(file)!r} exists: choose another")
-    if not file.parent.is_dir():
-        raise ValueError(f"a copy must go into a folder that exists, {str(file.parent)!r} does not")
+    _refuse_target(file)
     shutil.copyfile(source, file)
     own = f"{file}/{variant}" if variant else f"{file}"
     command = shlex.join(["fastcv", "recipe", own])
+    echo(f"{file}: edit it, then run it with: {command}")
+
+
+@app.command()
+def new(
+    file: Annotated[Path, Argument(metavar="FILE", help="Your new file, ending in .py.")],
+    data: Annotated[
+        Path, Option(metavar="PHOTOS", help="Your photos: a folder with one subfolder per class.")
+    ],
+) -> None:
+    """Write a short recipe for your own photos, to start from."""
+    _refuse_target(file)
+    from fastcv.experiment.starter import write_starter
+
+    echo(f"{data}: {write_starter(file, data)}")
+    command = shlex.join(["fastcv", "recipe", str(file)])
     echo(f"{file}: edit it, then run it with: {command}")
 
 
@@ -687,6 +698,20 @@ def explain(
         trust=trust,
         write=echo,
     )
+
+
+def _refuse_target(file: Path) -> None:
+    """Raise a ValueError if a new recipe cannot be written to `file`."""
+    if file.suffix != ".py":
+        raise ValueError(f"a recipe file must end in .py, got {str(file)!r}")
+    if file.exists():
+        raise ValueError(
+            f"a new recipe must not overwrite a file, {str(file)!r} exists: choose another name"
+        )
+    if not file.parent.is_dir():
+        raise ValueError(
+            f"a recipe must go into a folder that exists, {str(file.parent)!r} does not"
+        )
 
 
 def _chosen(name: str, settings: list[str], seed: int | None = None) -> Any:

@@ -30,14 +30,20 @@ Readings:
       the fixed extractor.
 
 Measured:
-    Not measured yet.
+    - `/fixed_extractor`: 70.08 % test (standard deviation 0.40, 3 seeds). scikit-learn's logistic
+      regression on the same features: 70.2 %. With 10 training images of each class 64.23 %, with
+      5 54.43 % (one seed each).
+    - `/one_cycle`: 62.22 % (one seed), less than the head alone: with 15 images of each class the
+      whole net overfits within these epochs.
+    - The weights were a copy rounded to half precision, and the images square crops around the
+      birds, an easier task than the whole photographs.
 
 Command:
     fastcv recipe transfer_efficientnet/one_cycle
 """
 
-from fastcv import Images, Recipe, Reported, birds, named, replace
-from fastcv.augment import HorizontalFlip, Normalize, RandomResizedCrop
+from fastcv import HALF_STATS, Images, Recipe, Reported, birds, named, replace
+from fastcv.augment import HorizontalFlip, RandomResizedCrop
 from fastcv.learning import (
     SGD,
     AdamW,
@@ -57,7 +63,7 @@ recipe = Recipe(
         batch_size=32,
         valid_batch_size=128,
         drop_last=False,
-        normalize=Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        normalize=HALF_STATS,
         augment=(HorizontalFlip(),),
         test_validates=False,
     ),

@@ -7,9 +7,11 @@ import time
 
 import pytest
 import typer
+from photos import make_photos
 from typer.testing import CliRunner
 
-from fastcv import catalogue, cli
+from fastcv import ImageFolders, catalogue, cli
+from fastcv.experiment.train import train
 
 runner = CliRunner()
 
@@ -91,7 +93,7 @@ def test_recipes_lists_every_variant_with_all():
         ("mnist_cnn", ["mnist_cnn", "mnist_cnn/regularized", "mnist_cnn/one_cycle"]),
         ("MNIST", ["mnist_cnn", "mnist_cnn/regularized", "mnist_cnn/one_cycle"]),
         ("resnet18_cifar10", ["resnet18_cifar10", "resnet18_cifar10/one_cycle"]),
-        ("transfer", ["transfer_resnet18", "transfer_resnet18_crops", "transfer_resnet50"]),
+        ("transfer_res", ["transfer_resnet18", "transfer_resnet18_crops", "transfer_resnet50"]),
         ("*/step1[45]", ["vgg_cifar100/step14", "vgg_cifar100/step15"]),
         ("fixed_rot", ["transfer_resnet18/fixed_rotation"]),
     ],
@@ -406,3 +408,34 @@ def test_resume_goes_on_with_a_stopped_run(tmp_path):
     code, _ = invoke("resume", run)
     assert code == 0
     assert (run / "summary.json").is_file()
+
+
+def test_new_writes_a_short_recipe_that_trains_on_the_photos(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = 'my "best" photos\\'
+    make_photos(tmp_path / folder, classes=("cat", "dog"), count=6)
+    code, output = invoke("new", "mine.py", "--data", folder)
+    assert (code, "12 images of 2 classes" in output) == (0, True)
+    assert len((tmp_path / "mine.py").read_text().splitlines()) <= 27
+    recipe = catalogue.get_recipe("mine.py")
+    assert recipe.data.source == ImageFolders(path=folder, valid=0.2)
+    run = train(recipe, out=tmp_path, wandb="off", device="cpu", smoke=True)
+    assert run.summary["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("photos", "file", "said"),
+    [
+        ("nowhere", "mine.py", "does not exist"),
+        ("photos", "mine.txt", "must end in .py"),
+        ("photos", "taken.py", "must not overwrite"),
+        ("photos", "nowhere/mine.py", "folder that exists"),
+    ],
+)
+def test_new_refuses_what_it_cannot_write(tmp_path, monkeypatch, photos, file, said):
+    monkeypatch.chdir(tmp_path)
+    make_photos(tmp_path / "photos", classes=("cat", "dog"), count=2)
+    (tmp_path / "taken.py").write_text("")
+    code, output = invoke("new", file, "--data", photos)
+    assert (code, said in output) == (2, True)
+    assert not (tmp_path / "mine.py").exists()

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ from fastcv.learning.callbacks.progress import LossGraph
 from fastcv.learning.learner import Learner
 from fastcv.learning.memory import check_batch, memory_in_words
 from fastcv.learning.origins import Origin
+from fastcv.predict import evaluation
 from fastcv.recipe.bounds import check_number, check_whole
 from fastcv.recipe.checks import compare
 from fastcv.recipe.diff import describe
@@ -39,6 +41,7 @@ from fastcv.recipe.values import Recipe
 MOST_THREADS = 1024
 # The accuracies that a run ends with.
 FINAL = ("train_accuracy", "valid_accuracy", "test_accuracy", "tta_accuracy")
+WEAKEST = 3  # classes to name
 
 
 def train(
@@ -378,4 +381,24 @@ def _conclude(
             if changes := changed(recipe):
                 settings = ", ".join(describe(key, *pair) for key, pair in changes.items())
                 write(f"not the reported experiment; changed: {settings}")
+        if recipe.reported is None:
+            for line in _judged(run):
+                write(line)
     write(str(run.path))
+
+
+def _judged(run: Run) -> list[str]:
+    """Say of your own experiment how sure its accuracy is, where it is weak, and how to use it."""
+    table = run.path / evaluation.TABLE
+    part = evaluation.parts(table)[-1]
+    judged = evaluation.evaluate(evaluation.read(table, part))
+    low, high = judged.interval
+    lines = [f"95 % interval of {judged.accuracy:.2%}: {low:.1%} to {high:.1%} ({part} images)"]
+    weakest = sorted(
+        (row for row in judged.per_class if row["support"] and row["recall"] < 1),
+        key=lambda row: row["recall"],
+    )[:WEAKEST]
+    if weakest:
+        named = ", ".join(f"{row['class']} {row['recall']:.0%}" for row in weakest)
+        lines.append(f"weakest classes: {named}; all in per_class.csv")
+    return [*lines, f"use it with: {shlex.join(['fastcv', 'predict', str(run.path)])} PHOTO..."]

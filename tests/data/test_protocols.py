@@ -58,5 +58,5 @@ def test_loaders_of_images_have_all_attributes_that_data_describes():
     dls = Images(source=Toy(), size=32, batch_size=8, augment=augment)("cpu")
     found = [getattr(dls, name) for name in described]
     names = found.pop(3)
-    assert found == [(3, 32, 32), True, 0, (MixUp(),)]
+    assert found == [(3, 32, 32), True, 0, {}, (MixUp(),)]
     assert [len(each) for each in names] == [len(loader.dataset) for loader in dls.loaders]

@@ -1,0 +1,56 @@
+"""A short recipe of your own for a folder of photos, to edit."""
+
+import json
+from pathlib import Path
+
+from fastcv import files
+from fastcv.data.sources.folders import ImageFolders
+
+VALID = 0.2  # fraction of each class
+_RECIPE = '''\
+"""EfficientNet-Lite0 from ImageNet, fine-tuned on {name}."""
+
+from fastcv import HALF_STATS, ImageFolders, Images, Recipe
+from fastcv.augment import HorizontalFlip, RandomResizedCrop
+from fastcv.learning import AdamW, CrossEntropy, OneCycle, Pretrained, with_augment
+
+recipe = Recipe(
+    data=Images(
+        source=ImageFolders(path={path}, valid={valid}),
+        size=224,
+        batch_size=32,
+        upright=True,
+        augment=(RandomResizedCrop(size=224, scale=(0.35, 1.0)), HorizontalFlip()),
+        normalize=HALF_STATS,
+    ),
+    model=Pretrained(arch="tf_efficientnet_lite0", weights="in1k", train_bn=False),
+    optimizer=AdamW(weight_decay=0.01),
+    loss=CrossEntropy(label_smoothing=0.1),
+    schedule=(
+        with_augment(OneCycle(epochs=3, lr="valley", frozen=True)),  # the head alone
+        OneCycle(epochs=6, lr=4e-4, lr_mult=10),  # then the whole net
+    ),
+)
+'''
+
+
+def write_starter(file: Path, photos: Path) -> str:
+    """Write a recipe for a folder of photos into a new file.
+
+    Returns:
+        What the folder holds, such as "812 images of 3 classes".
+
+    Raises:
+        ValueError: the folder is none that `ImageFolders` reads, or the file cannot be written.
+    """
+    photos = photos.expanduser()
+    samples = ImageFolders(path=photos, valid=VALID)()
+    text = _RECIPE.format(name=_plain(photos.name), path=json.dumps(str(photos)), valid=VALID)
+    files.write_text(file, text)
+    count = len(samples.train) + len(samples.valid) + len(samples.test)
+    return f"{count:,} images of {len(samples.classes):,} classes"
+
+
+def _plain(name: str) -> str:
+    """Return a folder's name as it may stand in a docstring."""
+    return json.dumps(name)[1:-1].replace('\\"', "'")
