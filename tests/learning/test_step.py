@@ -124,7 +124,7 @@ def test_processor_without_compiling_needs_no_warm_up(capsys):
     assert learn.stepper.used(learn) == {
         "compile": False,
         "graph": False,
-        "graph_notes": ["the device is cpu, not cuda"],
+        "graph_notes": ["it is switched off"],
         "channels_last": True,
         "fused": True,
     }
