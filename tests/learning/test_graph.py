@@ -473,7 +473,7 @@ def test_after_a_failed_capture_of_cuda_this_process_captures_no_more():
 
     learn, tape = trained(RECIPE, Failed()), Failed()
     assert learn.stepper.graph.notes == [Failed.unusable]
-    with pytest.raises(ValueError, match="graph='on' needs .*, but a capture failed in this"):
+    with pytest.raises(ValueError, match=r"graph='on' needs .*, but a capture failed in this"):
         trained(RECIPE, tape, graph="on")
     assert tape.captures == 0
 
