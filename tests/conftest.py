@@ -9,9 +9,9 @@ os.environ["WANDB_MODE"] = "offline"  # no test reaches for the network by accid
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if "gpu" in item.keywords and not torch.cuda.is_available():
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-        if "network" in item.keywords and not os.environ.get("FASTCV_NETWORK"):
+        if item.get_closest_marker("network") and not os.environ.get("FASTCV_NETWORK"):
             item.add_marker(pytest.mark.skip(reason="needs the internet: set FASTCV_NETWORK=1"))
 
 

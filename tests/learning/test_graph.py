@@ -3,7 +3,7 @@ import random
 import time
 import weakref
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -25,12 +25,14 @@ from fastcv.augment import (
     RandomErasing,
     Rotation,
     compose,
+    to_float,
 )
 from fastcv.data import CIFAR10_STATS, Toy
 from fastcv.data.images import Images
 from fastcv.experiment.building import learner
 from fastcv.learning.callbacks.checkpoint import Checkpoint, prepare, read
 from fastcv.learning.callbacks.freeze_first import FreezeFirst
+from fastcv.learning.callbacks.mixing import Mixing
 from fastcv.learning.cuda_graph import capture
 from fastcv.learning.cuda_graph.feed import Feed, follows_epoch
 from fastcv.learning.cuda_graph.stepper import Stepper
@@ -44,7 +46,7 @@ from fastcv.recipe import Recipe
 from fastcv.recipe.values import Step
 
 CPU = torch.device("cpu")
-CLIPS = "GradientClip acts within the training step, at before_step"
+WATCHED = "Watches acts within the training step, at after_backward"
 
 
 class Small(nn.Sequential):
@@ -165,7 +167,7 @@ def test_fastais_own_schedule_is_followed():
     learns = []
     for backend in (None, Tape()):
         learn = learner(RECIPE, device="cpu")
-        learn.stepper = Stepper(Step(), CPU, backend=backend)
+        learn.stepper = Stepper(Step(graph="auto"), CPU, backend=backend)
         learn.fit_one_cycle(2, 0.05)
         learns.append(learn)
     assert_equal(*learns)
@@ -212,8 +214,29 @@ def test_mixed_labels_are_part_of_the_step():
     assert learn.stepper.graph.notes == []
 
 
-def test_augmentation_that_follows_the_epoch_stays_outside():
+def test_alternating_flip_reads_its_epoch_from_a_tensor():
     data = replace(IMAGES, augment=(AlternatingFlip(), ColorJitter(brightness=0.2)))
+    schedule = (Constant(epochs=3, lr=0.02), Constant(epochs=2, lr=0.02))
+    learn, tape = both(replace(RECIPE, data=data, schedule=schedule))
+    assert (tape.captures, tape.replays) == (2, 25)
+    assert learn.stepper.graph.notes == []
+
+
+@dataclass(frozen=True)
+class Darker:
+    """Augmentation that depends on the epoch in Python."""
+
+    epoch: int = 0
+
+    def __call__(self, x):
+        return to_float(x) * 0.5**self.epoch
+
+    def at_epoch(self, epoch):
+        return Darker(epoch)
+
+
+def test_augmentation_that_follows_the_epoch_stays_outside():
+    data = replace(IMAGES, augment=(AlternatingFlip(), Darker()))
     learn, tape = both(replace(RECIPE, data=data, schedule=(Constant(epochs=3, lr=0.02),)))
     assert (tape.captures, tape.replays) == (1, 15)
     (note,) = learn.stepper.graph.notes
@@ -304,53 +327,174 @@ class Steps(Callback):
         pass
 
 
+class Watches(Callback):
+    def after_backward(self):
+        pass
+
+
 @pytest.mark.parametrize(
-    ("stage", "callback", "reason"),
+    ("callback", "reason"),
     [
-        (
-            Constant(epochs=1, lr=0.02, clip=1.0),
-            None,
-            CLIPS,
-        ),
-        (Constant(epochs=1, lr=0.02), Steps, "Steps acts within the training step, at after_step"),
-        (Constant(epochs=1, lr=0.02), Sees, "Sees may change the batch, at before_batch"),
+        (Watches, WATCHED),
+        (Steps, "Steps acts within the training step, at after_step"),
+        (Sees, "Sees may change the batch, at before_batch"),
     ],
 )
-def test_callbacks_within_the_step_make_it_ordinary(stage, callback, reason):
-    def add(learn):
-        learn.add_cbs([] if callback is None else [callback()])
-
-    learn, tape = both(replace(RECIPE, schedule=(stage,)), add)
+def test_callbacks_within_the_step_make_it_ordinary(callback, reason):
+    stage = Constant(epochs=1, lr=0.02)
+    learn, tape = both(replace(RECIPE, schedule=(stage,)), lambda learn: learn.add_cb(callback()))
     assert tape.captures == 0
     assert learn.stepper.used(learn)["graph"] is False
     assert learn.stepper.used(learn)["graph_notes"] == [reason]
 
 
 def test_each_stage_is_asked_anew():
-    schedule = (Constant(epochs=1, lr=0.02, clip=1.0), Constant(epochs=1, lr=0.02))
+    schedule = (
+        Constant(epochs=1, lr=0.02, callbacks=(Watches,)),
+        Constant(epochs=1, lr=0.02),
+    )
     learn, tape = both(replace(RECIPE, schedule=schedule))
     assert tape.replays == 5
     assert learn.stepper.used(learn)["graph"] is True
-    assert learn.stepper.used(learn)["graph_notes"] == [CLIPS]
+    assert learn.stepper.used(learn)["graph_notes"] == [WATCHED]
+
+
+@pytest.mark.parametrize("optimizer", [SGD(), Adam()], ids=["sgd", "adam"])
+@pytest.mark.parametrize("momenta", [None, (0.9, 0.8, 0.9)], ids=["inside", "outside"])
+def test_clipping_is_part_of_the_step(optimizer, momenta):
+    stage = OneCycle(epochs=2, lr=0.05, momenta=momenta, clip=0.2, clip_value=0.05)
+    recipe = replace(RECIPE, optimizer=optimizer, schedule=(stage,))
+    learn, tape = both(recipe)
+    assert (tape.captures, tape.replays) == (1, 10)
+    free = trained(replace(recipe, schedule=(replace(stage, clip=None, clip_value=None),)), None)
+    assert free.history.steps != learn.history.steps  # so that it was clipped at all
+
+
+class Turning(Small):
+    """A net that turns its images, by a number that it holds."""
+
+    turns = 0
+
+    def forward(self, x):
+        return super().forward(x.rot90(self.turns, (2, 3)))
+
+
+class Changes(Callback):
+    """Changes something before the second epoch's batches, and for good."""
+
+    order = 57  # behind what sets the epoch
+
+    def __init__(self, change):
+        self.change = change
+
+    def before_train(self):
+        if self.learn.epoch == 1:
+            self.change(self.learn)
+
+
+def copied_images(learn):
+    decoded = learn.dls.train.decoded
+    decoded.images = decoded.images.flip(2)
+
+
+def replaced_mixing(learn):
+    (mixing,) = learn._grab_cbs(Mixing)
+    mixing.values = (MixUp(alpha=2.0),)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda learn: setattr(learn.loss_func, "label_smoothing", 0.5),
+        lambda learn: setattr(learn.model[1][0], "p", 0.6),
+        lambda learn: setattr(learn.model[0][1], "momentum", 0.9),
+        lambda learn: setattr(learn.model, "turns", 2),
+        lambda learn: setattr(learn._grab_cbs(GradientClip)[0], "max_norm", 0.01),
+        lambda learn: learn.to_bf16(),
+        replaced_mixing,
+        copied_images,
+    ],
+    ids=["loss", "dropout", "norm", "module", "clip", "precision", "mixing", "images"],
+)
+def test_what_changes_in_python_between_epochs_is_captured_anew(change):
+    recipe = replace(
+        RECIPE,
+        data=replace(IMAGES, augment=(HorizontalFlip(), MixUp())),
+        schedule=(Constant(epochs=3, lr=0.05, clip=1.0),),
+        model=FromScratch(net=Turning),
+    )
+    learn, tape = both(recipe, lambda learn: learn.add_cb(Changes(change)))
+    assert (tape.captures, tape.replays) == (2, 15)
+    other = trained(recipe, None)  # nothing changes
+    assert learn.history.row["valid_loss"] != other.history.row["valid_loss"]
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda learn: learn.model[0].register_forward_hook(lambda *_: None),
+        lambda learn: learn.model[1].register_full_backward_hook(lambda *_: None),
+        lambda learn: learn.loss_func.register_forward_pre_hook(lambda *_: None),
+    ],
+)
+def test_a_hook_makes_every_step_an_ordinary_one(add):
+    learn, tape = both(RECIPE, add)
+    assert tape.captures == 0
+    assert learn.stepper.graph.notes[0].endswith("has a hook")
+
+
+class Counts(Small):
+    seen = 0
+
+    def forward(self, x):
+        self.seen += self.training
+        return super().forward(x) * (1 + 0.1 * self.seen)
+
+
+class Remembers(Small):
+    shape = None
+
+    def forward(self, x):
+        self.shape, self.last = x.shape, x.detach()
+        return super().forward(x)
+
+
+def test_a_net_that_counts_its_steps_is_not_captured_one_that_notes_a_shape_is():
+    learn, tape = both(replace(RECIPE, model=FromScratch(net=Counts)))
+    assert tape.replays == 0
+    assert learn.stepper.graph.notes == ["the training step changes the net's seen in Python"]
+    _, tape = both(replace(RECIPE, model=FromScratch(net=Remembers)))
+    assert (tape.captures, tape.replays) == (1, 10)
+
+
+def test_after_a_failed_capture_of_cuda_this_process_captures_no_more():
+    class Failed(Tape):
+        unusable = "a capture failed in this process; a new one can capture"
+
+    learn, tape = trained(RECIPE, Failed()), Failed()
+    assert learn.stepper.graph.notes == [Failed.unusable]
+    with pytest.raises(ValueError, match=r"graph='on' needs .*, but a capture failed in this"):
+        trained(RECIPE, tape, graph="on")
+    assert tape.captures == 0
 
 
 def test_callback_that_comes_in_between_ends_the_replays():
     class Adds(Callback):
         def after_epoch(self):
             if self.learn.epoch == 0:
-                self.learn.add_cb(GradientClip(max_norm=0.1))
+                self.learn.add_cb(Watches())
 
     learn, tape = both(RECIPE, lambda learn: learn.add_cb(Adds()))
     assert tape.replays == 5
-    assert learn.stepper.graph.notes == [CLIPS]
+    assert learn.stepper.graph.notes == [WATCHED]
 
 
 def test_insisting_makes_an_obstacle_an_error():
-    clipped = replace(RECIPE, schedule=(Constant(epochs=1, lr=0.02, clip=1.0),))
+    watched = replace(RECIPE, schedule=(Constant(epochs=1, lr=0.02, callbacks=(Watches,)),))
     with pytest.raises(
-        ValueError, match=r"graph='on' .* but GradientClip acts within the training step"
+        ValueError, match=r"graph='on' .* but Watches acts within the training step"
     ):
-        trained(clipped, Tape(), graph="on")
+        trained(watched, Tape(), graph="on")
     with pytest.raises(ValueError, match="graph='on' needs a CUDA device, got 'cpu'"):
         Stepper(Step(graph="on"), CPU)
     with pytest.raises(ValueError, match="but capturing the training step failed: no memory"):
@@ -457,9 +601,9 @@ def test_what_an_ordinary_step_leaves_is_gone_before_a_capture():
             super().warm_up(program)
 
     captured = learner(recipe, device="cpu")
-    Constant(epochs=1, lr=0.01, clip=1.0)(captured)
+    Constant(epochs=1, lr=0.01)(captured)
     assert captured.loss_grad.grad_fn is not None
-    captured.stepper = Stepper(Step(), CPU, backend=Looking())
+    captured.stepper = Stepper(Step(graph="auto"), CPU, backend=Looking())
     Constant(epochs=1, lr=0.01)(captured)
     assert left == [(None, None, None)]
 
@@ -555,7 +699,8 @@ def test_feed_cuts_batches_in_two_and_makes_the_loaders_own():
 
 
 def test_what_follows_the_epoch_is_seen_inside_of_a_composition():
-    assert follows_epoch(compose([HorizontalFlip(), AlternatingFlip()]))
+    assert follows_epoch(compose([HorizontalFlip(), Darker()]))
+    assert not follows_epoch(compose([HorizontalFlip(), AlternatingFlip()]))
     assert not follows_epoch(compose([HorizontalFlip(), Rotation(degrees=3), Rotation(degrees=3)]))
 
 
