@@ -18,8 +18,8 @@ Schedule:
 Readings:
     - Photos are mirrored at random. Where left and right differ, as in writing, leave that out:
       `--set "data.augment=RandomResizedCrop(size=224, scale=(0.35, 1.0))"`.
-    - Another net of timm's is a setting, with the statistics that it names if they are missing:
-      `--set model.arch=convnext_tiny.in12k_ft_in1k`.
+    - Another net is a setting, with the statistics of its weights: `--set model.arch=resnet50
+      --set model.weights=IMAGENET1K_V2 --set data.normalize=IMAGENET_STATS`.
 
 Measured:
     Not measured yet; transfer_efficientnet trains the same net on birds.

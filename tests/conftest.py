@@ -9,10 +9,24 @@ os.environ["WANDB_MODE"] = "offline"  # no test reaches for the network by accid
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if "gpu" in item.keywords and not torch.cuda.is_available():
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-        if "network" in item.keywords and not os.environ.get("FASTCV_NETWORK"):
+        if item.get_closest_marker("network") and not os.environ.get("FASTCV_NETWORK"):
             item.add_marker(pytest.mark.skip(reason="needs the internet: set FASTCV_NETWORK=1"))
+
+
+@pytest.fixture
+def note(record_property):
+    """Write a line below the tests' results: what a GPU showed, to decide on defaults."""
+    return lambda line: record_property("note", line)
+
+
+def pytest_terminal_summary(terminalreporter):
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, line in getattr(report, "user_properties", ()):
+                if name == "note" and report.when == "call":
+                    terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {line}")
 
 
 @pytest.fixture(autouse=True)

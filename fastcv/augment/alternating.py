@@ -46,19 +46,26 @@ class AlternatingFlip:
         """Mirror half of a batch."""
         return flip_horizontally(x, self.mirrored(x))
 
-    def mirrored(self, x: Tensor) -> Tensor:
-        """Return whether each image is mirrored in this epoch: (B,), bool."""
+    def mirrored(self, x: Tensor, epoch: Tensor | None = None) -> Tensor:
+        """Return whether each image is mirrored in this epoch, or in `epoch`: (B,), bool."""
         # Bytes and their fractions must agree.
         pixels = x.mul(255).round() if x.is_floating_point() else x
         bits = pixels.sum((1, 2, 3), dtype=torch.int64) + _wrapped(self.seed * 1_000_003)
         for mixer in _MIXERS:  # integers overflow, as in any hash
             bits = bits * mixer
             bits = bits ^ (bits >> 32)
-        return (bits + self.epoch) % 2 == 1
+        return (bits + (self.epoch if epoch is None else epoch)) % 2 == 1
 
     def at_epoch(self, epoch: int) -> "AlternatingFlip":
         """Return the value for another epoch."""
         return replace(self, epoch=epoch)
+
+    def reading(self, epoch: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the function that reads the epoch from a tensor, int64, at every call.
+
+        A captured graph repeats it, and `epoch` changes between two replays.
+        """
+        return lambda x: flip_horizontally(x, self.mirrored(x, epoch))
 
 
 def _wrapped(number: int) -> int:
@@ -66,8 +73,13 @@ def _wrapped(number: int) -> int:
     return (number + 2**63) % 2**64 - 2**63
 
 
-def at_epoch(augmentation: Callable, epoch: int) -> Callable:
-    """Return `augmentation`, one or a composition, with all that has an epoch set to `epoch`."""
+def at_epoch(augmentation: Callable, epoch: int | Tensor) -> Callable:
+    """Return `augmentation`, one or a composition, with all that has an epoch set to `epoch`.
+
+    Of a tensor, they read it at every call, as far as they have a method `reading`.
+    """
+    if isinstance(epoch, Tensor) and hasattr(augmentation, "reading"):
+        return augmentation.reading(epoch)
     if hasattr(augmentation, "at_epoch"):
         return augmentation.at_epoch(epoch)
     parts: Any = getattr(augmentation, "values", None)

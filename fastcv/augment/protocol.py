@@ -27,7 +27,9 @@ class Augmentation(Protocol):
       (the default) or "nearest". With `moves_pixels`, the value stays an exact move unless such a
       neighbor resamples. `mergeable = False` keeps it out.
     - `at_epoch(epoch)`: returns the value for an epoch, counted from 0 over all stages of the
-      recipe. It is called before each epoch; a CUDA graph then captures no augmentation.
+      recipe. It is called before each epoch; a CUDA graph then captures no augmentation, unless
+      the value has its `epoch` as an attribute, and `reading(epoch)`, which returns a function of
+      `x` that reads the epoch from a tensor.
     - `size`: pixels of the result, a number or (height, width). In a dataclass, `--smoke` lowers it
       to the size of the toy images.
 

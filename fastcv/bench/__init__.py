@@ -18,14 +18,16 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import default_device
 from torch import nn
 
-from fastcv.bench import equivalents, memory, tiny_step
-from fastcv.bench.parts import BareTraining, FastTraining, without
+from fastcv.bench import captured, equivalents, memory, tiny_step
+from fastcv.bench.captured import CapturedTraining
+from fastcv.bench.parts import BareTraining, Built, FastTraining, stepping, without
 from fastcv.bench.plain_pytorch import Pictures, PlainLoader, PlainTraining
 from fastcv.bench.rounds import Clock, Contenders, drain, interleaved, median, quartiles
 from fastcv.bench.stock_fastai import RATE, StockTraining, stock_loaders
 from fastcv.bench.synthetic import Synthetic
 from fastcv.bench.table import describe, lines
 from fastcv.experiment.building import learner
+from fastcv.learning import cuda
 from fastcv.learning.learner import Learner
 from fastcv.learning.losses import CrossEntropy
 from fastcv.recipe.values import Recipe
@@ -60,8 +62,8 @@ def bench(
     Returns:
         Medians. "loader" and "training": images per second by contender; "step": microseconds;
         "start": seconds; "brings": fastcv's speed relative to fastcv without a part; "spread": the
-        quartiles of the first four; "memory": megabytes, with `peak_memory`; "machine", and the
-        numbers that describe the measurement.
+        quartiles of the first four; "memory": megabytes, with `peak_memory`; "graph", on a GPU:
+        what `captured.compared` returns; "machine", and the numbers that describe the measurement.
 
     Raises:
         ValueError: the recipe has something that cannot be compared, or a number is too small.
@@ -83,7 +85,7 @@ def bench(
         recipe = replace(recipe, data=few)
         learn = learner(recipe, device=device)
 
-    loading, training = _contenders(recipe, learn, device, seconds_per_round)
+    loading, training = _contenders(recipe, learn, device, seconds_per_round, write)
     asked = {
         "loader": loading,
         "training": training,
@@ -110,6 +112,10 @@ def bench(
         for name, speed in speeds.items()
         if name.startswith("without_")
     }
+    if "with_graph" in speeds:
+        result["brings"]["graph"] = speeds["with_graph"] / speeds["fastcv"]
+    if captured.backend(device) is not None:
+        result["graph"] = captured.compared(recipe, learn.dls, device)
     result["spread"] = {kind: _each(quartiles, found) for kind, found in measured.items()}
     if peak_memory:
         result["memory"] = memory.peaks(recipe, device, learn.dls.image_shape, learn.dls.c)
@@ -125,7 +131,11 @@ def _each(statistic: Callable, found: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def _contenders(
-    recipe: Recipe, learn: Learner, device: torch.device, seconds: float
+    recipe: Recipe,
+    learn: Learner,
+    device: torch.device,
+    seconds: float,
+    write: Callable[[str], None],
 ) -> tuple[Contenders, Contenders]:
     """Build the contenders that load and those that train; the trainings use the loaders."""
     data, samples = recipe.data, list(learn.dls.train_ds.items)
@@ -145,15 +155,34 @@ def _contenders(
     optimizer = equivalents.torch_optimizer(recipe.optimizer)(plain_net.parameters(), lr=RATE)
     opt_func = equivalents.fastai_optimizer(recipe.optimizer)
     trainings = {
-        "plain_pytorch": PlainTraining(plain, plain_net, plain_loss, optimizer),
-        "stock_fastai": StockTraining(stock, stock_net, stock_loss, opt_func),
+        "plain_pytorch": _as_usual(PlainTraining(plain, plain_net, plain_loss, optimizer)),
+        "stock_fastai": _as_usual(StockTraining(stock, stock_net, stock_loss, opt_func)),
         "fastcv": FastTraining(learn),
         "ceiling": BareTraining(ceiling, recipe.loss()),
     }
+    if (graphs := captured.backend(device)) is not None:
+        if recipe.step.graph == "off":
+            graphed = replace(stepping(recipe, graph="auto"), data=Built(learn.dls))
+            trainings["with_graph"] = FastTraining(learner(graphed, device=device))
+        other = learner(replace(recipe, data=synthetic), device=device)
+        try:
+            trainings["ceiling_with_graph"] = CapturedTraining(other, recipe.loss(), graphs)
+        except RuntimeError as error:
+            write(f"ceiling_with_graph is left out: {' '.join(str(error).split())}")
     for name, lesser in without(recipe, learn, device).items():
         trainings[name] = FastTraining(lesser)
     loading = {name: partial(drain, loader) for name, loader in loaders.items()}
     return _clocked(loading, device, seconds), _clocked(trainings, device, seconds)
+
+
+def _as_usual(run: Callable[[Clock], None]) -> Callable[[Clock], None]:
+    """Let a contender run with torch's own settings of a GPU, not with fastcv's."""
+
+    def call(clock: Clock) -> None:
+        with cuda.torchs_own():
+            run(clock)
+
+    return call
 
 
 def _clocked(runs: dict[str, Callable], device: torch.device, seconds: float) -> Contenders:

@@ -35,14 +35,16 @@ class FastTraining:
     def __call__(self, clock: Clock) -> None:
         """Train until the round is over."""
         with self.learn.added_cbs(Stopwatch(clock)):
-            OneCycle(epochs=EPOCHS, lr=RATE)(self.learn)
+            # A momentum that moves would keep the optimizer out of a CUDA graph.
+            OneCycle(epochs=EPOCHS, lr=RATE, momenta=None)(self.learn)
 
 
 class BareTraining:
     """The upper limit on this hardware: fastcv's step alone, on batches already on the device.
 
     Net, optimizer, precision, memory layout and compilation are those of a recipe's Learner, whose
-    data are `Synthetic`; its net is trained in place. It does not use a CUDA graph.
+    data are `Synthetic`; its net is trained in place. Python launches every kernel;
+    `captured.CapturedTraining` is the limit with a CUDA graph.
     """
 
     def __init__(self, learn: Learner, loss: nn.Module):
@@ -77,7 +79,8 @@ class Part:
     off: Callable[[Recipe], Recipe]  # the recipe without it
 
 
-def _stepping(recipe: Recipe, **settings: object) -> Recipe:
+def stepping(recipe: Recipe, **settings: object) -> Recipe:
+    """Return the recipe with other settings of its step."""
     return replace(recipe, step=replace(recipe.step, **settings))
 
 
@@ -98,7 +101,7 @@ PARTS = (
         name="channels_last",
         says="channels-last images and weights, else channels first",
         used=lambda recipe, learn: recipe.step.channels_last,
-        off=lambda recipe: _stepping(recipe, channels_last=False),
+        off=lambda recipe: stepping(recipe, channels_last=False),
     ),
     Part(
         name="fused_optimizer",
@@ -110,13 +113,13 @@ PARTS = (
         name="compile",
         says="net compiled, else its layers one by one",
         used=lambda recipe, learn: recipe.step.compile,
-        off=lambda recipe: _stepping(recipe, compile=False),
+        off=lambda recipe: stepping(recipe, compile=False),
     ),
     Part(
         name="graph",
         says="steps replayed from a CUDA graph, else launched by Python",
         used=lambda recipe, learn: learn.stepper.graph is not None,
-        off=lambda recipe: _stepping(recipe, graph="off"),
+        off=lambda recipe: stepping(recipe, graph="off"),
     ),
 )
 

@@ -13,6 +13,8 @@ ABOUT = {
     "plain_pytorch": "loop, DataLoader, torchvision",
     "stock_fastai": "fastai with its defaults",
     "ceiling": "fastcv's step on synthetic data",
+    "ceiling_with_graph": "the same, from a CUDA graph",
+    "with_graph": "fastcv with step.graph=auto",
     "bare": "the loop alone",
 }
 
@@ -36,6 +38,8 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
         width = max(len(name) for name in brought)
         for name, ratio in brought.items():
             yield f"  {name:<{width}}  {ratio:6.2f} times  {says.get(name, '')}"
+    if "graph" in result:
+        yield from _graph(result["graph"])
     yield ""
     yield f"from recipe to first batch, images cached: {result['start']['fastcv']:.2f} s"
     if "memory" in result:
@@ -44,6 +48,18 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
             f"peak memory: {memory['fastcv']:,.0f} MB, {memory['above']:,.0f} MB more than the "
             f"same net on synthetic data"
         )
+
+
+def _graph(found: dict[str, Any]) -> Iterator[str]:
+    """Write whether a CUDA graph trains as ordinary steps do."""
+    yield ""
+    yield (
+        f"CUDA graph: {found['replayed']} of {found['steps']} steps replayed after "
+        f"{found['warmup_seconds']:.1f} s of warm-up"
+    )
+    yield f"  losses differ by at most {found['largest_loss_difference']:.2g} from those without it"
+    for note in found["notes"]:
+        yield f"  {note}"
 
 
 def _rows(

@@ -51,6 +51,7 @@ PLACES = ("auto", "cpu", "cuda", "off")
 SMOKE_SIZE = 32  # pixels
 SHARED_MEMORY = "/dev/shm"
 SIDES = ("size", "resize", "decode_size")
+VALID_TIMES, VALID_MOST = 8, 2048  # training batches in one of validation, and its images, on a GPU
 COUNTS = (
     "size", "batch_size", "valid_batch_size", "train_per_class", "test_per_class", "resize",
     "decode_size",
@@ -98,7 +99,8 @@ class Images:
         source: lists the images: `cifar10`, `ImageFolders(...)` or any other `Source`.
         size: height and width of the net's images, pixels.
         batch_size: of training.
-        valid_batch_size: of validation and test; `batch_size` if None.
+        valid_batch_size: of validation and test. If None, `batch_size`; on a GPU with decoded
+            images eight times as many, at most 2,048, as small batches leave it idle.
         drop_last: whether training drops an epoch's last batch if it is not full, as fastai does;
             every epoch drops other images.
         balance: how often training draws images of rare classes: classes come in the proportion
@@ -394,7 +396,7 @@ class Images:
         return block.dataloaders(
             None,
             bs=self.batch_size,
-            val_bs=self.valid_batch_size or self.batch_size,
+            val_bs=self._valid_batch_size(device),
             # Unless the smaller batch is the only one.
             drop_last=self.drop_last and len(parts[0]) >= self.batch_size,
             # With decoded images, processes would only cost time; `test_dl` takes num_workers.
@@ -416,6 +418,15 @@ class Images:
                 file=sys.stderr,
             )
         return int(fitting)
+
+    def _valid_batch_size(self, device: torch.device) -> int:
+        """Return the batch size of validation and test."""
+        if self.valid_batch_size is not None:
+            return self.valid_batch_size
+        if device.type != "cuda" or self.cache == "off":
+            return self.batch_size
+        # Without a backward pass, so many need no more memory than a training batch.
+        return max(self.batch_size, min(VALID_TIMES * self.batch_size, VALID_MOST))
 
     def _attach(
         self,

@@ -17,6 +17,7 @@ from fasttransform import DisplayedTransform, Transform
 from PIL import Image
 from torch import Tensor
 
+from fastcv.augment.alternating import at_epoch
 from fastcv.augment.crop import CenterCrop
 from fastcv.augment.pixels import Normalize
 from fastcv.augment.resize import Resize
@@ -163,10 +164,19 @@ class Decoded:
     rows: Tensor  # (n,), int64: the row in `images` of each image of this loader
     labels: Tensor  # (n,), int64
 
-    def batch(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Gather images (B, C, H, W), channels-last, and labels (B,) at `places` (B,) of `rows`."""
-        images = self.images.index_select(0, self.rows[places])
-        return images.permute(0, 3, 1, 2), self.labels[places]
+    def batch(self, places: Tensor, *, pinned: bool = False) -> tuple[Tensor, Tensor]:
+        """Gather images (B, C, H, W), channels-last, and labels (B,) at `places` (B,) of `rows`.
+
+        `pinned` puts them into memory that a GPU reads while this thread goes on. torch keeps such
+        memory for the next batches, and does not reuse it before it was read.
+        """
+        rows, labels, out = self.rows[places], self.labels[places], None
+        if pinned:
+            shape = (len(rows), *self.images.shape[1:])
+            out = torch.empty(shape, dtype=self.images.dtype, pin_memory=True)
+            labels = labels.pin_memory()
+        images = torch.index_select(self.images, 0, rows, out=out)
+        return images.permute(0, 3, 1, 2), labels
 
 
 @contextmanager
@@ -229,11 +239,24 @@ class ImageDL(TfmdDL):
 
         A sampler draws as many, some of them several times.
         """
+        if self.sampler is not None:
+            return self._drawn(0).tolist()
+        return torch.as_tensor(idxs)[self._drawn(len(idxs))].tolist()
+
+    def _drawn(self, count: int) -> Tensor:
+        """Draw a permutation of `count` places, or what the sampler draws: (N,), int64."""
         generator = torch.Generator().manual_seed(self.rng.getrandbits(63))
         if self.sampler is not None:
-            return self.sampler(generator).tolist()
-        order = torch.randperm(len(idxs), generator=generator)
-        return torch.as_tensor(idxs)[order].tolist()
+            return self.sampler(generator)
+        return torch.randperm(count, generator=generator)
+
+    def _order(self) -> Iterable[int] | Tensor:
+        """Return what `get_idxs` does, but as a tensor: the list of 50,000 places takes 10 ms."""
+        kind, given = type(self), {"get_idxs", "shuffle_fn"} & vars(self).keys()
+        ours = (kind.get_idxs, kind.shuffle_fn) == (TfmdDL.get_idxs, ImageDL.shuffle_fn)
+        if given or not ours or self.n is None or not self.indexed:
+            return self.get_idxs()
+        return self._drawn(self.n) if self.shuffle else torch.arange(self.n)
 
     def __iter__(self) -> Iterator[tuple]:
         if not self._gathers:
@@ -252,15 +275,27 @@ class ImageDL(TfmdDL):
         # torch's loader draws a seed for its processes here. Drawing one too keeps the random
         # numbers that follow the same, whether images are decoded ahead or one by one.
         torch.empty((), dtype=torch.int64).random_()
-        yield from self._batches(self.get_idxs())
+        yield from self._batches(self._order())
         self.after_iter()
 
-    def finished(self, x: Tensor) -> Tensor:
-        """Normalize gathered bytes (B, C, H, W), after augmenting them if this is training."""
+    def finished(self, x: Tensor, epoch: Tensor | None = None) -> Tensor:
+        """Normalize gathered bytes (B, C, H, W), after augmenting them if this is training.
+
+        Augmentation that depends on the epoch reads it from `epoch`, int64, if that is given.
+        """
         for step in self.after_batch.fs:
             if step.split_idx in (None, self.after_batch.split_idx):
-                x = step.plain(x)
+                plain = step.plain
+                if epoch is not None and isinstance(step, AugmentBatch):
+                    plain = at_epoch(plain, epoch)
+                x = plain(x)
         return x
+
+    def gathered(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Gather bytes and labels at `places`, for a GPU in memory that it reads by itself."""
+        device = self.decoded.images.device
+        pinned = device.type == "cpu" and self.device is not None and self.device.type == "cuda"
+        return self.decoded.batch(places, pinned=pinned)
 
     @property
     def makes_plain_batches(self) -> bool:
@@ -278,7 +313,7 @@ class ImageDL(TfmdDL):
         Tensor subclasses cost time at every step, so fastcv's steps take plain tensors, and the
         batch gets fastai's types once, at the end.
         """
-        x, y = self.decoded.batch(places)
+        x, y = self.gathered(places)
         if self.device is not None:
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
         image_type = TensorImage if x.shape[1] == 3 else TensorImageBW

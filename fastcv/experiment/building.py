@@ -11,7 +11,7 @@ from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device, set_seed
 from fastcore.basics import noop
 
-from fastcv.learning import losses
+from fastcv.learning import cuda, losses
 from fastcv.learning import weights as weight_files
 from fastcv.learning.callbacks.history import Accuracy, History
 from fastcv.learning.callbacks.mixing import Alternation, Mixing
@@ -52,6 +52,8 @@ def built(recipe: Recipe, *, device: str | torch.device | None = None) -> Learne
     """Build a Learner as `learner` does, for whatever images the recipe has."""
     device = _device(device)
     stepper = Stepper(recipe.step, device)
+    if device.type == "cuda":
+        cuda.prepare()
     set_seed(recipe.seed)
     loaders = _made("data", recipe.data(device=device), DataLoaders)
     kind = resolve(recipe.precision, device)

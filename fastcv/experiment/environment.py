@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from fastcv.learning import cuda
+
 PACKAGES = ("fastcv", "fastai", "torch", "torchvision", "timm", "wandb", "numpy", "pillow")
 
 
@@ -27,6 +29,7 @@ def environment(device: str, precision: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "cuda": torch.version.cuda,
+        "cuda_settings": cuda.settings() if device.startswith("cuda") else None,
         "git_revision": _git_revision(),
     }
 

@@ -113,7 +113,9 @@ class Whitening(nn.Module):
             dim=1,
         ).flatten(0, 1)  # (channels * patch ** 2, N * rows * columns)
         moments = (shifted @ shifted.T / shifted.shape[1]).double()
-        squares, directions = torch.linalg.eigh(moments)  # ascending; directions are columns
+        # On the CPU: a GPU's solver takes a second to start, for a matrix of a few numbers.
+        # Ascending; directions are columns.
+        squares, directions = torch.linalg.eigh(moments.cpu())
         self._set((directions / (squares + epsilon).sqrt()).T.flip(0))
 
     @torch.no_grad()

@@ -111,7 +111,8 @@ def _value(node: ast.expr, key: str) -> Any:
         return None if any(each is None for each in items) else tuple(items)
     if isinstance(node, ast.Name):
         found = _named(node.id)
-        return None if found is None else _made(found, is_dataclass(found), {}, key)
+        is_class = isinstance(found, type) and is_dataclass(found)  # not a value, as HALF_STATS
+        return None if found is None else _made(found, is_class, {}, key)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
         found = _named(node.func.id)
         if found is None or any(each.arg is None for each in node.keywords):

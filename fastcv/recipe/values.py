@@ -53,8 +53,8 @@ class Step:
             half a minute or more before the first epoch, and again when layers are frozen or
             unfrozen. Validation and predictions are not compiled, since each batch size would need
             its own compilation.
-        graph: replay the training step from a captured CUDA graph: "on", "off", or "auto", which
-            does so on a CUDA device if the step can be captured. With "on" it is an error if it
+        graph: replay the training step from a captured CUDA graph: "off"; "auto", which does so
+            on a CUDA device if the step can be captured; or "on", with which it is an error if it
             cannot.
         channels_last: store the channels of a pixel of images and weights side by side.
         cache_features: where a stage trains the head alone, on images that are not augmented,
@@ -62,7 +62,7 @@ class Step:
     """
 
     compile: bool = False
-    graph: str = "auto"
+    graph: str = "off"  # until `pytest -m gpu` has passed on a GPU
     channels_last: bool = True
     cache_features: bool = True
 

@@ -62,3 +62,14 @@ def test_at_epoch_reaches_into_a_composition_and_leaves_the_rest():
     assert found.values[0] == AlternatingFlip(seed=3, epoch=5)
     assert found.values[1:] == composed.values[1:]
     assert at_epoch(crop, 5) is crop
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_epoch_is_read_from_a_tensor_at_every_call(dtype):
+    x = images(40) if dtype == torch.uint8 else images(40) / 255
+    epoch = torch.zeros((), dtype=torch.int64)
+    composed = compose((AlternatingFlip(seed=3), RandomCrop(padding=0), Rotation(degrees=0)))
+    reading = at_epoch(composed, epoch)
+    for number in (0, 1, 6):
+        epoch.fill_(number)
+        torch.testing.assert_close(reading(x), at_epoch(composed, number)(x))

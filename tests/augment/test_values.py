@@ -1,11 +1,13 @@
 """What holds for every augmentation."""
 
+import warnings
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 
 import pytest
 import torch
 
 from fastcv import augment
+from fastcv.learning.cuda_graph.capture import CudaGraphs
 
 VALUES = (
     augment.Affine(degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1), shear=5),
@@ -107,8 +109,78 @@ def test_mixer_is_decided_by_the_seed_and_keeps_its_input(value):
 def test_value_stays_on_the_gpu_and_never_waits_for_it(value):
     x = images(device="cuda")
     value(x)  # constants are copied once
-    torch.cuda.set_sync_debug_mode("error")
+    before = torch.cuda.get_sync_debug_mode()
     try:
+        with warnings.catch_warnings():  # torch calls the mode a prototype
+            warnings.filterwarnings("ignore", "(?i).*synchronization debug mode.*")
+            torch.cuda.set_sync_debug_mode("error")
         assert value(x).is_cuda
     finally:
-        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.set_sync_debug_mode(before)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("value", VALUES, ids=name_of)
+def test_value_in_a_captured_graph_draws_as_it_does_without(value):
+    x = images(3, torch.uint8, FORMATS[1], "cuda")
+    replay = captured(lambda: value(x))
+    torch.cuda.manual_seed(0)
+    replayed = [replay().clone() for _ in range(2)]
+    torch.cuda.manual_seed(0)
+    for each in replayed:
+        torch.testing.assert_close(each, value(x))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("value", MIXERS, ids=name_of)
+def test_mixer_in_a_captured_graph_draws_as_it_does_without(value):
+    x, y = images(device="cuda"), torch.arange(16, device="cuda") % 4
+    replay = captured(lambda: value(x, y, classes=4))
+    torch.cuda.manual_seed(0)
+    replayed = [tuple(each.clone() for each in replay()) for _ in range(2)]
+    torch.cuda.manual_seed(0)
+    for each in replayed:
+        torch.testing.assert_close(each, tuple(value(x, y, classes=4)))
+
+
+def captured(program):
+    graphs = CudaGraphs(torch.device("cuda"))
+    graphs.warm_up(program)
+    return graphs.capture(program)
+
+
+# Without a choice, so that they do the same on any device.
+CERTAIN = (
+    augment.Affine(degrees=(10, 10), translate=(0, 0), scale=(1.1, 1.1), shear=(5, 5)),
+    augment.AlternatingFlip(),
+    augment.CenterCrop(size=12),
+    augment.ColorJitter(brightness=(1.2, 1.2)),
+    augment.ColorJitter(contrast=(0.8, 0.8)),
+    augment.ColorJitter(saturation=(1.3, 1.3)),
+    augment.ColorJitter(hue=(0.1, 0.1)),
+    augment.HorizontalFlip(p=1),
+    augment.Gamma(low=0.8, high=0.8),
+    augment.Grayscale(p=1),
+    augment.Normalize(mean=(0.5,), std=(0.25,)),
+    augment.Resize(size=12),
+    augment.RandomCrop(size=16, padding=0),
+    augment.RandomResizedCrop(size=12, scale=(1, 1), ratio=(1, 1)),
+    augment.Rotation(degrees=(20, 20)),
+    augment.VerticalFlip(p=1),
+)
+
+
+@pytest.mark.parametrize("value", CERTAIN, ids=name_of)
+def test_value_without_a_choice_leaves_nothing_to_chance(value):
+    x = images(3, torch.uint8, FORMATS[1])
+    assert torch.equal(value(x), value(x))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("value", CERTAIN, ids=name_of)
+def test_value_in_a_captured_graph_does_what_it_does_on_the_cpu(value):
+    x = images(3, torch.uint8, FORMATS[1])
+    there = x.cuda()
+    found, expected = captured(lambda: value(there))().cpu().float(), value(x).float()
+    far = (found - expected).abs() > (1 if value(x).dtype == torch.uint8 else 1e-3)
+    assert far.float().mean() < 0.005  # pixels that rounding moved to a neighbor

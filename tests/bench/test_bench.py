@@ -19,7 +19,7 @@ from fastcv.augment import (
     RandomResizedCrop,
     Rotation,
 )
-from fastcv.bench import bench, equivalents, memory, parts, rounds, tiny_step
+from fastcv.bench import bench, captured, equivalents, memory, parts, rounds, table, tiny_step
 from fastcv.bench.parts import PARTS, BareTraining, FastTraining, without
 from fastcv.bench.plain_pytorch import Pictures, PlainLoader, PlainTraining
 from fastcv.bench.rounds import Clock
@@ -28,6 +28,7 @@ from fastcv.data import CIFAR10_STATS, Toy, digits
 from fastcv.data.images import Images
 from fastcv.experiment import building
 from fastcv.experiment.building import learner
+from fastcv.learning import cuda
 from fastcv.learning.cuda_graph import stepper
 from fastcv.learning.losses import CrossEntropy
 from fastcv.learning.models import FromScratch
@@ -139,7 +140,7 @@ def test_brings_is_the_ratio_of_the_medians(monkeypatch):
 def test_images_limits_what_every_contender_sees(monkeypatch):
     seen = {}
 
-    def contenders(recipe, learn, device, seconds):
+    def contenders(recipe, learn, device, seconds, write):
         seen["train"] = len(learn.dls.train_ds)
         one = {"fastcv": lambda: 1.0}
         return one, one
@@ -358,7 +359,7 @@ def test_without_a_part_is_without_that_part_alone(monkeypatch):
     monkeypatch.setattr(stepper, "compiled", lambda net: net.__call__)
     graphs = partial(stepper.Stepper, backend=NeverCaptures())
     monkeypatch.setattr(building, "Stepper", graphs)
-    recipe = replace(RECIPE, precision="bf16", step=stepper.Step(compile=True))
+    recipe = replace(RECIPE, precision="bf16", step=stepper.Step(compile=True, graph="auto"))
     learn = learner(recipe, device="cpu")
     lesser = without(recipe, learn, CPU)
     assert set(lesser) == {f"without_{part.name}" for part in PARTS}
@@ -464,3 +465,87 @@ def test_a_process_that_fails_says_why(monkeypatch):
 
 def test_parts_have_different_names():
     assert len({part.name for part in parts.PARTS}) == len(parts.PARTS)
+
+
+class Records:
+    """Stands in for CUDA graphs: it runs the program again."""
+
+    def __init__(self, device=None):
+        self.captures = 0
+
+    def warm_up(self, program):
+        program()
+
+    def capture(self, program):
+        self.captures += 1
+        return program
+
+    def wait(self):
+        pass
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    made = Records()
+    monkeypatch.setattr(captured, "backend", lambda device: made)
+    monkeypatch.setattr(building, "Stepper", partial(stepper.Stepper, backend=made))
+    return made
+
+
+def test_where_there_are_graphs_bench_tells_whether_they_train_alike(graphs):
+    found = captured.compared(RECIPE, learner(RECIPE, device="cpu").dls, CPU)
+    assert (found["steps"], found["replayed"], found["notes"]) == (50, 50, [])
+    assert found["largest_loss_difference"] == 0
+    assert found["warmup_seconds"] > 0
+    said = list(table.lines({**bench_result(), "graph": found}))
+    assert "  losses differ by at most 0 from those without it" in said
+
+
+def bench_result():
+    kinds = ("loader", "training", "step")
+    return {
+        **{kind: {"fastcv": 2.0, "with_graph": 3.0} for kind in kinds},
+        "spread": {kind: {"fastcv": [1.0, 4.0], "with_graph": [1.0, 4.0]} for kind in kinds},
+        "recipe": "toy",
+        "images": 32,
+        "batch_size": 8,
+        "rounds": 1,
+        "brings": {"graph": 1.5},
+        "start": {"fastcv": 0.1},
+        "machine": table.describe(CPU, "fp32"),
+    }
+
+
+def test_where_there_are_graphs_two_more_contenders_use_them(graphs):
+    recipe = replace(RECIPE, loss=CrossEntropy())
+    learn = learner(recipe, device="cpu")
+    _, training = package._contenders(recipe, learn, CPU, 0.01, print)
+    assert {"with_graph", "ceiling_with_graph"} < training.keys()
+    assert graphs.captures == 1  # the other one captures when it trains
+    before = graphs.captures
+    assert training["with_graph"]() > 0
+    assert graphs.captures == before + 1
+
+
+def test_captured_ceiling_trains_as_the_bare_one_does(graphs):
+    nets = []
+    for kind in (BareTraining, partial(captured.CapturedTraining, graphs=graphs)):
+        learn = learner(tiny_step.RECIPE, device="cpu")
+        start = {name: each.clone() for name, each in learn.model.state_dict().items()}
+        run = kind(learn, nn.CrossEntropyLoss())
+        learn.model.load_state_dict(start)  # the warm-up has trained it
+        run.optimizer.state.clear()
+        run(Ticks(5))
+        nets.append(learn.model.state_dict())
+    for name, value in nets[0].items():
+        torch.testing.assert_close(nets[1][name], value, msg=name)
+
+
+def test_other_contenders_run_with_torchs_own_settings_of_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    seen = []
+    package._as_usual(lambda clock: seen.append(cuda.settings()))(None)
+    assert (seen[0]["tf32_convolutions"], seen[0]["cudnn_benchmark"]) == (True, False)
+    now = cuda.settings()
+    assert (now["tf32_convolutions"], now["cudnn_benchmark"]) == (False, True)

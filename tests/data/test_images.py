@@ -393,14 +393,26 @@ def test_source_is_given_the_path():
 @pytest.mark.gpu
 @pytest.mark.parametrize("cache", ["auto", "cuda", "cpu"])
 def test_batches_on_the_gpu_equal_those_of_the_cpu(cache):
-    on_gpu = replace(IMAGES, cache=cache, augment=())("cuda")
-    on_cpu = replace(IMAGES, cache="cpu", augment=())("cpu")
+    data = replace(IMAGES, valid_batch_size=5, augment=())
+    on_gpu, on_cpu = replace(data, cache=cache)("cuda"), replace(data, cache="cpu")("cpu")
     kept = on_gpu.train.decoded.images.device.type
     assert kept == ("cpu" if cache == "cpu" else "cuda")
     for (x, y), (x_cpu, y_cpu) in zip(on_gpu.valid, on_cpu.valid, strict=True):
         assert x.device.type == y.device.type == "cuda"
         torch.testing.assert_close(x.cpu(), x_cpu)
         assert torch.equal(y.cpu(), y_cpu)
+
+
+def test_validation_batches_are_larger_on_a_gpu_that_gathers_them():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    sizes = {
+        size: replace(IMAGES, batch_size=size)._valid_batch_size(gpu)
+        for size in (16, 128, 1024, 4096)
+    }
+    assert sizes == {16: 128, 128: 1024, 1024: 2048, 4096: 4096}
+    assert replace(IMAGES, valid_batch_size=5)._valid_batch_size(gpu) == 5
+    assert IMAGES._valid_batch_size(cpu) == IMAGES.batch_size
+    assert replace(IMAGES, cache="off")._valid_batch_size(gpu) == IMAGES.batch_size
 
 
 @pytest.mark.gpu

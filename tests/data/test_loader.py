@@ -432,3 +432,23 @@ def test_labeled_test_loader_takes_paths_and_samples(tmp_path):
     for items in (files, [Sample(file, "dog") for file in files]):
         labels = torch.cat([y for _, y in dls.test_dl(items, with_labels=True)])
         assert labels.tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("balance", [0.0, 1.0])
+@pytest.mark.parametrize("part", ["train", "valid"])
+def test_order_as_a_tensor_is_that_of_the_list(part, balance):
+    loader = getattr(replace(IMAGES, balance=balance)(), part)
+    orders = []
+    for order in (loader.get_idxs, loader._order):
+        loader.rng = random.Random(3)
+        orders.append(torch.as_tensor(order()).tolist())
+        orders.append(loader.rng.random())
+    assert orders[:2] == orders[2:]
+
+
+def test_order_of_others_is_taken_as_it_comes():
+    loader = IMAGES().train
+    given = loader.new(get_idxs=lambda: [2, 1, 0], drop_last=False)
+    assert [places.tolist() for places in given.places()] == [[2, 1, 0]]
+    backwards = loader.new(shuffle_fn=lambda places: places[::-1], drop_last=False)
+    assert next(backwards.places()).tolist() == list(range(27, 11, -1))

@@ -563,3 +563,24 @@ def test_logs_cannot_go_where_runs_cannot(tmp_path):
     jobs = plan("digits", seeds=2, out=file)
     with pytest.raises(ValueError, match="runs"):
         run(jobs, out=file, wandb="off", at_once=2)
+
+
+def test_seeds_of_a_recipe_share_what_is_compiled(mine, tmp_path, monkeypatch):
+    """The compiler is reset between two recipes and after a failure, not between two seeds."""
+    heard = []
+
+    def trained(recipe, **options):
+        heard.append(recipe.name.rpartition("/")[2])
+        if recipe.name.endswith("raises"):
+            raise RuntimeError("a net that cannot be built")
+
+    monkeypatch.setattr(running, "train", trained)
+    monkeypatch.setattr(running._State, "done", lambda self, index, run: None)
+    monkeypatch.setattr(running, "_forget_compiled", lambda: heard.append("reset"))
+    jobs = [
+        job
+        for name in ("one_cycle", "raises")
+        for job in plan(f"{mine}/{name}", seeds=2, out=tmp_path)
+    ]
+    run(jobs, out=tmp_path, wandb="off", device="cpu", write=lambda line: None)
+    assert heard == ["one_cycle", "one_cycle", "reset", "raises", "reset", "raises", "reset"]

@@ -3,7 +3,7 @@ import random
 import time
 import weakref
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -21,16 +21,16 @@ from fastcv.augment import (
     CutMix,
     HorizontalFlip,
     MixUp,
-    RandomCrop,
-    RandomErasing,
     Rotation,
     compose,
+    to_float,
 )
 from fastcv.data import CIFAR10_STATS, Toy
 from fastcv.data.images import Images
 from fastcv.experiment.building import learner
 from fastcv.learning.callbacks.checkpoint import Checkpoint, prepare, read
 from fastcv.learning.callbacks.freeze_first import FreezeFirst
+from fastcv.learning.callbacks.mixing import Mixing
 from fastcv.learning.cuda_graph import capture
 from fastcv.learning.cuda_graph.feed import Feed, follows_epoch
 from fastcv.learning.cuda_graph.stepper import Stepper
@@ -44,7 +44,7 @@ from fastcv.recipe import Recipe
 from fastcv.recipe.values import Step
 
 CPU = torch.device("cpu")
-CLIPS = "GradientClip acts within the training step, at before_step"
+WATCHED = "Watches acts within the training step, at after_backward"
 
 
 class Small(nn.Sequential):
@@ -165,7 +165,7 @@ def test_fastais_own_schedule_is_followed():
     learns = []
     for backend in (None, Tape()):
         learn = learner(RECIPE, device="cpu")
-        learn.stepper = Stepper(Step(), CPU, backend=backend)
+        learn.stepper = Stepper(Step(graph="auto"), CPU, backend=backend)
         learn.fit_one_cycle(2, 0.05)
         learns.append(learn)
     assert_equal(*learns)
@@ -212,8 +212,29 @@ def test_mixed_labels_are_part_of_the_step():
     assert learn.stepper.graph.notes == []
 
 
-def test_augmentation_that_follows_the_epoch_stays_outside():
+def test_alternating_flip_reads_its_epoch_from_a_tensor():
     data = replace(IMAGES, augment=(AlternatingFlip(), ColorJitter(brightness=0.2)))
+    schedule = (Constant(epochs=3, lr=0.02), Constant(epochs=2, lr=0.02))
+    learn, tape = both(replace(RECIPE, data=data, schedule=schedule))
+    assert (tape.captures, tape.replays) == (2, 25)
+    assert learn.stepper.graph.notes == []
+
+
+@dataclass(frozen=True)
+class Darker:
+    """Augmentation that depends on the epoch in Python."""
+
+    epoch: int = 0
+
+    def __call__(self, x):
+        return to_float(x) * 0.5**self.epoch
+
+    def at_epoch(self, epoch):
+        return Darker(epoch)
+
+
+def test_augmentation_that_follows_the_epoch_stays_outside():
+    data = replace(IMAGES, augment=(AlternatingFlip(), Darker()))
     learn, tape = both(replace(RECIPE, data=data, schedule=(Constant(epochs=3, lr=0.02),)))
     assert (tape.captures, tape.replays) == (1, 15)
     (note,) = learn.stepper.graph.notes
@@ -304,53 +325,174 @@ class Steps(Callback):
         pass
 
 
+class Watches(Callback):
+    def after_backward(self):
+        pass
+
+
 @pytest.mark.parametrize(
-    ("stage", "callback", "reason"),
+    ("callback", "reason"),
     [
-        (
-            Constant(epochs=1, lr=0.02, clip=1.0),
-            None,
-            CLIPS,
-        ),
-        (Constant(epochs=1, lr=0.02), Steps, "Steps acts within the training step, at after_step"),
-        (Constant(epochs=1, lr=0.02), Sees, "Sees may change the batch, at before_batch"),
+        (Watches, WATCHED),
+        (Steps, "Steps acts within the training step, at after_step"),
+        (Sees, "Sees may change the batch, at before_batch"),
     ],
 )
-def test_callbacks_within_the_step_make_it_ordinary(stage, callback, reason):
-    def add(learn):
-        learn.add_cbs([] if callback is None else [callback()])
-
-    learn, tape = both(replace(RECIPE, schedule=(stage,)), add)
+def test_callbacks_within_the_step_make_it_ordinary(callback, reason):
+    stage = Constant(epochs=1, lr=0.02)
+    learn, tape = both(replace(RECIPE, schedule=(stage,)), lambda learn: learn.add_cb(callback()))
     assert tape.captures == 0
     assert learn.stepper.used(learn)["graph"] is False
     assert learn.stepper.used(learn)["graph_notes"] == [reason]
 
 
 def test_each_stage_is_asked_anew():
-    schedule = (Constant(epochs=1, lr=0.02, clip=1.0), Constant(epochs=1, lr=0.02))
+    schedule = (
+        Constant(epochs=1, lr=0.02, callbacks=(Watches,)),
+        Constant(epochs=1, lr=0.02),
+    )
     learn, tape = both(replace(RECIPE, schedule=schedule))
     assert tape.replays == 5
     assert learn.stepper.used(learn)["graph"] is True
-    assert learn.stepper.used(learn)["graph_notes"] == [CLIPS]
+    assert learn.stepper.used(learn)["graph_notes"] == [WATCHED]
+
+
+@pytest.mark.parametrize("optimizer", [SGD(), Adam()], ids=["sgd", "adam"])
+@pytest.mark.parametrize("momenta", [None, (0.9, 0.8, 0.9)], ids=["inside", "outside"])
+def test_clipping_is_part_of_the_step(optimizer, momenta):
+    stage = OneCycle(epochs=2, lr=0.05, momenta=momenta, clip=0.2, clip_value=0.05)
+    recipe = replace(RECIPE, optimizer=optimizer, schedule=(stage,))
+    learn, tape = both(recipe)
+    assert (tape.captures, tape.replays) == (1, 10)
+    free = trained(replace(recipe, schedule=(replace(stage, clip=None, clip_value=None),)), None)
+    assert free.history.steps != learn.history.steps  # so that it was clipped at all
+
+
+class Turning(Small):
+    """A net that turns its images, by a number that it holds."""
+
+    turns = 0
+
+    def forward(self, x):
+        return super().forward(x.rot90(self.turns, (2, 3)))
+
+
+class Changes(Callback):
+    """Changes something before the second epoch's batches, and for good."""
+
+    order = 57  # behind what sets the epoch
+
+    def __init__(self, change):
+        self.change = change
+
+    def before_train(self):
+        if self.learn.epoch == 1:
+            self.change(self.learn)
+
+
+def copied_images(learn):
+    decoded = learn.dls.train.decoded
+    decoded.images = decoded.images.flip(2)
+
+
+def replaced_mixing(learn):
+    (mixing,) = learn._grab_cbs(Mixing)
+    mixing.values = (MixUp(alpha=2.0),)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda learn: setattr(learn.loss_func, "label_smoothing", 0.5),
+        lambda learn: setattr(learn.model[1][0], "p", 0.6),
+        lambda learn: setattr(learn.model[0][1], "momentum", 0.9),
+        lambda learn: setattr(learn.model, "turns", 2),
+        lambda learn: setattr(learn._grab_cbs(GradientClip)[0], "max_norm", 0.01),
+        lambda learn: learn.to_bf16(),
+        replaced_mixing,
+        copied_images,
+    ],
+    ids=["loss", "dropout", "norm", "module", "clip", "precision", "mixing", "images"],
+)
+def test_what_changes_in_python_between_epochs_is_captured_anew(change):
+    recipe = replace(
+        RECIPE,
+        data=replace(IMAGES, augment=(HorizontalFlip(), MixUp())),
+        schedule=(Constant(epochs=3, lr=0.05, clip=1.0),),
+        model=FromScratch(net=Turning),
+    )
+    learn, tape = both(recipe, lambda learn: learn.add_cb(Changes(change)))
+    assert (tape.captures, tape.replays) == (2, 15)
+    other = trained(recipe, None)  # nothing changes
+    assert learn.history.row["valid_loss"] != other.history.row["valid_loss"]
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda learn: learn.model[0].register_forward_hook(lambda *_: None),
+        lambda learn: learn.model[1].register_full_backward_hook(lambda *_: None),
+        lambda learn: learn.loss_func.register_forward_pre_hook(lambda *_: None),
+    ],
+)
+def test_a_hook_makes_every_step_an_ordinary_one(add):
+    learn, tape = both(RECIPE, add)
+    assert tape.captures == 0
+    assert learn.stepper.graph.notes[0].endswith("has a hook")
+
+
+class Counts(Small):
+    seen = 0
+
+    def forward(self, x):
+        self.seen += self.training
+        return super().forward(x) * (1 + 0.1 * self.seen)
+
+
+class Remembers(Small):
+    shape = None
+
+    def forward(self, x):
+        self.shape, self.last = x.shape, x.detach()
+        return super().forward(x)
+
+
+def test_a_net_that_counts_its_steps_is_not_captured_one_that_notes_a_shape_is():
+    learn, tape = both(replace(RECIPE, model=FromScratch(net=Counts)))
+    assert tape.replays == 0
+    assert learn.stepper.graph.notes == ["the training step changes the net's seen in Python"]
+    _, tape = both(replace(RECIPE, model=FromScratch(net=Remembers)))
+    assert (tape.captures, tape.replays) == (1, 10)
+
+
+def test_after_a_failed_capture_of_cuda_this_process_captures_no_more():
+    class Failed(Tape):
+        unusable = "a capture failed in this process; a new one can capture"
+
+    learn, tape = trained(RECIPE, Failed()), Failed()
+    assert learn.stepper.graph.notes == [Failed.unusable]
+    with pytest.raises(ValueError, match=r"graph='on' needs .*, but a capture failed in this"):
+        trained(RECIPE, tape, graph="on")
+    assert tape.captures == 0
 
 
 def test_callback_that_comes_in_between_ends_the_replays():
     class Adds(Callback):
         def after_epoch(self):
             if self.learn.epoch == 0:
-                self.learn.add_cb(GradientClip(max_norm=0.1))
+                self.learn.add_cb(Watches())
 
     learn, tape = both(RECIPE, lambda learn: learn.add_cb(Adds()))
     assert tape.replays == 5
-    assert learn.stepper.graph.notes == [CLIPS]
+    assert learn.stepper.graph.notes == [WATCHED]
 
 
 def test_insisting_makes_an_obstacle_an_error():
-    clipped = replace(RECIPE, schedule=(Constant(epochs=1, lr=0.02, clip=1.0),))
+    watched = replace(RECIPE, schedule=(Constant(epochs=1, lr=0.02, callbacks=(Watches,)),))
     with pytest.raises(
-        ValueError, match=r"graph='on' .* but GradientClip acts within the training step"
+        ValueError, match=r"graph='on' .* but Watches acts within the training step"
     ):
-        trained(clipped, Tape(), graph="on")
+        trained(watched, Tape(), graph="on")
     with pytest.raises(ValueError, match="graph='on' needs a CUDA device, got 'cpu'"):
         Stepper(Step(graph="on"), CPU)
     with pytest.raises(ValueError, match="but capturing the training step failed: no memory"):
@@ -457,9 +599,9 @@ def test_what_an_ordinary_step_leaves_is_gone_before_a_capture():
             super().warm_up(program)
 
     captured = learner(recipe, device="cpu")
-    Constant(epochs=1, lr=0.01, clip=1.0)(captured)
+    Constant(epochs=1, lr=0.01)(captured)
     assert captured.loss_grad.grad_fn is not None
-    captured.stepper = Stepper(Step(), CPU, backend=Looking())
+    captured.stepper = Stepper(Step(graph="auto"), CPU, backend=Looking())
     Constant(epochs=1, lr=0.01)(captured)
     assert left == [(None, None, None)]
 
@@ -529,6 +671,32 @@ def test_warm_up_that_fails_is_waited_for(monkeypatch):
     assert said == ["side waits for ours", "step", "step", "step", "ours waits for side"]
 
 
+def test_failed_capture_is_remembered_in_the_process(monkeypatch):
+    """Random numbers come back through a small capture, the allocator only in a new process."""
+    recorded = []
+
+    class Graph:
+        replay = None
+
+    def record(self, graph, program):
+        recorded.append(graph)
+        if len(recorded) == 1:
+            raise RuntimeError("it waits")
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(capture.CudaGraphs, "_record", record)
+    monkeypatch.setattr(capture.CudaGraphs, "unusable", None)
+    graphs = capture.CudaGraphs(torch.device("cuda"))
+    with pytest.raises(RuntimeError, match="it waits"):
+        graphs.capture(lambda: None)
+    assert len(recorded) == 2
+    assert capture.CudaGraphs(torch.device("cuda")).unusable.startswith("a capture failed")
+
+
 def test_what_was_captured_is_let_go_after_a_fit():
     learn = trained(RECIPE, Tape())
     assert learn.stepper.graph.replay is None
@@ -555,106 +723,6 @@ def test_feed_cuts_batches_in_two_and_makes_the_loaders_own():
 
 
 def test_what_follows_the_epoch_is_seen_inside_of_a_composition():
-    assert follows_epoch(compose([HorizontalFlip(), AlternatingFlip()]))
+    assert follows_epoch(compose([HorizontalFlip(), Darker()]))
+    assert not follows_epoch(compose([HorizontalFlip(), AlternatingFlip()]))
     assert not follows_epoch(compose([HorizontalFlip(), Rotation(degrees=3), Rotation(degrees=3)]))
-
-
-class ResidualLike(nn.Module):
-    """A stem, a residual block with BatchNorm, dropout and a head."""
-
-    def __init__(self, *, classes, channels, size):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(channels, 16, 3, padding=1), nn.BatchNorm2d(16))
-        self.block = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
-        )
-        self.head = nn.Sequential(nn.Dropout(0.1), nn.Linear(16, classes))
-
-    def forward(self, x):
-        x = self.stem(x)
-        return self.head((x + self.block(x)).relu().mean((2, 3)))
-
-
-@pytest.fixture
-def _full_precision(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-
-
-def on_gpu(recipe, graph):
-    recipe = replace(recipe, step=Step(graph=graph))
-    learn = learner(recipe, device="cuda")
-    for stage in recipe.schedule:
-        stage(learn)
-    return learn, torch.cuda.get_rng_state().tolist()
-
-
-AUGMENT = (RandomCrop(padding=1), HorizontalFlip(), ColorJitter(brightness=0.2), RandomErasing())
-
-
-@pytest.mark.gpu
-@pytest.mark.usefixtures("_full_precision")
-@pytest.mark.parametrize("cache", ["cuda", "cpu"])
-@pytest.mark.parametrize(("precision", "bound"), [("fp32", 2e-3), ("bf16", 5e-2)])
-@pytest.mark.parametrize(
-    ("optimizer", "stage"),
-    [
-        (SGD(weight_decay=5e-4, nesterov=True), Cosine(epochs=3, lr=0.02, per="batch")),
-        (AdamW(), OneCycle(epochs=3, lr=0.003, momenta=None)),
-        (AdamW(), OneCycle(epochs=3, lr=0.003)),
-        (Muon(), Linear(epochs=3, lr=0.02, callbacks=(FreezeFirst(after=2),))),
-    ],
-    ids=["sgd", "adamw", "adamw_outside", "muon"],
-)
-def test_graph_on_a_gpu_trains_as_without(cache, precision, bound, optimizer, stage):
-    """Losses within `bound`, as a GPU's sums may come in any order; the same random numbers."""
-    recipe = replace(
-        RECIPE,
-        data=replace(IMAGES, augment=AUGMENT, cache=cache),
-        model=FromScratch(net=ResidualLike),
-        optimizer=optimizer,
-        precision=precision,
-        schedule=(stage,),
-    )
-    ordinary, drawn = on_gpu(recipe, "off")
-    graphed, also = on_gpu(recipe, "on")
-    assert graphed.stepper.graph.replayed == 15
-    assert also == drawn
-    losses = [[each["loss"] for each in learn.history.steps] for learn in (ordinary, graphed)]
-    assert losses[1] == pytest.approx(losses[0], abs=bound)
-    rows = [learn.history.row["valid_loss"] for learn in (ordinary, graphed)]
-    assert rows[1] == pytest.approx(rows[0], abs=2 * bound)
-
-
-@pytest.mark.gpu
-@pytest.mark.usefixtures("_full_precision")
-@pytest.mark.parametrize("mixing", [(MixUp(),), (CutMix(),)])
-def test_mixing_and_alternation_on_a_gpu(mixing):
-    data = replace(IMAGES, augment=(AlternatingFlip(), RandomCrop(padding=1), *mixing))
-    recipe = replace(RECIPE, data=data)
-    (ordinary, drawn), (graphed, also) = (on_gpu(recipe, graph) for graph in ("off", "on"))
-    assert also == drawn
-    assert graphed.stepper.graph.replayed == 10
-    losses = [[each["loss"] for each in learn.history.steps] for learn in (ordinary, graphed)]
-    assert losses[1] == pytest.approx(losses[0], abs=2e-3)
-
-
-class FailsInCapture(Small):
-    def forward(self, x):
-        if self.training and torch.cuda.is_current_stream_capturing():
-            torch.cuda.synchronize()  # forbidden while capturing, and not seen before
-        return super().forward(x)
-
-
-@pytest.mark.gpu
-@pytest.mark.usefixtures("_full_precision")
-@pytest.mark.parametrize("net", [Reads, FailsInCapture])
-def test_failed_capture_on_a_gpu_leaves_an_ordinary_training(net):
-    """Random numbers too: a capture that fails can leave torch's generator unusable."""
-    recipe = replace(RECIPE, model=FromScratch(net=net))
-    ordinary, drawn = on_gpu(recipe, "off")
-    tried, also = on_gpu(recipe, "auto")
-    assert tried.stepper.graph.replayed == 0
-    assert tried.stepper.graph.notes[0].startswith("capturing the training step failed")
-    assert also == drawn
-    losses = [[each["loss"] for each in learn.history.steps] for learn in (ordinary, tried)]
-    assert losses[1] == pytest.approx(losses[0], abs=2e-3)

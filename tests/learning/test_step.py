@@ -15,6 +15,7 @@ from fastcv.data import CIFAR10_STATS, Toy
 from fastcv.data.images import Images
 from fastcv.experiment.building import learner
 from fastcv.experiment.train import train
+from fastcv.learning.callbacks.freeze_first import FreezeFirst
 from fastcv.learning.cuda_graph import stepper as module
 from fastcv.learning.losses import CrossEntropy
 from fastcv.learning.models import FromScratch
@@ -55,10 +56,10 @@ RECIPE = Recipe(
 
 
 def test_step_is_part_of_a_recipe():
-    recipe = replace(RECIPE, step=Step(compile=True, graph="off", channels_last=False))
+    recipe = replace(RECIPE, step=Step(compile=True, graph="auto", channels_last=False))
     assert unflat(flat(recipe), trust=True) == recipe
-    assert flat(RECIPE)["step.graph"] == "auto"
-    changed = override(RECIPE, "step.compile=True", "step.graph=off", "step.channels_last=False")
+    assert flat(RECIPE)["step.graph"] == "off"
+    changed = override(RECIPE, "step.compile=True", "step.graph=auto", "step.channels_last=False")
     assert changed == recipe
 
 
@@ -124,7 +125,7 @@ def test_processor_without_compiling_needs_no_warm_up(capsys):
     assert learn.stepper.used(learn) == {
         "compile": False,
         "graph": False,
-        "graph_notes": ["the device is cpu, not cuda"],
+        "graph_notes": ["it is switched off"],
         "channels_last": True,
         "fused": True,
     }
@@ -185,6 +186,38 @@ def test_only_training_is_compiled_after_a_warm_up_without_a_trace(monkeypatch, 
     assert "warm-up" in said
     assert "net compiled" in said
     assert json.loads((run.path / "recipe.json").read_text())["flat"]["step.compile"] is True
+
+
+def test_each_kind_of_step_is_compiled_before_the_first_epoch(monkeypatch):
+    """A first layer that will rest, and an epoch's smaller last batch."""
+    calls, epochs = [], []
+
+    def noting(net):
+        def call(x):
+            calls.append((len(x), net[0][0].weight.requires_grad))
+            return net(x)
+
+        return call
+
+    class Begins(Callback):
+        def before_train(self):
+            epochs.append(len(calls))
+
+    monkeypatch.setattr(module, "compiled", noting)
+    recipe = replace(
+        RECIPE,
+        data=replace(RECIPE.data, batch_size=7, drop_last=False),
+        schedule=(Constant(epochs=3, lr=0.05, callbacks=(FreezeFirst(after=2),)),),
+        step=Step(compile=True),
+    )
+    learn = learner(recipe, device="cpu")
+    learn.add_cb(Begins())
+    recipe.schedule[0](learn)
+    assert calls[: epochs[0]] == [(7, True), (7, False), (3, True), (3, False)]
+    assert set(calls[epochs[0] :]) == set(calls[: epochs[0]])
+    plain = learner(replace(recipe, step=Step()), device="cpu")
+    recipe.schedule[0](plain)
+    assert plain.history.steps == learn.history.steps
 
 
 def test_compiler_that_fails_is_one_sentence(monkeypatch):

@@ -116,6 +116,7 @@ def test_settings_that_a_value_does_not_have_are_named():
     ("setting", "key", "value"),
     [
         ("optimizer=SGD", "optimizer", learning.SGD()),
+        ("data.normalize=HALF_STATS", "data.normalize", data.HALF_STATS),
         (
             "optimizer=SGD(momentum=0.5, nesterov=True)",
             "optimizer",

@@ -123,8 +123,13 @@ class _State:
 
 
 def _one_by_one(state: _State, options: dict[str, Any]) -> None:
+    compiled = ""  # the experiment that torch has compiled a net for
     for index in state.waiting:
         job = state.jobs[index]
+        # The net of another seed is not compiled again, which would take a minute.
+        if compiled not in ("", job.name):
+            _forget_compiled()
+        compiled = job.name
         state.write(f"{state.heading(index)}: running")
         try:
             finished = train(job.recipe, smoke=job.smoke, write=state.write, **options)
@@ -134,6 +139,7 @@ def _one_by_one(state: _State, options: dict[str, Any]) -> None:
             if os.environ.get("FASTCV_TRACEBACK"):
                 state.write(traceback.format_exc().rstrip())
             state.failed(index, record.sentence(error))
+            _forget_compiled()
         else:
             state.done(index, finished)
         _forget()
@@ -144,8 +150,11 @@ def _forget() -> None:
     gc.collect()  # a Learner and its callbacks hold each other
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def _forget_compiled() -> None:
+    """Forget compiled nets: a function is compiled for a limited number of them in a process."""
     if "torch._dynamo" in sys.modules:
-        # It compiles each function for a limited number of nets, counted over the whole process.
         torch.compiler.reset()
 
 

@@ -25,7 +25,7 @@ from fastcv.learning.weights import first_misfit, torch_file, unpickling
 # "smooth", and what describes an epoch that was stopped within: "batch" and the rest of `WITHIN`.
 KEPT: dict[str, type | tuple[type, ...]] = {
     "stage": int, "epochs": int, "model": Mapping, "optimizer": Mapping, "rows": list,
-    "steps": list, "found": list, "callbacks": list, "random": Mapping,
+    "steps": (Mapping, list), "found": list, "callbacks": list, "random": Mapping,
 }  # fmt: skip
 WITHIN: dict[str, type | tuple[type, ...]] = {
     "batch": int, "begun": Mapping, "epoch": Mapping, "counts": Mapping
@@ -71,7 +71,6 @@ class Checkpoint(Callback):
         every: float = EVERY_MINUTES,
     ):
         self.path, self.resume, self.every = path, resume, every
-        self._steps: list[dict[str, Any]] = []  # the history's, as plain data
         self._written = time.monotonic()
 
     def before_fit(self) -> None:
@@ -98,7 +97,8 @@ class Checkpoint(Callback):
         learn.model.load_state_dict(found["model"])
         learn.opt.load_state_dict(_for_optimizer(found["optimizer"], learn.dls.device))
         _check_state(learn.opt)
-        learn.history.rows[:], learn.history.steps[:] = found["rows"], found["steps"]
+        learn.history.rows[:] = found["rows"]
+        learn.history.steps.restore(found["steps"])
         learn.history.saved.update(found.get("saved", {}))
         if "smooth" in found:
             learn.recorder.smooth_loss.restore(found["smooth"])
@@ -159,7 +159,6 @@ class Checkpoint(Callback):
 
     def _write(self, epochs: int, running: dict[str, Any]) -> None:
         learn = self.learn
-        self._steps += _plain(learn.history.steps[len(self._steps) :])
         state = {
             "stage": learn.history.stage,
             "fit": self._fit,
@@ -167,7 +166,7 @@ class Checkpoint(Callback):
             "model": learn.model.state_dict(),
             "optimizer": _plain(learn.opt.state_dict()),
             "rows": _plain(learn.history.rows),
-            "steps": self._steps,
+            "steps": learn.history.steps.state(),
             "found": _plain([(stage, tuple(rates)) for stage, rates in learn.history.found]),
             "saved": _plain(learn.history.saved),
             "smooth": learn.recorder.smooth_loss.state(),

@@ -12,6 +12,7 @@ from fastai.learner import Metric
 from torch import Tensor
 
 from fastcv.learning.callbacks.recorder import last_group
+from fastcv.learning.callbacks.steps import Steps
 from fastcv.learning.lr_finder import Rates
 from fastcv.learning.metrics import Column
 
@@ -80,8 +81,8 @@ class History(Callback):
     """Gather losses, accuracy, rates and speed of every fit of a Learner.
 
     Losses and hits stay on the device, and are read every `CHECK_EVERY` steps. `rows` holds a dict
-    for each epoch with the columns of metrics.csv, `steps` one for each step with those of
-    steps.csv; both continue from stage to stage.
+    for each epoch with the columns of metrics.csv, `steps` is a sequence of one for each step with
+    those of steps.csv; both continue from stage to stage.
 
     Args:
         on_epoch: called with the epoch's row and its steps.
@@ -101,7 +102,7 @@ class History(Callback):
 
     def __init__(self, on_epoch: Callable[[dict, list[dict]], None] | None = None):
         self.rows: list[dict[str, Any]] = []
-        self.steps: list[dict[str, Any]] = []
+        self.steps = Steps()
         self.found: list[tuple[int, Rates]] = []
         self.also: dict[str, float] = {}
         self.stage = 0

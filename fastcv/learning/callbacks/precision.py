@@ -66,7 +66,8 @@ class Precision(Callback):
 
     def before_fit(self) -> None:
         """Convert the layout of the weights in place."""
-        if self.learn.dls.device.type == "cpu" and breaks_channels_last(self.learn.model):
+        device = next(self.learn.model.parameters()).device
+        if device.type == "cpu" and breaks_channels_last(self.learn.model):
             self.layout = torch.contiguous_format
         self.learn.model.to(memory_format=self.layout)
 

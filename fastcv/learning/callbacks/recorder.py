@@ -56,7 +56,7 @@ class Recorder(fastai_learner.Recorder):
 
     @losses.setter
     def losses(self, values: list[Tensor]) -> None:
-        self.smooth_loss.known = values
+        self.smooth_loss.known = [torch.stack(values)] if values else []
 
     def before_fit(self) -> None:
         """Forget the last fit.
@@ -102,7 +102,7 @@ class SmoothLoss(fastai_learner.AvgSmoothLoss):
     """The exponentially smoothed loss after each step since `reset`.
 
     Attributes:
-        known: smoothed losses, up to the last step that was read.
+        known: smoothed losses, up to the last step that was read; a tensor for each reading.
         waiting: losses of the steps after that one, on the device; at most an epoch's.
     """
 
@@ -131,7 +131,7 @@ class SmoothLoss(fastai_learner.AvgSmoothLoss):
     def values(self) -> list[Tensor]:
         """The smoothed loss after each step."""
         self._smooth()
-        return self.known
+        return [loss for losses in self.known for loss in losses.unbind()]
 
     def state(self) -> tuple[int, Tensor]:
         """Return what a resumed fit needs."""
@@ -158,7 +158,7 @@ class SmoothLoss(fastai_learner.AvgSmoothLoss):
             self.val = torch.lerp(loss, self.val, self.beta)
             averages.append(self.val)
         smoothed = torch.stack(averages)
-        self.known += (smoothed / (1 - self.beta**counts).to(smoothed.dtype)).unbind()
+        self.known.append(smoothed / (1 - self.beta**counts).to(smoothed.dtype))
 
 
 def last_group(optimizer: fastai_learner.Optimizer | OptimWrapper) -> dict[str, Any]:

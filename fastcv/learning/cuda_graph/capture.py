@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,15 @@ class CudaGraphs:
     """Captures programs as CUDA graphs on `device`; any other backend must have its methods.
 
     `warm_up` and `capture` raise a RuntimeError if the program cannot be captured.
+
+    Attributes:
+        unusable: why nothing can be captured any more in this process; None: it can. A failed
+            capture leaves torch's allocator in the mode of a capture, as it ends that mode only
+            after the device has ended its own; training goes on, but a later graph might share its
+            memory.
     """
+
+    unusable: ClassVar[str | None] = None
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -60,6 +68,7 @@ class CudaGraphs:
             try:
                 outputs = self._record(captured, program)
             except RuntimeError:
+                CudaGraphs.unusable = "a capture failed in this process; a new one can capture"
                 torch.cuda.set_stream(before)
                 # A failed capture leaves torch's generator in capture mode, in which every later
                 # random number is an error (pytorch issue 171263). A successful one ends the mode.

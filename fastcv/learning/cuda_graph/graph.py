@@ -8,11 +8,13 @@ A capture fixes four things:
 - Memory addresses. Batches are copied into fixed buffers; weights, batch norm statistics and the
   optimizer's state stay in place. Before each epoch all addresses are compared with the captured
   ones, so that a newly frozen layer or a new tensor leads to another capture.
-- Numbers in Python. Learning rates are read from tensors, so that schedules can change them between
-  replays. If momentum or weight decay change from step to step, the optimizer's step stays outside
-  the graph.
-- Decisions in Python. Augmentation that depends on the epoch stays outside; a callback that acts
-  within a step, or may change a batch, makes every step an ordinary one.
+- Numbers in Python. Learning rates, and the epoch of `AlternatingFlip`, are read from tensors, so
+  that they can change between replays. If momentum or weight decay change from step to step, the
+  optimizer's step stays outside the graph. The numbers that modules, loss, mixing and clipping hold
+  are compared before each epoch, and another one leads to another capture.
+- Decisions in Python. Other augmentation that depends on the epoch stays outside; a hook, a
+  callback that acts within a step (except by clipping) or may change a batch, and a net that counts
+  its steps make every step an ordinary one.
 - Random numbers. The device's come from torch's generator, whose state each replay reads and
   advances as an ordinary step does; a step that draws others is not captured.
 
@@ -28,10 +30,12 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
 from torch import Tensor, nn
 
+from fastcv.learning.callbacks.clipping import CLIPS
 from fastcv.learning.callbacks.mixing import Mixing
 from fastcv.learning.callbacks.precision import Precision
 from fastcv.learning.cuda_graph.capture import CudaGraphs, Outputs
-from fastcv.learning.cuda_graph.feed import Feed, Raw, augmentations, is_raw
+from fastcv.learning.cuda_graph.feed import Feed, Raw, is_raw
+from fastcv.learning.cuda_graph.fixed import Fixed, changed, fixed, hooked
 from fastcv.learning.cuda_graph.program import as_in_training, step_program
 from fastcv.learning.muon import OrthogonalMomentum
 from fastcv.learning.snapshot import random_states, snapshot
@@ -82,7 +86,7 @@ class Graph:
         self.end()
         self.feed = Feed(learn.dls.train, torch.device(learn.dls.device))
         self.outside = _optimizer_stays(learn)
-        self.reason = obstacle(learn)
+        self.reason = obstacle(learn) or getattr(self.backend, "unusable", None)
         self._capture(learn)
 
     def end(self) -> None:
@@ -92,14 +96,17 @@ class Graph:
         self.inputs: Raw = ()
         self.rates: list[Tensor] = []
         self.captured: tuple = ()
+        self.written: set[str] = set()  # what a step itself sets in Python
 
     def trains(self, learn: Learner) -> bool:
         """Return whether `train` can take this epoch's batches."""
         if self.replay is None or learn.borrowed:
             return False
         self.reason = obstacle(learn)
-        if self.feed.loader is not learn.dl:
-            self.reason = "the loader of the training images was replaced"
+        feed = Feed(learn.dl, torch.device(learn.dls.device))
+        alike = (feed.augments, feed.gathers) == (self.feed.augments, self.feed.gathers)
+        if self.feed.loader is not learn.dl or not alike:
+            self.reason = "the loader of the training images, or what it does, was replaced"
         self._note()
         return self.reason is None
 
@@ -238,12 +245,18 @@ class Graph:
             self._make_rates(learn)
             rates = self.rates if self.outside is None else None
             program = step_program(learn, self.feed, self.inputs, rates)
-            before = random_states(device, own=False)
+            before, first = random_states(device, own=False), self._fixed(learn)
             self.backend.warm_up(program)
+            warm = self._fixed(learn)
             if random_states(device, own=False) == before:
                 replay = self.backend.capture(program)
             else:
                 self.reason = "the training step draws random numbers that are not the device's"
+            then = self._fixed(learn)
+            self.written = changed(first, then)
+            if counted := changed(warm, then, numbers=True):
+                self.reason = f"the training step changes {min(counted)} in Python"
+                replay = None
             grown = {parameter: dict(each) for parameter, each in state.items()}
             self.captured = self._state(learn)
             self.settings = _settings(learn)
@@ -264,10 +277,14 @@ class Graph:
             (id(net), id(learn.opt), id(learn.loss_func)),
             [(p.data_ptr(), p.requires_grad) for p in net.parameters()],
             [buffer.data_ptr() for buffer in net.buffers()],
-            [module.training for module in net.modules()],
             [each.data_ptr() for each in held if isinstance(each, Tensor)],
-            augmentations(self.feed.loader) if self.feed.augments else (),
+            [each.data_ptr() for each in self.feed.captured_tensors()],
+            {name: each for name, each in self._fixed(learn).items() if name not in self.written},
         )
+
+    def _fixed(self, learn: Learner) -> Fixed:
+        inside = [each for each in learn.cbs if isinstance(each, (*INSIDE, *CLIPS))]
+        return fixed(learn, [*inside, *self.feed.steps()])
 
 
 def _cause(error: BaseException) -> str:
@@ -314,11 +331,12 @@ def obstacle(learn: Learner) -> str | None:
     """Return what keeps a Learner's training step from being captured; None if nothing does."""
     for event in WITHIN:
         for callback, _ in learn._handlers(event):
-            return f"{type(callback).__name__} acts within the training step, at {event}"
+            if not (event == "before_step" and type(callback) in CLIPS):
+                return f"{type(callback).__name__} acts within the training step, at {event}"
     for callback, _ in learn._handlers("before_batch"):
         beside = isinstance(callback, ParamScheduler) or getattr(callback, "only_rates", False)
         if not isinstance(callback, INSIDE) and not beside:
             return f"{type(callback).__name__} may change the batch, at before_batch"
     if isinstance(learn.model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return "several devices compute the training step"
-    return None
+    return hooked(learn)

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from fastai.learner import Learner
 from torch import Tensor
 
+from fastcv.learning.callbacks.clipping import CLIPS
+from fastcv.learning.callbacks.freeze_first import FirstChildFrozen
 from fastcv.learning.callbacks.mixing import Mixing
 from fastcv.learning.callbacks.precision import Precision
 from fastcv.learning.cuda_graph.capture import Outputs
@@ -28,6 +31,7 @@ def step_program(
     """
     optimizer = learn.opt.opt if rates is not None else None
     precision, mixing = learn._grab_cbs(Precision), learn._grab_cbs(Mixing)
+    clips = [each for each, _ in learn._handlers("before_step") if type(each) in CLIPS and each.run]
     parameters = list(learn.model.parameters())
 
     def program() -> Outputs:
@@ -41,6 +45,8 @@ def step_program(
         pred = learn.forward_pass(x)
         loss = learn.loss_func(pred, y)
         loss.backward()
+        for each in clips:
+            each.before_step()
         if optimizer is not None:
             with _read_from(rates, optimizer.param_groups):
                 optimizer.step()
@@ -53,16 +59,42 @@ def step_program(
     return program
 
 
-def one_step(learn: Learner) -> None:
+class Variant(NamedTuple):
+    """What the kernels of a training step depend on, beside the step itself.
+
+    Attributes:
+        epoch: of the fit; it decides which layers are frozen.
+        images: of the batch; None: as many as the loader puts into one.
+    """
+
+    epoch: int
+    images: int | None
+
+
+def variants(learn: Learner) -> list[Variant]:
+    """Return all kinds of steps that the fit will have, its first one first."""
+    rests = {each.after for each in learn.cbs if isinstance(each, FirstChildFrozen)}
+    epochs = [learn.epoch, *sorted(each for each in rests if learn.epoch < each < learn.n_epoch)]
+    loader = learn.dls.train
+    count, size = getattr(loader, "n", None), getattr(loader, "bs", None)
+    keeps = count and size and not getattr(loader, "drop_last", True)
+    sizes: list[int | None] = [None]
+    if keeps and count > size and count % size:
+        sizes.append(count % size)  # of an epoch's last batch
+    return [Variant(epoch, images) for images in sizes for epoch in epochs]
+
+
+def one_step(learn: Learner, variant: Variant) -> None:
     """Run a training step of the next batch without a trace, as a warm-up: the net compiles."""
     with snapshot(learn):
         loss_func = learn.loss_func
+        learn.epoch = variant.epoch
         as_in_training(learn)
         learn.loss_func = loss_func  # fastai's MixUp replaces it, for batches that it has mixed
         feed = Feed(learn.dl, torch.device(learn.dls.device))
         raw = next(iter(feed))
         if is_raw(raw):
-            inputs = tuple(each.to(learn.dls.device) for each in raw)
+            inputs = tuple(each[: variant.images].to(learn.dls.device) for each in raw)
             step_program(learn, feed, inputs, None)()
 
 

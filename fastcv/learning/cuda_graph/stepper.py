@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fastcv.learning.cuda_graph.capture import CudaGraphs
 from fastcv.learning.cuda_graph.graph import Graph
-from fastcv.learning.cuda_graph.program import one_step
+from fastcv.learning.cuda_graph.program import one_step, variants
 from fastcv.recipe.values import Step
 
 RECOMPILES = 64  # torch's default is 8, shared by all trainings of a process
@@ -22,7 +22,8 @@ class Stepper:
     """Executes the training steps of a Learner as its `Step` specifies.
 
     Before the epochs of a fit it warms up without a trace: it compiles, captures, and lets a GPU
-    load and choose its kernels. On a CPU without `compile` there is nothing to warm up.
+    load and choose its kernels, for each kind of step that the fit will have. On a CPU without
+    `compile` there is nothing to warm up.
 
     What captures is `backend`, by default CUDA graphs on a CUDA device. `warmup_seconds` is the sum
     over all fits so far.
@@ -64,8 +65,12 @@ class Stepper:
         try:
             if capturing:
                 self.graph.begin(learn)
-            if not capturing or self.graph.replay is None:
-                one_step(learn)
+            # The LR finder is not timed, and rarely sees an epoch's last batch.
+            kinds = variants(learn)[: 1 if learn.borrowed else None]
+            if capturing and self.graph.replay is not None:
+                del kinds[0]
+            for kind in kinds:
+                one_step(learn, kind)
         except RuntimeError as error:
             if self.step.compile and type(error).__module__.startswith(COMPILERS):
                 problem = next(line for line in str(error).splitlines() if line.strip())

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Protocol, Self
 
-import torch
 from fastai.callback.core import Callback
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner
 
 from fastcv.learning.callbacks.accumulation import Accumulation
 from fastcv.learning.callbacks.anneal import Anneal, Curve
+from fastcv.learning.callbacks.clipping import ClipElements
 from fastcv.learning.callbacks.keep_best import KeepBest, StopEarly
 from fastcv.learning.callbacks.monitor import check_monitor
 from fastcv.learning.lr_finder import SUGGESTIONS, Rates, find_rates
@@ -234,19 +234,6 @@ def fresh(callbacks: Iterable[Callable[[], Callback]]) -> list[Callback]:
             )
         built.append(made)
     return built
-
-
-class ClipElements(Callback):
-    """Clip every element of the gradient to the range from -limit to limit."""
-
-    order, run_valid = GradientClip.order, False
-
-    def __init__(self, limit: float):
-        self.limit = limit
-
-    def before_step(self) -> None:
-        """Clip the gradients."""
-        torch.nn.utils.clip_grad_value_(self.learn.model.parameters(), self.limit)
 
 
 def freeze(learn: Learner, frozen: bool | int) -> None:
