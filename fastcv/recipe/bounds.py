@@ -8,6 +8,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import is_dataclass
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -117,7 +118,7 @@ def check_each(
     if not isinstance(values, tuple):
         raise ValueError(f"{name} must be a tuple, as {name}=({example},), got {shown(values)}")
     for value in values:
-        made = type(value).__module__
+        made = "" if isinstance(value, partial) else type(value).__module__
         if made.startswith("fastcv.") and not made.startswith(f"{room}."):
             raise ValueError(
                 f"each of {name} must be a value such as {room} has, got {shown(value)}"
