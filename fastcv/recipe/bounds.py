@@ -6,6 +6,7 @@ have in common is checked when they are used, since `--set` replaces one after t
 
 import inspect
 import math
+import os
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from functools import partial
@@ -123,17 +124,20 @@ def check_each(
             raise ValueError(
                 f"each of {name} must be a value such as {room} has, got {shown(value)}"
             )
-        more = ("y",) if getattr(value, "changes_labels", False) else ()
-        check_takes(f"each of {name}", value, argument, *more)
+        if getattr(value, "changes_labels", False):
+            check_takes(f"each of {name}", value, argument, "y", classes=None)
+        else:
+            check_takes(f"each of {name}", value, argument)
 
 
 def shown(value: Any) -> str:
-    """Return a value as an error shows it: cut where it is long."""
+    """Return a value as an error shows it: cut where it is long, a path later than others."""
     try:
         text = repr(value)
     except ValueError:  # Python does not write numbers of more than 4,300 digits
         text = f"a number of {abs(value).bit_length():,} bits" if type(value) is int else "a value"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    most = 300 if isinstance(value, str) and os.sep in value else 80
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def is_instance_of(value: Any, *classes: tuple[str, str]) -> bool:

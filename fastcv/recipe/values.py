@@ -62,7 +62,7 @@ class Step:
     """
 
     compile: bool = False
-    graph: str = "off"  # until `pytest -m gpu` has passed on a GPU
+    graph: str = "auto"
     channels_last: bool = True
     cache_features: bool = True
 

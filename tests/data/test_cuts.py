@@ -50,7 +50,7 @@ def cut(name):
     return data.source.__name__, *(getattr(data, setting) for setting in CUT)
 
 
-EVERY = [entry.name for entry in catalogue.entries()]
+EVERY = [entry.name for entry in catalogue.entries() if entry.name != "finetune"]  # your photos
 DISTINCT = list({cut(name): name for name in reversed(EVERY)}.values())
 IMAGES = catalogue.get_recipe("digits").data  # for what does not decide a cut
 

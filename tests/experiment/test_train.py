@@ -13,6 +13,7 @@ from fastcv.experiment.directory import Run
 from fastcv.experiment.origin import changed
 from fastcv.experiment.train import train
 from fastcv.files import lock
+from fastcv.predict import evaluation
 from fastcv.recipe import check
 from fastcv.recipes.digits import recipe as digits
 
@@ -284,7 +285,7 @@ def test_monitor_without_validation_images_is_refused_before_training(
 
 
 def test_resuming_without_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="must hold a checkpoint"):
+    with pytest.raises(ValueError, match=r"must hold environment\.json"):
         train(QUICK, wandb="off", resume=tmp_path)
 
 
@@ -331,10 +332,15 @@ def test_a_run_ends_with_its_accuracies_though_no_report_gives_one(tmp_path, cap
     source = Toy(size=8, channels=1, train=8, test=4)
     data = Images(source=source, size=8, channels=1, batch_size=8, holdout=2)
     summary = run_quick(tmp_path, replace(QUICK, data=data)).summary
-    *_, said, _ = capsys.readouterr().out.splitlines()
-    assert said == "accuracy: train {:.2%}, validation {:.2%}, test {:.2%}".format(
+    lines = capsys.readouterr().out.splitlines()
+    accuracies = "accuracy: train {:.2%}, validation {:.2%}, test {:.2%}".format(
         *(summary[f"{part}_accuracy"] for part in ("train", "valid", "test"))
     )
+    interval, weakest, use = lines[lines.index(accuracies) + 1 : -1]
+    low, high = evaluation.wilson(round(40 * summary["test_accuracy"]), 40)
+    assert f"{low:.1%} to {high:.1%} (test images)" in interval
+    assert weakest.startswith("weakest classes: ")
+    assert use.startswith("use it with: fastcv predict ")
 
 
 def test_what_a_run_changed_is_known_by_the_file_of_its_recipe(tmp_path):

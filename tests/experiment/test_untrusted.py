@@ -26,7 +26,7 @@ def executed(tmp_path, monkeypatch):
     """The file that hostile code leaves, and a module and a recipe file that leave it."""
     executed = tmp_path / "executed"
     code = f"import os\nos.mkdir({str(executed)!r})\n"
-    (tmp_path / "evil_module.py").write_text(f"{code}def thing(*values, **settings): ...\n")
+    (tmp_path / "evil_module.py").write_text(f"{code}def thing(*given, **settings): ...\n")
     (tmp_path / "evil.py").write_text(f"{code}def loss(): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield executed

@@ -58,7 +58,7 @@ RECIPE = Recipe(
 def test_step_is_part_of_a_recipe():
     recipe = replace(RECIPE, step=Step(compile=True, graph="auto", channels_last=False))
     assert unflat(flat(recipe), trust=True) == recipe
-    assert flat(RECIPE)["step.graph"] == "off"
+    assert flat(RECIPE)["step.graph"] == "auto"
     changed = override(RECIPE, "step.compile=True", "step.graph=auto", "step.channels_last=False")
     assert changed == recipe
 
@@ -125,7 +125,7 @@ def test_processor_without_compiling_needs_no_warm_up(capsys):
     assert learn.stepper.used(learn) == {
         "compile": False,
         "graph": False,
-        "graph_notes": ["it is switched off"],
+        "graph_notes": ["the device is cpu, not cuda"],
         "channels_last": True,
         "fused": True,
     }

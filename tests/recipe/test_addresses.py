@@ -116,7 +116,6 @@ def test_settings_that_a_value_does_not_have_are_named():
     ("setting", "key", "value"),
     [
         ("optimizer=SGD", "optimizer", learning.SGD()),
-        ("data.normalize=HALF_STATS", "data.normalize", data.HALF_STATS),
         (
             "optimizer=SGD(momentum=0.5, nesterov=True)",
             "optimizer",
@@ -166,3 +165,7 @@ def test_public_names_are_nets_sources_and_augmentations():
 def test_a_name_that_is_not_public_lists_those_that_are(setting, message):
     with pytest.raises(ValueError, match=message):
         override(DIGITS, setting)
+
+
+def test_public_value_is_taken_by_its_name():
+    assert override(DIGITS, "data.normalize=HALF_STATS").data.normalize == data.HALF_STATS
