@@ -11,6 +11,7 @@ import threading
 import time
 from importlib import import_module
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
@@ -601,3 +602,23 @@ def test_a_run_of_train_is_whole_in_the_offline_file(tmp_path):
     assert lines[-1].startswith("to upload them to Weights & Biases: wandb sync ")
     assert str(added.folder) in lines[-1]
     assert str(found.folder) in lines[-1]
+
+
+def test_training_goes_on_while_an_epoch_is_logged(tmp_path, monkeypatch):
+    logged, gate = [], Event()
+
+    def log(self, row, steps):
+        assert gate.wait(10)
+        logged.append(row["epoch"])
+
+    tracker = tracking.Tracker(tmp_path, "digits", False)
+    tracker._run = "a run"
+    monkeypatch.setattr(tracking.Tracker, "_log_epoch", log)
+    monkeypatch.setattr(tracking.Tracker, "_end", lambda self, run, code: logged.append("end"))
+    tracker.epoch({"epoch": 1}, [])
+    assert logged == []
+    gate.set()
+    tracker.epoch({"epoch": 2}, [])
+    assert logged[0] == 1
+    tracker.close(0)
+    assert logged == [1, 2, "end"]
