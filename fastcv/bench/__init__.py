@@ -161,8 +161,8 @@ def _contenders(
         "ceiling": BareTraining(ceiling, recipe.loss()),
     }
     if (graphs := captured.backend(device)) is not None:
-        if recipe.step.graph == "off":
-            graphed = replace(stepping(recipe, graph="auto"), data=Built(learn.dls))
+        if learn.stepper.graph is None:
+            graphed = replace(stepping(recipe, graph="try"), data=Built(learn.dls))
             trainings["with_graph"] = FastTraining(learner(graphed, device=device))
         other = learner(replace(recipe, data=synthetic), device=device)
         try:

@@ -78,7 +78,7 @@ def compared(recipe: Recipe, dls: Any, device: torch.device) -> dict[str, Any]:
         were, "warmup_seconds", and "notes", why steps or parts of them were not replayed.
     """
     losses, learn = [], None
-    for graph in ("off", "auto"):
+    for graph in ("off", "try"):
         learn = learner(replace(stepping(recipe, graph=graph), data=Built(dls)), device=device)
         heard = FirstLosses()
         with snapshot_rng(dls), learn.no_bar():

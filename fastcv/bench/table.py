@@ -14,7 +14,7 @@ ABOUT = {
     "stock_fastai": "fastai with its defaults",
     "ceiling": "fastcv's step on synthetic data",
     "ceiling_with_graph": "the same, from a CUDA graph",
-    "with_graph": "fastcv with step.graph=auto",
+    "with_graph": "fastcv with step.graph=try",
     "bare": "the loop alone",
 }
 

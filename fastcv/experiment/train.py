@@ -350,10 +350,13 @@ def _run_stages(
     """Train stage by stage; a resumed run skips the stages that it has finished."""
     learn.epoch_lines.total_epochs = planned_epochs(recipe)
     with learn.added_cbs([saves, Busy()]):
-        for number, stage in enumerate(recipe.schedule):
-            if kept is None or number >= kept["stage"]:
-                learn.history.stage = number
-                stage(learn)
+        try:
+            for number, stage in enumerate(recipe.schedule):
+                if kept is None or number >= kept["stage"]:
+                    learn.history.stage = number
+                    stage(learn)
+        finally:
+            saves.wait()
     if saves.resume is not None:
         raise ValueError(
             "a checkpoint must be that of the run's own recipe, this one was written in a fit that "

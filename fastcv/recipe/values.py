@@ -16,7 +16,7 @@ from fastcv.recipe.bounds import (
 )
 from fastcv.recipe.metrics import METRICS
 
-GRAPHS = ("auto", "on", "off")
+GRAPHS = ("auto", "try", "on", "off")
 PRECISIONS = ("auto", "fp32", "bf16")
 # With what the slots of a recipe are called: in order, and by name.
 CALLS = {
@@ -53,9 +53,9 @@ class Step:
             half a minute or more before the first epoch, and again when layers are frozen or
             unfrozen. Validation and predictions are not compiled, since each batch size would need
             its own compilation.
-        graph: replay the training step from a captured CUDA graph: "off"; "auto", which does so
-            on a CUDA device if the step can be captured; or "on", with which it is an error if it
-            cannot.
+        graph: replay the training step from a captured CUDA graph: "try" does so if the step can
+            be captured, "on" makes it an error if it cannot, "off" does not, and "auto" leaves it
+            to fastcv: off, until graphs are proven on a GPU.
         channels_last: store the channels of a pixel of images and weights side by side.
         cache_features: where a stage trains the head alone, on images that are not augmented,
             compute the features of each image once instead of in every epoch.

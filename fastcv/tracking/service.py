@@ -154,28 +154,41 @@ def environment(directory: Path) -> Iterator[None]:
             os.environ.pop(key, None)
 
 
+class Task:
+    """An action that runs in a thread of its own, a daemon, from now on."""
+
+    def __init__(self, action: Callable[[], Any]):
+        self._outcome: Future[Any] = Future()
+        self._thread = Thread(target=self._work, args=(action,), name="fastcv-wandb", daemon=True)
+        self._thread.start()
+
+    def _work(self, action: Callable[[], Any]) -> None:
+        try:
+            self._outcome.set_result(action())
+        except BaseException as error:  # raised again in the thread that waits
+            self._outcome.set_exception(error)
+
+    def wait(self, seconds: float, give_up: Callable[[], None]) -> Any:
+        """Return what the action returns, or raise what it raises.
+
+        Raises:
+            TimeoutError: it did not end in time, and `give_up` was called. Its thread usually ends
+                when the process that it waits for is killed.
+        """
+        self._thread.join(seconds)
+        if not self._outcome.done():
+            give_up()
+            raise TimeoutError(f"no answer within {seconds:g} seconds")
+        return self._outcome.result()
+
+
 def within(seconds: float, action: Callable[[], Any], give_up: Callable[[], None]) -> Any:
     """Run an action with a time limit, and return what it returns.
 
     Raises:
-        TimeoutError: it did not end in time, and `give_up` was called. Its thread is a daemon, and
-            usually ends when the process that it waits for is killed.
+        TimeoutError: it did not end in time, and `give_up` was called.
     """
-    outcome: Future[Any] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(action())
-        except BaseException as error:  # raised again below, in the thread that waits
-            outcome.set_exception(error)
-
-    thread = Thread(target=work, name="fastcv-wandb", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not outcome.done():
-        give_up()
-        raise TimeoutError(f"no answer within {seconds:g} seconds")
-    return outcome.result()
+    return Task(action).wait(seconds, give_up)
 
 
 def reason(error: BaseException) -> str:

@@ -93,6 +93,7 @@ class Tracker:
         self._service = service.Service()
         self._step: int | None = None  # last step logged; W&B drops what does not increase
         self._warned = False
+        self._logging: service.Task | None = None  # of the last epoch
         self._unsent = False  # whether the files hold something that the server lacks
 
     @property
@@ -105,15 +106,24 @@ class Tracker:
         return shlex.join(["wandb", "sync", *sorted(map(str, parts))])
 
     def epoch(self, row: dict[str, Any], steps: list[dict[str, Any]]) -> None:
-        """Log an epoch and its steps.
+        """Log an epoch and its steps, while the training goes on.
+
+        A failure is reported when the next epoch is logged, or the run ends.
 
         Args:
             row: the epoch's row of metrics.csv; None values are left out.
             steps: a dict for each step: "step" (global, increasing) and the values to plot over it.
                 Steps that were logged before, as a resumed run repeats them, are left out.
         """
+        self._settle()
         if self._run is not None:
-            self._attempt(partial(self._log_epoch, row, steps))
+            self._logging = service.Task(partial(self._log_epoch, row, steps))
+
+    def _settle(self) -> None:
+        """Wait until the last epoch is logged: only one thread speaks to W&B."""
+        task, self._logging = self._logging, None
+        if task is not None:
+            self._attempt(task)
 
     def finish(
         self,
@@ -151,6 +161,7 @@ class Tracker:
                     artifact.add_file(str(path), policy="immutable", skip_cache=True)
                 self._run.log_artifact(artifact)
 
+        self._settle()
         if self._run is not None:
             self._attempt(log, exit_code=0)
         self.close(0)
@@ -172,6 +183,7 @@ class Tracker:
 
     def close(self, exit_code: int = 1) -> None:
         """End a run that did not reach `finish`; W&B shows it as failed unless the code is 0."""
+        self._settle()
         run, self._run = self._run, None
         if run is not None:
             self._attempt(partial(self._end, run, exit_code), service.FINISH_TIMEOUT, then="")
@@ -281,7 +293,7 @@ class Tracker:
 
     def _attempt(
         self,
-        action: Callable[[], None],
+        action: Callable[[], None] | service.Task,
         seconds: float = 0.0,
         *,
         then: str = CONTINUES,
@@ -290,7 +302,8 @@ class Tracker:
         """Run an action; if W&B fails or is silent for `seconds` and GRACE, say so, and end."""
         try:
             with service.environment(self._directory):
-                service.within(seconds + service.GRACE, action, give_up=self._service.kill)
+                task = action if isinstance(action, service.Task) else service.Task(action)
+                task.wait(seconds + service.GRACE, self._service.kill)
         # wandb's errors have no common class; SystemExit means that its service has crashed.
         except (Exception, SystemExit) as error:
             self._unsent = self._files is not None

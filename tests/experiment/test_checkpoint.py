@@ -1,5 +1,6 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fastcv.experiment.directory import Run
 from fastcv.experiment.origin import defining_file
 from fastcv.experiment.results import Results
 from fastcv.experiment.train import train
+from fastcv.learning import EMA, OneCycle
 from fastcv.learning.callbacks import checkpoint
 from fastcv.learning.callbacks.checkpoint import Checkpoint
 from fastcv.recipe import flat, override
@@ -75,6 +77,59 @@ def test_a_stage_with_several_fits_goes_on_in_the_one_that_was_stopped(
     assert len(resumed.metrics) == 3
     assert resumed.steps == whole.steps
     assert resumed.metrics[-1]["valid_loss"] == whole.metrics[-1]["valid_loss"]
+
+
+def test_what_a_thread_writes_while_the_training_goes_on_resumes_it(tmp_path, monkeypatch):
+    """The thread begins when the next epoch's first batch has changed the weights."""
+    monkeypatch.setattr(Results, "_draw", lambda self: None)
+    monkeypatch.setattr(Checkpoint, "_beside", True)
+    recipe = replace(SMALL, schedule=(OneCycle(epochs=3, lr=3e-3, callbacks=(EMA(),)),))
+    options = {"out": tmp_path, "wandb": "off", "device": "cpu", "write": lambda line: None}
+    whole = train(recipe, **options)
+    gate, save, after_batch = Event(), Checkpoint._save, Checkpoint.after_batch
+    saved = []
+
+    def late(self, state):
+        assert gate.wait(10)
+        save(self, state)
+        saved.append(state["epochs"])
+
+    def open_gate(self):
+        after_batch(self)
+        if self.learn.history.rows:
+            gate.set()
+        if len(self.learn.history.rows) == 2:
+            raise Stop("in the third epoch")
+
+    monkeypatch.setattr(Checkpoint, "_save", late)
+    monkeypatch.setattr(Checkpoint, "after_batch", open_gate)
+    with pytest.raises(Stop):
+        train(recipe, **options)
+    assert saved == [1, 2]  # also the one that was being written
+    monkeypatch.setattr(Checkpoint, "after_batch", after_batch)
+    (stopped,) = (path for path in (tmp_path / "digits").iterdir() if path != whole.path)
+    resumed = train(recipe, resume=stopped, **options)
+    assert len(resumed.metrics) == 3
+    assert resumed.steps == whole.steps
+    assert resumed.metrics[-1]["valid_loss"] == whole.metrics[-1]["valid_loss"]
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_what_a_thread_cannot_write_is_raised_by_the_next_checkpoint_or_at_the_end(
+    tmp_path, monkeypatch, epochs
+):
+    monkeypatch.setattr(Checkpoint, "_beside", True)
+    ends = []
+
+    def full(self, state):
+        ends.append(state["epochs"])
+        raise files.NoRoom("writing 'last.ckpt' needs room")
+
+    monkeypatch.setattr(Checkpoint, "_save", full)
+    recipe = replace(SMALL, schedule=(OneCycle(epochs=epochs, lr=3e-3),))
+    with pytest.raises(files.NoRoom, match=r"writing 'last\.ckpt' needs room"):
+        train(recipe, out=tmp_path, wandb="off", device="cpu", write=lambda line: None)
+    assert ends == [1]
 
 
 def test_a_full_disk_does_not_hide_how_to_go_on(tmp_path, monkeypatch, capsys):

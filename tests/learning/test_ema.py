@@ -83,7 +83,7 @@ class Torchs(Callback):
 
 def fitted(recipe, backend=None, also=()):
     learn = learner(recipe, device="cpu")
-    learn.stepper = Stepper(Step(), torch.device("cpu"), backend=backend)
+    learn.stepper = Stepper(Step(graph="try"), torch.device("cpu"), backend=backend)
     learn.add_cbs(list(also))
     for stage in recipe.schedule:
         stage(learn)

@@ -330,7 +330,7 @@ class FailsInCapture(ResidualLike):
 def test_net_that_waits_for_the_device_trains_the_ordinary_way():
     recipe = replace(RECIPE, model=FromScratch(net=Reads))
     ordinary, drawn = on_gpu(recipe, "off")
-    tried, also = on_gpu(recipe, "auto")
+    tried, also = on_gpu(recipe, "try")
     assert tried.stepper.graph.replayed == 0
     assert tried.stepper.graph.notes[0].startswith("capturing the training step failed")
     assert also == drawn
@@ -341,8 +341,8 @@ def fail_and_go_on():
     """In a process of its own: a capture that fails, and what comes after it."""
     recipe = replace(RECIPE, model=FromScratch(net=FailsInCapture))
     ordinary, drawn = on_gpu(recipe, "off")
-    tried, also = on_gpu(recipe, "auto")
-    after, _ = on_gpu(RECIPE, "auto")
+    tried, also = on_gpu(recipe, "try")
+    after, _ = on_gpu(RECIPE, "try")
     found = {
         "apart": float((losses(tried) - losses(ordinary)).abs().max()),
         "same_draws": also == drawn,

@@ -75,7 +75,7 @@ RECIPE = Recipe(
 )
 
 
-def trained(recipe, backend, graph="auto", prepare=lambda learn: None):
+def trained(recipe, backend, graph="try", prepare=lambda learn: None):
     """Train by the recipe's schedule; `backend` None is the ordinary way."""
     learn = learner(recipe, device="cpu")
     learn.stepper = Stepper(Step(graph=graph), CPU, backend=backend)
@@ -165,7 +165,7 @@ def test_fastais_own_schedule_is_followed():
     learns = []
     for backend in (None, Tape()):
         learn = learner(RECIPE, device="cpu")
-        learn.stepper = Stepper(Step(graph="auto"), CPU, backend=backend)
+        learn.stepper = Stepper(Step(graph="try"), CPU, backend=backend)
         learn.fit_one_cycle(2, 0.05)
         learns.append(learn)
     assert_equal(*learns)
@@ -601,7 +601,7 @@ def test_what_an_ordinary_step_leaves_is_gone_before_a_capture():
     captured = learner(recipe, device="cpu")
     Constant(epochs=1, lr=0.01)(captured)
     assert captured.loss_grad.grad_fn is not None
-    captured.stepper = Stepper(Step(graph="auto"), CPU, backend=Looking())
+    captured.stepper = Stepper(Step(graph="try"), CPU, backend=Looking())
     Constant(epochs=1, lr=0.01)(captured)
     assert left == [(None, None, None)]
 

@@ -56,10 +56,10 @@ RECIPE = Recipe(
 
 
 def test_step_is_part_of_a_recipe():
-    recipe = replace(RECIPE, step=Step(compile=True, graph="auto", channels_last=False))
+    recipe = replace(RECIPE, step=Step(compile=True, graph="off", channels_last=False))
     assert unflat(flat(recipe), trust=True) == recipe
     assert flat(RECIPE)["step.graph"] == "auto"
-    changed = override(RECIPE, "step.compile=True", "step.graph=auto", "step.channels_last=False")
+    changed = override(RECIPE, "step.compile=True", "step.graph=off", "step.channels_last=False")
     assert changed == recipe
 
 
@@ -71,7 +71,7 @@ def test_command_line_compiles_where_it_is_told_to():
 
 
 def test_unknown_graph_setting_is_refused():
-    with pytest.raises(ValueError, match="one of auto, on, off, got 'maybe'"):
+    with pytest.raises(ValueError, match="one of auto, try, on, off, got 'maybe'"):
         override(RECIPE, "step.graph=maybe")
 
 
@@ -141,6 +141,19 @@ def test_switched_off_graph_says_so():
 
 def _never(device=None):
     raise AssertionError("the data must not be loaded")
+
+
+def test_graph_is_off_on_a_gpu_unless_asked_for():
+    gpu, backend = torch.device("cuda"), object()
+    learn = learner(RECIPE, device="cpu")
+    graphs = {}
+    for setting in ("auto", "off", "try", "on"):
+        stepper = module.Stepper(Step(graph=setting), gpu, backend=backend)
+        graphs[setting] = stepper.graph is not None
+    assert graphs == {"auto": module.PROVEN, "off": False, "try": True, "on": True}
+    if not module.PROVEN:
+        used = module.Stepper(Step(), gpu, backend=backend).used(learn)
+        assert used["graph_notes"] == ["it is not proven yet: step.graph=try uses it"]
 
 
 def test_graph_that_is_insisted_on_needs_cuda_and_says_it_before_anything_is_loaded():

@@ -11,6 +11,7 @@ import threading
 import time
 from importlib import import_module
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
@@ -608,3 +609,23 @@ def test_a_full_disk_is_named_by_its_folder():
 
     error = OSError(28, "No space left on device", "curves.png", None, "wandb/media/curves.png")
     assert reason(error) == "there is no room in 'wandb/media': No space left on device"
+
+
+def test_training_goes_on_while_an_epoch_is_logged(tmp_path, monkeypatch):
+    logged, gate = [], Event()
+
+    def log(self, row, steps):
+        assert gate.wait(10)
+        logged.append(row["epoch"])
+
+    tracker = tracking.Tracker(tmp_path, "digits", False)
+    tracker._run = "a run"
+    monkeypatch.setattr(tracking.Tracker, "_log_epoch", log)
+    monkeypatch.setattr(tracking.Tracker, "_end", lambda self, run, code: logged.append("end"))
+    tracker.epoch({"epoch": 1}, [])
+    assert logged == []
+    gate.set()
+    tracker.epoch({"epoch": 2}, [])
+    assert logged[0] == 1
+    tracker.close(0)
+    assert logged == [1, 2, "end"]

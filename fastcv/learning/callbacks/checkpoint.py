@@ -4,6 +4,7 @@ import pickle
 import random
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ class Checkpoint(Callback):
     epoch is then begun again with the random states that it began with; the batches that were
     trained on are passed over.
 
+    On a GPU a thread writes a copy, while the training goes on; `wait` waits for it. What writing
+    raises, the next checkpoint or `wait` raises.
+
     Args:
         path: the file, replaced as a whole.
         resume: what `read` returned. The fit that it was written in takes it up, and then drops it;
@@ -62,6 +66,7 @@ class Checkpoint(Callback):
     _stage: int | None = None  # the stage whose fits are counted
     _fit = 0  # the running fit's number in its stage
     _within: dict[str, Any] | None = None  # what a resumed epoch has yet to restore
+    _writing: Future[None] | None = None  # the checkpoint that a thread writes
 
     def __init__(
         self,
@@ -174,11 +179,38 @@ class Checkpoint(Callback):
             "random": random_state(learn),
             **running,
         }
-        with files.atomic(self.path, _size(state)) as file:
-            torch.save(state, file)
+        self.wait()
+        if self._beside and not is_asked():
+            writer = ThreadPoolExecutor(1, "fastcv-checkpoint")
+            self._writing = writer.submit(self._save, _copied(state))
+            writer.shutdown(wait=False)  # its thread ends with the file
+        else:
+            self._save(state)
         self._written = time.monotonic()
         if is_asked():
             raise Checkpointed
+
+    def _save(self, state: dict[str, Any]) -> None:
+        with files.atomic(self.path, _size(state)) as file:
+            torch.save(state, file)
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is written.
+
+        Raises:
+            NoRoom: the disk was full.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    @property
+    def _beside(self) -> bool:
+        """Whether a thread writes while the training goes on: on a GPU, which would wait."""
+        return torch.device(self.learn.dls.device).type == "cuda"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_writing": None}  # a Learner is exported without it
 
 
 def _pending(learn: Learner) -> bool:
@@ -223,6 +255,15 @@ def _size(value: Any) -> int:
     if isinstance(value, Mapping):
         return sum(_size(each) + 20 for each in value.values())
     return sum(map(_size, value)) if isinstance(value, list | tuple) else 10
+
+
+def _copied(value: Any) -> Any:
+    """Copy a state's tensors to the CPU, where the training does not change them."""
+    if torch.is_tensor(value):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(each) for key, each in value.items()}
+    return type(value)(map(_copied, value)) if isinstance(value, list | tuple) else value
 
 
 def _plain(value: Any) -> Any:

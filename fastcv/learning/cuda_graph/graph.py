@@ -212,7 +212,7 @@ class Graph:
         if self.replay is None and self.insist:
             raise ValueError(
                 f"step.graph='on' needs a training step that can be captured, but {self.reason}: "
-                f"set it to 'auto' or 'off'"
+                f"set it to 'try' or 'off'"
             )
 
     def _note(self) -> None:

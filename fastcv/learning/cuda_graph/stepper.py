@@ -14,7 +14,10 @@ from fastcv.learning.cuda_graph.graph import Graph
 from fastcv.learning.cuda_graph.program import one_step, variants
 from fastcv.recipe.values import Step
 
+# Whether `pytest -m gpu` has passed on a GPU: then "auto" captures what can be captured.
+PROVEN = False
 RECOMPILES = 64  # torch's default is 8, shared by all trainings of a process
+CAPTURING = ("on", "try", "auto") if PROVEN else ("on", "try")  # settings that use a graph
 COMPILERS = ("torch._dynamo", "torch._inductor")
 
 
@@ -40,8 +43,8 @@ class Stepper:
         self._reported: set[str] = set()  # why steps were not captured
         captures = backend is not None or device.type == "cuda"
         if step.graph == "on" and not captures:
-            raise ValueError(f"step.graph='on' needs a CUDA device, got '{device}': use 'auto'")
-        if step.graph != "off" and captures:
+            raise ValueError(f"step.graph='on' needs a CUDA device, got '{device}': use 'try'")
+        if step.graph in CAPTURING and captures:
             self.graph = Graph(backend or CudaGraphs(device), insist=step.graph == "on")
 
     def net(self, learn: Learner) -> Callable[..., Tensor]:
@@ -125,8 +128,10 @@ class Stepper:
             notes = list(self.graph.notes)
         elif self.step.graph == "off":
             notes = ["it is switched off"]
-        else:
+        elif self.device.type != "cuda":
             notes = [f"the device is {self.device.type}, not cuda"]
+        else:
+            notes = ["it is not proven yet: step.graph=try uses it"]
         group = learn.opt.param_groups[0] if learn.opt is not None else {}
         return {
             "compile": self.step.compile,
