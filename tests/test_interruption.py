@@ -28,6 +28,17 @@ RECIPE = replace(
 
 
 @pytest.fixture(autouse=True)
+def _signals_arrive():
+    """Let signals arrive as in a terminal, also under nohup or in a shell's background."""
+    usual = {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}
+    numbers = {getattr(signal, name): handler for name, handler in usual.items()}
+    before = {number: signal.signal(number, handler) for number, handler in numbers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
 def _nothing_asked():
     yield
     interruption._asked.clear()
