@@ -40,8 +40,6 @@ def find_learning_rate(
     stage = recipe.schedule[0] if recipe.schedule else None
     with learn.epoch_lines.doing("finding a learning rate"):
         found = rates_for(stage, learn)
-    while hasattr(stage, "stage"):  # of WithAugment and WithSize
-        stage = stage.stage
     taken = getattr(stage, "lr", None)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

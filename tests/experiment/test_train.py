@@ -13,6 +13,7 @@ from fastcv.experiment.directory import Run
 from fastcv.experiment.origin import changed
 from fastcv.experiment.train import train
 from fastcv.files import lock
+from fastcv.learning import WithSize, with_augment
 from fastcv.predict import evaluation
 from fastcv.recipe import check
 from fastcv.recipes.digits import recipe as digits
@@ -434,3 +435,13 @@ def test_device_without_hardware_is_refused():
         pytest.skip("there is a CUDA device")
     with pytest.raises(ValueError, match="needs a GPU and a build of torch for it"):
         learner(QUICK, device="cuda")
+
+
+def test_rates_of_stages_within_others_are_recorded(tmp_path):
+    found = replace(QUICK.schedule[0], epochs=1, lr="valley")
+    stages = (WithSize(stage=with_augment(found), size=8), replace(found, lr=1e-3))
+    run = run_quick(tmp_path, replace(QUICK, schedule=stages))
+    chosen = run.summary["learning_rates"]
+    assert [(each["stage"], each["rule"]) for each in chosen] == [(0, "valley"), (1, "recipe")]
+    first = [step["lr"] for step in run.steps[: len(run.steps) // 2]]
+    assert max(first) == pytest.approx(chosen[0]["lr"], rel=1e-2)

@@ -1,7 +1,7 @@
 """Stages that replace the data's augmentation."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 from fastai.learner import Learner
@@ -10,13 +10,12 @@ from fastcore.foundation import L
 from fastcv.augment import compose
 from fastcv.data.loader import AugmentBatch, ImageDL
 from fastcv.learning.callbacks.mixing import Mixing
-from fastcv.learning.lr_finder import Rates
-from fastcv.learning.stages.stage import StageLike, rates_for
+from fastcv.learning.stages.stage import StageLike, Wrapper
 from fastcv.recipe.bounds import check_each, check_takes
 
 
 @dataclass(frozen=True, kw_only=True)
-class WithAugment:
+class WithAugment(Wrapper):
     """A stage that trains with its own augmentation instead of the data's.
 
     The data's augmentation is restored when the stage ends, also by an exception. Validation and
@@ -44,20 +43,9 @@ class WithAugment:
                 f"before {self.augment[-1]}"
             )
 
-    @property
-    def epochs(self) -> int:
-        """Passes over the training images."""
-        return self.stage.epochs
-
-    def __call__(self, learn: Learner) -> None:
-        """Train `learn` for this stage."""
-        with augmented(learn, self.augment):
-            self.stage(learn)
-
-    def find_rates(self, learn: Learner) -> Rates:
-        """Run the LR finder as the stage would."""
-        with augmented(learn, self.augment):
-            return rates_for(self.stage, learn)
+    def around(self, learn: Learner) -> AbstractContextManager[None]:
+        """Augment training batches by the stage's own augmentation alone."""
+        return augmented(learn, self.augment)
 
     def smoke(self) -> "WithAugment":
         """Return the same for one epoch."""

@@ -1,7 +1,7 @@
 """Stages that train on smaller images."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,13 +10,12 @@ from fastcore.foundation import L
 
 from fastcv.data.images import SMOKE_SIZE
 from fastcv.data.loader import ImageDL, ResizeBatch
-from fastcv.learning.lr_finder import Rates
-from fastcv.learning.stages.stage import StageLike, rates_for
+from fastcv.learning.stages.stage import StageLike, Wrapper
 from fastcv.recipe.bounds import WIDEST, check_takes, check_whole
 
 
 @dataclass(frozen=True, kw_only=True)
-class WithSize:
+class WithSize(Wrapper):
     """A stage that trains on smaller images than the data's: progressive resizing.
 
     Each batch is augmented as always and then resized on its device, smoothed; the LR finder trains
@@ -42,20 +41,9 @@ class WithSize:
         check_takes("stage", self.stage, "learn")
         check_whole("size", self.size, least=1, most=WIDEST)
 
-    @property
-    def epochs(self) -> int:
-        """Passes over the training images."""
-        return self.stage.epochs
-
-    def __call__(self, learn: Learner) -> None:
-        """Train `learn` for this stage."""
-        with resized(learn, self.size):
-            self.stage(learn)
-
-    def find_rates(self, learn: Learner) -> Rates:
-        """Run the LR finder as the stage would."""
-        with resized(learn, self.size):
-            return rates_for(self.stage, learn)
+    def around(self, learn: Learner) -> AbstractContextManager[None]:
+        """Resize training batches."""
+        return resized(learn, self.size)
 
     def smoke(self) -> "WithSize":
         """Return the same for one epoch; the toy images are not resized."""

@@ -1,7 +1,7 @@
 """What a schedule is made of: stages, each of which trains a Learner for some epochs."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Protocol, Self
@@ -60,6 +60,36 @@ class StageLike(Protocol):
 
     def smoke(self) -> Self:
         """Return the stage to try a recipe with: the same for one epoch."""
+
+
+class Wrapper:
+    """A stage around another `stage`: it trains and seeks rates within `around(learn)`."""
+
+    stage: StageLike
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images."""
+        return self.stage.epochs
+
+    @property
+    def lr(self) -> float | str | None:
+        """The learning rate of the stage inside, or the suggestion that it takes."""
+        return getattr(self.stage, "lr", None)
+
+    def around(self, learn: Learner) -> AbstractContextManager[None]:
+        """Return the context in which the stage inside trains."""
+        raise NotImplementedError
+
+    def __call__(self, learn: Learner) -> None:
+        """Train `learn` for this stage."""
+        with self.around(learn):
+            self.stage(learn)
+
+    def find_rates(self, learn: Learner) -> Rates:
+        """Run the LR finder as the stage would."""
+        with self.around(learn):
+            return rates_for(self.stage, learn)
 
 
 @dataclass(frozen=True, kw_only=True)
