@@ -298,13 +298,11 @@ class Images:
                 f"resize must be at least size, got {self.resize} and {self.size}: raise it, as "
                 "images are resized first and then cut to size"
             )
-        if self.decode_size is not None and self.decode_size < (self.resize or self.size):
+        if self.decode_size is not None and self.decode_size < self.decoding.side:
             raise ValueError(
                 f"decode_size must be at least resize, got {self.decode_size} and "
-                f"{self.resize or self.size}: raise it, or leave it out"
+                f"{self.decoding.side}: raise it, or leave it out"
             )
-        if self.fold is not None:
-            check_fold(self.fold)
         if self.normalize is not None and len(self.normalize.mean) != self.channels:
             raise ValueError(
                 f"normalize must have a mean and a std for each of {self.channels} channels, got "
@@ -406,8 +404,9 @@ class Images:
 
     def _workers(self) -> int:
         """Return how many processes may decode: they pass batches on through shared memory."""
-        side = self.resize or self.size
-        ahead = 2 * self.batch_size * self.channels * side**2  # bytes: each makes two batches
+        ahead = (
+            2 * self.batch_size * self.channels * self.decoding.side**2
+        )  # bytes: each makes two batches
         free = free_shared_memory()
         most = fastai_defaults.cpus
         fitting = most if free is None else min(most, free // (2 * ahead))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from numbers import Real
 
+from fastcv.data.samples import Samples
 from fastcv.recipe.bounds import LARGEST, shown
 
 
@@ -63,6 +64,27 @@ def stratified(
         )
     held.sort()
     return held, others(held, len(labels))
+
+
+def hold_out(samples: Samples, holdout: int | float, seed: int) -> Samples:
+    """Hold validation images out of the training images, by `stratified`, unless there are some.
+
+    Args:
+        samples: what a source has listed.
+        holdout: as in `stratified`; 0 holds none out.
+        seed: likewise.
+
+    Raises:
+        ValueError: what `stratified` raises.
+    """
+    if samples.valid or holdout == 0:
+        return samples
+    train = samples.train
+    labels = [sample.label for sample in train]
+    held, rest = stratified(labels, holdout, seed, samples.groups_of(train))
+    return samples._replace(
+        train=[train[index] for index in rest], valid=[train[index] for index in held]
+    )
 
 
 def others(held: Sequence[int], count: int) -> list[int]:
@@ -126,7 +148,7 @@ def _grouped(
         )
 
     def rank(group: str | int) -> bytes:
-        return hashlib.sha256(_as_bytes(f"{seed}/{group!r}")).digest()
+        return digest(f"{seed}/{group!r}")
 
     # Numbered in a seeded order, which breaks ties: no random generator here either.
     number = {group: index for index, group in enumerate(sorted(set(own), key=rank))}
@@ -157,7 +179,7 @@ def _whole_groups(
         )
     count = round(1 / holdout)
     found = _grouped(labels, count, seed, groups)
-    first = int.from_bytes(hashlib.sha256(_as_bytes(str(seed))).digest(), "big")
+    first = int.from_bytes(digest(str(seed)), "big")
     for turn in range(count):
         held = found[(first + turn) % count]
         if held and not _lost(labels, held):
@@ -207,10 +229,11 @@ def _ranked(labels: Sequence[str], seed: int) -> dict[str, list[int]]:
     ranks: dict[str, list[tuple[bytes, int]]] = {}
     for index, label in enumerate(labels):
         ranked = ranks.setdefault(label, [])
-        named = _as_bytes(f"{seed}/{label}/{len(ranked)}")
-        ranked.append((hashlib.sha256(named).digest(), index))
+        ranked.append((digest(f"{seed}/{label}/{len(ranked)}"), index))
     return {label: [index for _, index in sorted(ranked)] for label, ranked in ranks.items()}
 
 
-def _as_bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")  # a folder's name may be any bytes
+def digest(text: str) -> bytes:
+    """Return the SHA-256 of a text, by which images are ranked."""
+    # A folder's name may be any bytes.
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()

@@ -67,7 +67,7 @@ class Step:
     cache_features: bool = True
 
     def __post_init__(self):
-        check_flags(self, "compile", "channels_last")
+        check_flags(self, "compile", "channels_last", "cache_features")
         if self.graph not in GRAPHS:
             raise ValueError(
                 f"step.graph must be one of {', '.join(GRAPHS)}, got {shown(self.graph)}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastcv.data.decoding import HEIC_EXTRA
 from fastcv.data.samples import Parts, Sample, Samples, labeled
-from fastcv.data.splits import check_holdout, stratified
+from fastcv.data.splits import check_holdout, hold_out
 from fastcv.recipe.bounds import check_whole, shown
 
 HEIC_SUFFIXES = frozenset({".heic", ".heif"})
@@ -62,15 +62,7 @@ class ImageFolders:
                 "ImageFolders(path=...)"
             )
         root = Path(chosen).expanduser()
-        samples = labeled(read_folders(root), root)
-        if samples.valid or self.valid == 0:
-            return samples
-        labels = [sample.label for sample in samples.train]
-        held, rest = stratified(labels, self.valid, self.seed)
-        return samples._replace(
-            train=[samples.train[index] for index in rest],
-            valid=[samples.train[index] for index in held],
-        )
+        return hold_out(labeled(read_folders(root), root), self.valid, self.seed)
 
 
 def read_folders(root: Path, superclasses: bool = False) -> Parts:

@@ -1,12 +1,11 @@
 """Another source's training images, cut to a long tail."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastcv.data.protocols import Source
 from fastcv.data.samples import Sample, Samples
-from fastcv.data.splits import kept
+from fastcv.data.splits import digest, kept
 from fastcv.recipe.bounds import check_number, check_takes, check_whole
 
 
@@ -56,4 +55,4 @@ class LongTail:
         return whole._replace(train=sorted(tail, key=lambda sample: order[id(sample)]))
 
     def _rank(self, label: str) -> bytes:
-        return hashlib.sha256(f"{self.seed}/{label}".encode("utf-8", "surrogateescape")).digest()
+        return digest(f"{self.seed}/{label}")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fastcv.data.samples import Parts, Sample, Samples, labeled
 from fastcv.data.sources.folders import SPLIT_FOLDERS
-from fastcv.data.splits import stratified
+from fastcv.data.splits import check_holdout, hold_out
+from fastcv.recipe.bounds import check_whole
 from fastcv.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Table:
     valid: int | float = 0.2
     seed: int = 42
 
+    def __post_init__(self):
+        check_holdout("valid", self.valid)
+        check_whole("seed", self.seed)
+
     def __call__(self, path: Path | None = None) -> Samples:
         """List the images of the table in `path`, or of this value's own if it is None.
 
@@ -87,15 +92,7 @@ class Table:
         for each in listed:
             parts[each.part].append(each.sample)
         groups = {each.sample.image: each.group for each in listed if each.group}
-        samples = labeled(parts, root)._replace(groups=groups)
-        if samples.valid or self.valid == 0:
-            return samples
-        labels, own = [each.label for each in samples.train], samples.groups_of(samples.train)
-        held, rest = stratified(labels, self.valid, self.seed, own)
-        return samples._replace(
-            train=[samples.train[index] for index in rest],
-            valid=[samples.train[index] for index in held],
-        )
+        return hold_out(labeled(parts, root)._replace(groups=groups), self.valid, self.seed)
 
     def _listed(self, rows: "Iterable[_Row]", name: str, root: Path) -> "Iterator[_Listed]":
         """Turn rows into samples, and check each.
@@ -244,7 +241,7 @@ class _Inside:
 
     def __init__(self, root: Path):
         if not root.is_dir():
-            raise ValueError(f"images must lie in a folder, but '{root}' is none: set root=")
+            raise ValueError(f"images must lie in a folder, but '{root}' is not one: set root=")
         self.root = root
         self._real = cache(os.path.realpath)  # of folders: most images share theirs
         self._end = os.path.join(self._real(root), "")
