@@ -46,7 +46,7 @@ def torchvision_net(
     Raises:
         ValueError: `arch` builds no classification net, or the net cannot take such images.
     """
-    name = _name(arch)
+    name = name_of(arch)
     _check_channels(name, channels)
     if not _classifies(arch):
         raise ValueError(
@@ -344,7 +344,7 @@ def _keywords(arch: Callable[..., nn.Module], classes: int, size: int | None) ->
         keywords["image_size"] = size
     if size is not None and "input_size" in known:  # MaxViT's
         keywords["input_size"] = (size, size)
-    if _name(arch) in _INCEPTIONS:
+    if name_of(arch) in _INCEPTIONS:
         keywords |= {"transform_input": True, "init_weights": True}
     return keywords
 
@@ -415,5 +415,6 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _name(thing: Any) -> str:
+def name_of(thing: Any) -> str:
+    """Return the name of what builds a net: a function's, a class's, or that of a timm model."""
     return getattr(thing, "__name__", repr(thing))

@@ -42,6 +42,7 @@ from fastcv.data.loader import AugmentBatch, ImageDL
 from fastcv.learning.callbacks.precision import Precision
 from fastcv.learning.cuda_graph.program import as_in_training
 from fastcv.learning.learner import plain
+from fastcv.learning.memory import free_bytes
 from fastcv.learning.snapshot import random_states, snapshot
 
 _DROPOUT = signature(F.dropout)
@@ -345,16 +346,11 @@ def _check_memory(out: Tensor, count: int) -> None:
 
 def free_memory(device: torch.device) -> int:
     """Return the bytes that are free on a device; on systems that do not say, half of all."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):  # not Linux
-        if not hasattr(os, "sysconf"):  # Windows
-            return 4 * 2**30
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    if (free := free_bytes(device)) is not None:
+        return free
+    if not hasattr(os, "sysconf"):  # Windows
+        return 4 * 2**30
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 @contextmanager

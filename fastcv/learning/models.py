@@ -18,7 +18,7 @@ from torchvision.models.resnet import BasicBlock
 
 from fastcv.learning import backbones
 from fastcv.learning import weights as weight_files
-from fastcv.learning.backbones import timm_net, torchvision_net
+from fastcv.learning.backbones import name_of, timm_net, torchvision_net
 from fastcv.learning.learner import Learner
 from fastcv.learning.origins import Origin, file_origin, tagged, timm_origin, torchvision_origin
 from fastcv.learning.resnets import torchvision_resnet
@@ -73,7 +73,7 @@ class FromScratch:
         ends = {"classes": len(dls.vocab), "channels": channels, "size": height}
         build, settings = self.parts(**ends)
         net = _built(build, settings)
-        backbones.check_output(net, _name(self.net), **ends)
+        backbones.check_output(net, name_of(self.net), **ends)
         return Learner(dls, net, **learner_keywords)
 
     def parts(
@@ -176,7 +176,7 @@ class Pretrained:
                 self._load(net, channels)
         if build is not torchvision_resnet:
             ends = {"classes": len(dls.vocab), "channels": channels, "size": height}
-            backbones.check_output(net, _name(self.arch), **ends)
+            backbones.check_output(net, name_of(self.arch), **ends)
         callbacks = list(L(learner_keywords.pop("cbs", None)))
         if not self.train_bn:
             callbacks.append(BnFreeze())
@@ -208,7 +208,7 @@ class Pretrained:
             return torchvision_resnet, settings | dropouts
         if self.block_dropout:
             raise ValueError(
-                f"block_dropout is for torchvision's ResNets, got {_name(self.arch)}: set dropout"
+                f"block_dropout is for torchvision's ResNets, got {name_of(self.arch)}: set dropout"
             )
         build = timm_net if isinstance(self.arch, str) else torchvision_net
         return build, settings | {"size": size, "dropout": self.dropout}
@@ -338,11 +338,11 @@ def _built(build: Callable[..., nn.Module], settings: Mapping) -> nn.Module:
         own = {name: value for name, value in settings.items() if name not in _FROM_DATA}
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"{_name(build)} must be given settings that it can be built with, got {shown(own)}: "
+            f"{name_of(build)} must be given settings that it can be built with, got {shown(own)}: "
             f"{reason}"
         ) from error
     if not isinstance(net, nn.Module):
-        raise ValueError(f"{_name(build)} must build a torch module, got {shown(net)}")
+        raise ValueError(f"{name_of(build)} must build a torch module, got {shown(net)}")
     return net
 
 
@@ -360,8 +360,8 @@ def _ends(net: Callable[..., nn.Module], **ends: int) -> dict[str, object]:
         told["input_size"] = (ends["size"], ends["size"])
     if ends["channels"] != 3 and not {"channels", "in_chans"} & set(told):
         raise ValueError(
-            f"{_name(net)} takes images of 3 channels, got {ends['channels']}: set "
-            f"data.channels=3, or use Pretrained(arch={_name(net)}, weights=None)"
+            f"{name_of(net)} takes images of 3 channels, got {ends['channels']}: set "
+            f"data.channels=3, or use Pretrained(arch={name_of(net)}, weights=None)"
         )
     return told
 
@@ -373,7 +373,7 @@ def _check_settings(net: Callable[..., nn.Module], settings: Mapping) -> None:
         if name in _FROM_DATA:
             raise ValueError(f"'{name}' comes from the data: leave it out of the net's settings")
         if name not in own and not open_ended:
-            raise ValueError(f"{_name(net)} has no setting '{name}'.{did_you_mean(name, own)}")
+            raise ValueError(f"{name_of(net)} has no setting '{name}'.{did_you_mean(name, own)}")
 
 
 def _thinned(widths: int | Sequence) -> int | tuple:
@@ -424,7 +424,3 @@ def _without_dropout(net: nn.Module, head: str) -> str:
     pair = net.get_submodule(above) if above else None
     dropped = isinstance(pair, nn.Sequential) and len(pair) == 2 and isinstance(pair[0], nn.Dropout)
     return above if dropped and place == "1" else head
-
-
-def _name(thing: Callable) -> str:
-    return getattr(thing, "__name__", repr(thing))

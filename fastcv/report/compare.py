@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from fastcv import files
 from fastcv.data.decoding import read_image
@@ -13,7 +12,7 @@ from fastcv.experiment.images import RunImages
 from fastcv.experiment.trained import load
 from fastcv.predict.evaluation import Predictions, wilson
 from fastcv.predict.paired import Paired, compare
-from fastcv.report.pages import render
+from fastcv.report.pages import render, thumbnail
 
 MOST = 200  # images on the page
 SIDE = 128  # pixels of a thumbnail's longer side
@@ -82,11 +81,7 @@ def _row(found: list[Predictions], images: RunImages, here: int, there: int) -> 
     first, second = found
     upright = getattr(images.run.recipe.data, "upright", False)
     picture = read_image(images[first.paths[here]], upright=upright)
-    picture.thumbnail((SIDE, SIDE))
-    if max(picture.size) < SIDE // 2:  # a few pixels: each as a square
-        scale = SIDE // max(picture.size)
-        size = picture.width * scale, picture.height * scale
-        picture = picture.resize(size, Image.Resampling.NEAREST)
+    picture = thumbnail(picture, SIDE)
     answers = [
         {
             "name": each.classes[int(each.predicted[place])],

@@ -18,7 +18,7 @@ from fastcv.data.inspection import LONG, Copies, Inspected, Inspection, inspect,
 from fastcv.interpret.explained import Row, Tile
 from fastcv.interpret.predicted import shortened
 from fastcv.interpret.style import BLUE, blank, dress, save
-from fastcv.report.pages import render
+from fastcv.report.pages import render, thumbnail
 from fastcv.terminal import aligned
 
 NAME = "data.html"
@@ -374,20 +374,14 @@ def _tiles(found: Inspection, shown: Sequence[Inspected], bad: bool = False) -> 
 def _thumbnails(found: Inspection, shown: Iterable[Inspected], side: int) -> list[Image.Image]:
     """Decode images and shrink each to `side` pixels, in threads; a file gone since is white."""
 
-    def thumbnail(file: Inspected) -> Image.Image:
+    def shrunk(file: Inspected) -> Image.Image:
         try:
-            picture = read_image(found.root / file.path)
+            return thumbnail(read_image(found.root / file.path), side)
         except ValueError:
             return Image.new("RGB", (side, side), "white")
-        picture.thumbnail((side, side))
-        if max(picture.size) <= side // 2:  # a few pixels: each as a square
-            scale = side // max(picture.size)
-            size = picture.width * scale, picture.height * scale
-            picture = picture.resize(size, Image.Resampling.NEAREST)
-        return picture
 
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(thumbnail, shown))
+        return list(threads.map(shrunk, shown))
 
 
 def _contact_sheet(found: Inspection) -> Section:

@@ -38,6 +38,16 @@ def breakable(text: str, marks: str = "/_.") -> Markup:
     return broken
 
 
+def thumbnail(picture: Image.Image, side: int) -> Image.Image:
+    """Shrink a picture in place to a longer side of `side` pixels; enlarge a tiny one's."""
+    picture.thumbnail((side, side))
+    if max(picture.size) > side // 2:
+        return picture
+    scale = side // max(picture.size)
+    size = picture.width * scale, picture.height * scale
+    return picture.resize(size, Image.Resampling.NEAREST)
+
+
 def inline_file(file: Path) -> dict[str, object]:
     """Return what an `img` needs of a picture in a file."""
     with Image.open(file) as image:
