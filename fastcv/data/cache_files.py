@@ -50,7 +50,7 @@ def cache(
         ValueError: `folder` is none, or a file cannot be removed.
     """
     if folder is not None and not folder.is_dir():
-        raise ValueError(f"PATH must be a folder, {str(folder)!r} is none")
+        raise ValueError(f"PATH must be a folder, {str(folder)!r} is not one")
     found = sorted(find(_searched() if folder is None else [folder]), key=lambda each: each.path)
     total = amount(sum(each.size for each in found))
     count = f"{len(found)} file{'s' * (len(found) != 1)}, {total}"

@@ -57,7 +57,7 @@ class Results:
         with lines.doing("writing tables"):
             evaluation.save(parts, self.run.path / evaluation.TABLE)
             files.write_json(self.run.path / "split.json", self._split())
-            write_tables(self.run.path, self._predicted)
+            write_tables(self.run.path, self.predicted)
         with lines.doing("drawing figures"):
             self._draw()
         reported = self.recipe.reported
@@ -94,7 +94,7 @@ class Results:
 
     def table(self) -> list[dict[str, Any]]:
         """Return predictions, evenly spaced over the images: image, classes, confidence, loss."""
-        found = self._predicted
+        found = self.predicted
         count = min(TABLE_ROWS, len(found.targets))
         return [
             {
@@ -133,7 +133,7 @@ class Results:
     def _split(self) -> dict[str, Any]:
         """Return the names of each part's images, the fold (k, K), and the images' groups."""
         loaders = self.learn.dls
-        parts = ("train", "test" if getattr(loaders, "valid_is_test", False) else "valid", "test")
+        parts = ("train", "test" if self._test_validates else "valid", "test")
         split = dict(zip(parts, getattr(loaders, "names", []), strict=False))
         fold, groups = getattr(self.recipe.data, "fold", None), getattr(loaders, "groups", {})
         return split | ({"fold": fold} if fold else {}) | ({"groups": groups} if groups else {})
@@ -143,21 +143,28 @@ class Results:
         return len(self.learn.dls.loaders) > 2
 
     @cached_property
-    def _predicted(self) -> Predictions:
+    def predicted(self) -> Predictions:
+        """Predictions of the test images, or without a test part of the validation images."""
         # The test set is read with the final weights alone: once here, and once for the recipe's
         # own metrics, where there are any.
         return interpret.predictions(self.learn, ds_idx=2 if self._has_test else 1)
 
+    @property
+    def part(self) -> str:
+        """What `predicted` are the predictions of: "test" or "valid"; test images may validate."""
+        return "test" if self._has_test or self._test_validates else "valid"
+
+    @property
+    def _test_validates(self) -> bool:
+        return getattr(self.learn.dls, "valid_is_test", False)
+
     @cached_property
     def _parts(self) -> dict[str, Predictions]:
-        """Predictions of the validation and the test images; test images may validate too."""
-        loaders = self.learn.dls
-        if not self._has_test:
-            return {
-                "test" if getattr(loaders, "valid_is_test", False) else "valid": self._predicted
-            }
-        valid = {"valid": interpret.predictions(self.learn, ds_idx=1)} if len(loaders.valid) else {}
-        return valid | {"test": self._predicted}
+        """Predictions of the validation and the test images."""
+        parts = {self.part: self.predicted}
+        if self._has_test and len(self.learn.dls.valid):
+            parts = {"valid": interpret.predictions(self.learn, ds_idx=1)} | parts
+        return parts
 
     def _describe(self) -> None:
         """Write model.json, if the recipe's data and model say what belongs into it."""
@@ -174,8 +181,8 @@ class Results:
         rows, last = self.learn.history.rows, self.learn.history.final
         measured = {f"train_{name}": last.get(f"train_{name}") for name in ("loss", "accuracy")}
         evaluated = {
-            "loss": float(self._predicted.losses.mean()),
-            "accuracy": self._predicted.accuracy,
+            "loss": float(self.predicted.losses.mean()),
+            "accuracy": self.predicted.accuracy,
         }
         if self.recipe.metrics:
             evaluated = self._validated(2 if self._has_test else 1) | evaluated
@@ -188,7 +195,7 @@ class Results:
         measured["best_valid_accuracy"] = best
         if self._has_test:
             measured |= {f"test_{name}": value for name, value in evaluated.items()}
-        elif getattr(self.learn.dls, "valid_is_test", False):
+        elif self._test_validates:
             measured |= {f"test_{name}": value for name, value in evaluated.items()}
             measured["best_test_accuracy"] = best
         if "tta_accuracy" in last:
@@ -207,7 +214,7 @@ class Results:
         return {name: float(value) for name, value in zip(names, values, strict=True)}
 
     def _draw(self) -> None:
-        history, found = self.learn.history, self._predicted
+        history, found = self.learn.history, self.predicted
         reported = self.recipe.reported.numbers() if self.recipe.reported else {}
         accuracies = {
             name.replace("_", " "): number

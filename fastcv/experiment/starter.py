@@ -41,7 +41,7 @@ def write_starter(file: Path, photos: Path) -> str:
         What the folder holds, such as "812 images of 3 classes".
 
     Raises:
-        ValueError: the folder is none that `ImageFolders` reads, or the file cannot be written.
+        ValueError: `ImageFolders` cannot read the folder, or the file cannot be written.
     """
     photos = photos.expanduser()
     samples = ImageFolders(path=photos, valid=VALID)()

@@ -191,7 +191,7 @@ def _train(
                 )
     if not keep_checkpoint:
         (run.path / directory.CHECKPOINT).unlink(missing_ok=True)
-    _conclude(recipe, run, summary, smoke, write)
+    _conclude(recipe, run, summary, results, write)
     if tracker.sync_hint:
         write(f"to upload it to Weights & Biases: {tracker.sync_hint}")
     return run
@@ -370,10 +370,14 @@ def planned_epochs(recipe: Recipe) -> int:
 
 
 def _conclude(
-    recipe: Recipe, run: Run, summary: Mapping[str, Any], smoke: bool, write: Callable[[str], None]
+    recipe: Recipe,
+    run: Run,
+    summary: Mapping[str, Any],
+    results: Results,
+    write: Callable[[str], None],
 ) -> None:
     """Write the final accuracies, the comparison with the report, and the directory."""
-    if smoke:
+    if results.smoke:
         write(SMOKE_NOTE)
     else:
         final = [metric for metric in FINAL if summary.get(metric) is not None]
@@ -385,23 +389,23 @@ def _conclude(
                 settings = ", ".join(describe(key, *pair) for key, pair in changes.items())
                 write(f"not the reported experiment; changed: {settings}")
         if recipe.reported is None:
-            for line in _judged(run):
+            for line in _judged(run, results):
                 write(line)
     write(str(run.path))
 
 
-def _judged(run: Run) -> list[str]:
+def _judged(run: Run, results: Results) -> list[str]:
     """Say of your own experiment how sure its accuracy is, where it is weak, and how to use it."""
-    table = run.path / evaluation.TABLE
-    part = evaluation.parts(table)[-1]
-    judged = evaluation.evaluate(evaluation.read(table, part))
+    judged = evaluation.evaluate(results.predicted)
     low, high = judged.interval
-    lines = [f"95 % interval of {judged.accuracy:.2%}: {low:.1%} to {high:.1%} ({part} images)"]
+    lines = [
+        f"95 % interval of {judged.accuracy:.2%}: {low:.1%} to {high:.1%} ({results.part} images)"
+    ]
     weakest = sorted(
         (row for row in judged.per_class if row["support"] and row["recall"] < 1),
         key=lambda row: row["recall"],
     )[:WEAKEST]
     if weakest:
-        named = ", ".join(f"{row['class']} {row['recall']:.0%}" for row in weakest)
-        lines.append(f"weakest classes: {named}; all in per_class.csv")
+        named = ", ".join(f"{row['class']} ({row['recall']:.0%})" for row in weakest)
+        lines.append(f"weakest classes: {named}; per_class.csv lists all")
     return [*lines, f"use it with: {shlex.join(['fastcv', 'predict', str(run.path)])} PHOTO..."]

@@ -71,9 +71,8 @@ class Learner(fastai_learner.Learner):
     stepper: "Stepper | None" = None
     _passing: tuple[int, Callable[[], None]] | None = None  # of `begin_at`
     frozen_features: "FrozenFeatures | None" = None
-    _head: Callable[[Tensor], Tensor] | None = (
-        None  # takes the place of the net while batches are stored features
-    )
+    # Takes the place of the net while batches are stored features.
+    _head: Callable[[Tensor], Tensor] | None = None
     # Looked up once for all batches of a loader; None between loaders.
     _net_device: torch.device | None = None
     _inputs: tuple[int, int] | None = None  # elements of a batch, and how many are inputs

@@ -52,8 +52,7 @@ class Origin:
             said.append(f"timm calls {self.renamed} {self.name.partition(' ')[2]} today")
         if self.interpolation not in (None, "bilinear"):
             said.append(
-                f"they were trained on images resized {self.interpolation}; fastcv resizes "
-                f"bilinear, which costs little"
+                f"they were trained on images resized {self.interpolation}; fastcv resizes bilinear"
             )
         return said
 
