@@ -241,7 +241,7 @@ class _Inside:
 
     def __init__(self, root: Path):
         if not root.is_dir():
-            raise ValueError(f"images must lie in a folder, but '{root}' is not one: set root=")
+            raise ValueError(f"images must lie in a folder, but '{root}' is none: set root=")
         self.root = root
         self._real = cache(os.path.realpath)  # of folders: most images share theirs
         self._end = os.path.join(self._real(root), "")
