@@ -398,9 +398,8 @@ def _judged(run: Run, results: Results) -> list[str]:
     """Say of your own experiment how sure its accuracy is, where it is weak, and how to use it."""
     judged = evaluation.evaluate(results.predicted)
     low, high = judged.interval
-    lines = [
-        f"95 % interval of {judged.accuracy:.2%}: {low:.1%} to {high:.1%} ({results.part} images)"
-    ]
+    part = {"valid": "validation"}.get(results.part, results.part)
+    lines = [f"95 % interval of {judged.accuracy:.2%}: {low:.1%} to {high:.1%} ({part} images)"]
     weakest = sorted(
         (row for row in judged.per_class if row["support"] and row["recall"] < 1),
         key=lambda row: row["recall"],
