@@ -5,7 +5,8 @@ that trains on two cores as well as on a GPU. It needs timm: pip install 'fastcv
 
 Data:
     `--data PHOTOS`: a folder with one subfolder for each class. Unless there is a folder for it, a
-    fifth of each class validates. Photos are turned upright as their EXIF data says.
+    fifth of each class validates, but at most 2,000 images in all. Photos are turned upright as
+    their EXIF data says.
 
 Net:
     timm's tf_efficientnet_lite0, 3.4 million parameters beside the head. Its weights, timm's "in1k"
@@ -13,7 +14,9 @@ Net:
 
 Schedule:
     The head for 3 epochs, on the features of the unchanged images, which are computed once; the
-    whole net for 4 epochs on crops of 160 pixels, which take half the time, and for 2 on 224.
+    whole net for 4 epochs on crops of 160 pixels, which take half the time, and for 2 on 224. An
+    epoch takes at most 5,000 images, other ones each time, so that large sets end soon too; with
+    more time, `--set data.epoch_images=None` takes all.
 
 Readings:
     - Photos are mirrored at random. Where left and right differ, as in writing, leave that out:
@@ -35,10 +38,11 @@ from fastcv.learning import AdamW, CrossEntropy, OneCycle, Pretrained, WithSize,
 recipe = Recipe(
     name="finetune",
     data=Images(
-        source=ImageFolders(valid=0.2),
+        source=ImageFolders(valid=0.2, valid_most=2_000),
         size=224,
         batch_size=32,
         valid_batch_size=128,
+        epoch_images=5_000,
         upright=True,
         normalize=HALF_STATS,
         augment=(RandomResizedCrop(size=224, scale=(0.35, 1.0)), HorizontalFlip()),

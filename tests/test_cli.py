@@ -418,7 +418,7 @@ def test_new_writes_a_short_recipe_that_trains_on_the_photos(tmp_path, monkeypat
     assert (code, "12 images of 2 classes" in output) == (0, True)
     assert len((tmp_path / "mine.py").read_text().splitlines()) <= 27
     recipe = catalogue.get_recipe("mine.py")
-    assert recipe.data.source == ImageFolders(path=folder, valid=0.2)
+    assert recipe.data.source == ImageFolders(path=folder, valid=0.2, valid_most=2_000)
     run = train(recipe, out=tmp_path, wandb="off", device="cpu", smoke=True)
     assert run.summary["epochs"] == 2
 

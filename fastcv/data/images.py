@@ -54,7 +54,7 @@ SIDES = ("size", "resize", "decode_size")
 VALID_TIMES, VALID_MOST = 8, 2048  # training batches in one of validation, and its images, on a GPU
 COUNTS = (
     "size", "batch_size", "valid_batch_size", "train_per_class", "test_per_class", "resize",
-    "decode_size",
+    "decode_size", "epoch_images",
 )  # fmt: skip
 
 
@@ -135,6 +135,9 @@ class Images:
         decode_size: pixels of a larger square that each image is decoded to first, and from which
             `resize` is made. Then the photos themselves are decoded once for all smaller sizes, but
             resized twice, which makes them a little softer; None resizes them once.
+        epoch_images: largest number of images in an epoch of training, at least `batch_size`: each
+            epoch draws other ones, none of them twice (unless `balance` repeats a class). So an
+            epoch of a large set stays short. None for all images.
     """
 
     source: Source
@@ -158,6 +161,7 @@ class Images:
     fold: tuple[int, int] | None = None
     upright: bool = False
     decode_size: int | None = None
+    epoch_images: int | None = None
 
     def __post_init__(self):
         check_takes("source", self.source, "path")
@@ -226,6 +230,7 @@ class Images:
             number = {label: index for index, label in enumerate(samples.classes)}
             labels = torch.tensor([number[items[place].label] for place in parts[0]])
             dls.train.sampler = BalancedSampler(labels, self.balance)
+        dls.train.epoch_images = self.epoch_images
         dls.image_shape = (self.channels, self.size, self.size)
         dls.valid_is_test = valid_is_test
         dls.skipped = samples.skipped
@@ -302,6 +307,11 @@ class Images:
             raise ValueError(
                 f"decode_size must be at least resize, got {self.decode_size} and "
                 f"{self.decoding.side}: raise it, or leave it out"
+            )
+        if self.epoch_images is not None and self.epoch_images < self.batch_size:
+            raise ValueError(
+                f"epoch_images must be at least batch_size, got {self.epoch_images} and "
+                f"{self.batch_size}: raise it, or take smaller batches"
             )
         if self.normalize is not None and len(self.normalize.mean) != self.channels:
             raise ValueError(

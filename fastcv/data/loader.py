@@ -1,5 +1,6 @@
 """A fastai loader that gathers whole batches from decoded images."""
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -201,6 +202,7 @@ class ImageDL(TfmdDL):
     Attributes:
         decoded: the decoded images.
         sampler: draws the images of a shuffled epoch; None takes each once.
+        epoch_images: largest number of images in a shuffled epoch; None for all.
     """
 
     def __init__(
@@ -209,10 +211,11 @@ class ImageDL(TfmdDL):
         *,
         decoded: Decoded | None = None,
         sampler: BalancedSampler | None = None,
+        epoch_images: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(dataset, **kwargs)
-        self.decoded, self.sampler = decoded, sampler
+        self.decoded, self.sampler, self.epoch_images = decoded, sampler, epoch_images
         self._item_transforms = list(self.after_item.fs)
 
     def new(self, dataset: Any = None, cls: type | None = None, **kwargs: Any) -> TfmdDL:
@@ -222,7 +225,14 @@ class ImageDL(TfmdDL):
             kwargs.setdefault("decoded", self.decoded)
         if same:
             kwargs.setdefault("sampler", self.sampler)
+            kwargs.setdefault("epoch_images", self.epoch_images)
         return super().new(dataset, cls, **kwargs)
+
+    def __len__(self) -> int:
+        if self.epoch_images is None or None in (self.n, self.bs) or not self.shuffle:
+            return super().__len__()
+        full, rest = divmod(min(self.n, self.epoch_images), self.bs)
+        return full + (rest > 0 and not self.drop_last)
 
     def before_iter(self) -> None:
         """Switch the training transforms on or off, and convert bytes for transforms of others."""
@@ -237,26 +247,47 @@ class ImageDL(TfmdDL):
     def shuffle_fn(self, idxs: Sequence[int]) -> list[int]:
         """Permute, seeded by the loader's generator, in a tenth of the time of its `sample`.
 
-        A sampler draws as many, some of them several times.
+        A sampler draws as many, some of them several times. Of both come only as many as an epoch
+        may have.
         """
-        if self.sampler is not None:
-            return self._drawn(0).tolist()
-        return torch.as_tensor(idxs)[self._drawn(len(idxs))].tolist()
+        drawn = self._drawn(len(idxs), self.rng)
+        return (drawn if self.sampler is not None else torch.as_tensor(idxs)[drawn]).tolist()
 
-    def _drawn(self, count: int) -> Tensor:
-        """Draw a permutation of `count` places, or what the sampler draws: (N,), int64."""
-        generator = torch.Generator().manual_seed(self.rng.getrandbits(63))
+    def _drawn(self, count: int, rng: random.Random) -> Tensor:
+        """Draw from a permutation of `count` places, or by the sampler: (N,), int64."""
+        generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        most = count if self.epoch_images is None else min(count, self.epoch_images)
         if self.sampler is not None:
-            return self.sampler(generator)
-        return torch.randperm(count, generator=generator)
+            return self.sampler(generator, most)
+        return torch.randperm(count, generator=generator)[:most]
+
+    def coming(self, epochs: int) -> Tensor:
+        """Return the places (N,), int64, ascending, of the images that the next epochs will show.
+
+        It is known only of epochs that `places` goes through, if nobody else draws from the loader.
+        """
+        own = self._order_is_ours and self.n is not None and self.indexed
+        if self.epoch_images is None or not self.shuffle or not own:
+            return torch.arange(len(self.dataset))
+        rng, drawn = random.Random(), []
+        rng.setstate(self.rng.getstate())
+        for _ in range(epochs):
+            rng = random.Random(rng.randint(0, 2**32 - 1))  # as fastai's `randomize`
+            drawn.append(self._drawn(self.n, rng)[: len(self) * self.bs])
+        return torch.cat(drawn).unique()
 
     def _order(self) -> Iterable[int] | Tensor:
         """Return what `get_idxs` does, but as a tensor: the list of 50,000 places takes 10 ms."""
+        if not self._order_is_ours or self.n is None or not self.indexed:
+            return self.get_idxs()
+        return self._drawn(self.n, self.rng) if self.shuffle else torch.arange(self.n)
+
+    @property
+    def _order_is_ours(self) -> bool:
+        """Whether nobody has replaced the methods that decide the order of the images."""
         kind, given = type(self), {"get_idxs", "shuffle_fn"} & vars(self).keys()
         ours = (kind.get_idxs, kind.shuffle_fn) == (TfmdDL.get_idxs, ImageDL.shuffle_fn)
-        if given or not ours or self.n is None or not self.indexed:
-            return self.get_idxs()
-        return self._drawn(self.n) if self.shuffle else torch.arange(self.n)
+        return ours and not given
 
     def __iter__(self) -> Iterator[tuple]:
         if not self._gathers:

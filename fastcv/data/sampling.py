@@ -25,38 +25,42 @@ class BalancedSampler:
     labels: Tensor
     balance: float
 
-    def __call__(self, generator: torch.Generator) -> Tensor:
-        """Draw and shuffle an epoch.
+    def __call__(self, generator: torch.Generator, images: int | None = None) -> Tensor:
+        """Draw and shuffle an epoch of so many images, or of as many as there are.
 
         Returns:
-            (N,), int64, places in `labels`.
+            (images,), int64, places in `labels`.
         """
         counts = self.labels.unique(return_counts=True)[1]
         of_classes = self.labels.argsort(stable=True).split(counts.tolist())
+        shares = quotas(counts, self.balance, generator, images)
         drawn = []
-        for own, quota in zip(of_classes, quotas(counts, self.balance, generator), strict=True):
+        for own, quota in zip(of_classes, shares, strict=True):
             rounds = torch.rand(-(-int(quota) // len(own)), len(own), generator=generator)
             drawn.append(own[rounds.argsort(dim=1).flatten()[:quota]])
         epoch = torch.cat(drawn)
         return epoch[torch.randperm(len(epoch), generator=generator)]
 
 
-def quotas(counts: Tensor, balance: float, generator: torch.Generator) -> Tensor:
+def quotas(
+    counts: Tensor, balance: float, generator: torch.Generator, images: int | None = None
+) -> Tensor:
     """Share the images of an epoch out among the classes.
 
     Shares are rounded up or down at random, such that each is right on average and their sum is
-    the number of images (systematic sampling).
+    that of the images (systematic sampling).
 
     Args:
         counts: (classes,), int64, each above 0.
         balance: as in `BalancedSampler`.
         generator: of the random number that decides how shares are rounded.
+        images: of the epoch; None for the sum of `counts`.
 
     Returns:
-        (classes,), int64, with the sum of `counts`.
+        (classes,), int64, with the sum of `images`.
     """
     shares = counts.double() ** (1 - balance)
-    total = int(counts.sum())
+    total = int(counts.sum()) if images is None else images
     ends = (shares.cumsum(0) / shares.sum() * total)[:-1]
     cuts = (ends + torch.rand((), generator=generator, dtype=torch.float64)).long()
     return torch.diff(cuts, prepend=cuts.new_zeros(1), append=cuts.new_tensor([total]))

@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 
 from fastcv.data.samples import Samples
@@ -15,6 +15,7 @@ def stratified(
     holdout: int | float,
     seed: int,
     groups: Sequence[str | None] | None = None,
+    most: int | None = None,
 ) -> tuple[list[int], list[int]]:
     """Choose the images of each class to hold out.
 
@@ -31,6 +32,8 @@ def stratified(
             a half, or 0.
         seed: any integer.
         groups: the group of each image, which is not split, or None for an image on its own.
+        most: largest number of images to hold out in all, though at least one of each class that
+            would have any; with groups, about so many. None for no limit.
 
     Returns:
         (held out, rest): two ascending lists of indices; each image is in exactly one.
@@ -42,9 +45,9 @@ def stratified(
     counted = isinstance(holdout, int)
     check_holdout("holdout", holdout)
     if holdout and groups is not None and any(group is not None for group in groups):
-        return _whole_groups(labels, holdout, seed, groups)
-    held: list[int] = []
-    for label, indices in _ranked(labels, seed).items():
+        return _whole_groups(labels, holdout, seed, groups, most)
+    ranked, shares = _ranked(labels, seed), {}
+    for label, indices in ranked.items():
         if counted:
             share = holdout
         else:
@@ -56,23 +59,43 @@ def stratified(
                 f"holding {share} images of each class out must leave some to train on, but class "
                 f"'{label}' has {len(indices)}: hold fewer out, or add images"
             )
-        held.extend(indices[:share])
+        shares[label] = share
+    if most is not None:
+        sizes = {label: 1 if counted else len(indices) for label, indices in ranked.items()}
+        shares = _limited(shares, sizes, most)
+    held = sorted(index for label, share in shares.items() for index in ranked[label][:share])
     if holdout > 0 and not held:
         raise ValueError(
             "some class must have at least two images to be split, but every class has one: "
             "add images, or hold none out"
         )
-    held.sort()
     return held, others(held, len(labels))
 
 
-def hold_out(samples: Samples, holdout: int | float, seed: int) -> Samples:
+def _limited(shares: Mapping[str, int], sizes: Mapping[str, float], most: int) -> dict[str, int]:
+    """Lower the shares of classes in proportion to their sizes, until they sum to `most`.
+
+    The n-th image of a class is held out from the fraction (n - 1/2) / size up, as rounding half up
+    has it: those of the smallest fractions stay. The first image of each class comes first.
+    """
+    ranked = sorted(
+        (number and (number + 0.5) / sizes[label], label)
+        for label, share in shares.items()
+        for number in range(share)
+    )
+    classes = sum(share > 0 for share in shares.values())
+    left = Counter(label for _, label in ranked[: max(most, classes)])
+    return {label: left[label] for label in shares}
+
+
+def hold_out(samples: Samples, holdout: int | float, seed: int, most: int | None = None) -> Samples:
     """Hold validation images out of the training images, by `stratified`, unless there are some.
 
     Args:
         samples: what a source has listed.
         holdout: as in `stratified`; 0 holds none out.
         seed: likewise.
+        most: likewise.
 
     Raises:
         ValueError: what `stratified` raises.
@@ -81,7 +104,7 @@ def hold_out(samples: Samples, holdout: int | float, seed: int) -> Samples:
         return samples
     train = samples.train
     labels = [sample.label for sample in train]
-    held, rest = stratified(labels, holdout, seed, samples.groups_of(train))
+    held, rest = stratified(labels, holdout, seed, samples.groups_of(train), most)
     return samples._replace(
         train=[train[index] for index in rest], valid=[train[index] for index in held]
     )
@@ -169,15 +192,27 @@ def _grouped(
 
 
 def _whole_groups(
-    labels: Sequence[str], holdout: int | float, seed: int, groups: Sequence[str | None]
+    labels: Sequence[str],
+    holdout: int | float,
+    seed: int,
+    groups: Sequence[str | None],
+    most: int | None,
 ) -> tuple[list[int], list[int]]:
-    """Hold whole groups out: the seed chooses one of as many folds as the fraction asks for."""
+    """Hold whole groups out: the seed chooses one of as many folds as the fraction asks for.
+
+    If a fold would have more than `most` images, there are more folds, but not more than groups, or
+    than the largest class has images.
+    """
     if not 0 < holdout <= 0.5:
         raise ValueError(
             f"groups of images are held out as a fraction of at most 0.5, got {holdout!r}: pass, "
             "for example, 0.2"
         )
     count = round(1 / holdout)
+    if most is not None:
+        own = {index if group is None else group for index, group in enumerate(groups)}
+        needed = -(-len(labels) // most)
+        count = max(count, min(needed, len(own), max(Counter(labels).values())))
     found = _grouped(labels, count, seed, groups)
     first = int.from_bytes(digest(str(seed)), "big")
     for turn in range(count):

@@ -16,9 +16,10 @@ from fastcv.learning import AdamW, CrossEntropy, OneCycle, Pretrained, with_augm
 
 recipe = Recipe(
     data=Images(
-        source=ImageFolders(path={path}, valid={valid}),
+        source=ImageFolders(path={path}, valid={valid}, valid_most=2_000),
         size=224,
         batch_size=32,
+        epoch_images=5_000,  # at most; each epoch draws other ones
         upright=True,
         augment=(RandomResizedCrop(size=224, scale=(0.35, 1.0)), HorizontalFlip()),
         normalize=HALF_STATS,

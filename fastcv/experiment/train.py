@@ -307,6 +307,9 @@ def _introduce(recipe: Recipe, learn: Learner, run: Run, write: Callable[[str], 
         names = ("train", "test, also the validation set")
     named = zip(counts, names, strict=False)
     images = ", ".join(f"{count:,} {name}" for count, name in named if count)
+    most = getattr(learn.dls.train, "epoch_images", None)
+    if most is not None and most < counts[0]:
+        images += f"; each epoch draws {most:,} of the training images"
     how = f"seed {recipe.seed}, on {learn.dls.device} in {learn.precision.precision}"
     write(f"{recipe.name}: {how}")
     write(f"{images}; {_parameters(learn):,} parameters")

@@ -3,7 +3,8 @@
 Where the head alone trains, on images that are not augmented, its input for an image is the same in
 every epoch. `FrozenFeatures` then computes it once, before the first epoch, and the steps train the
 head on the stored features: the same images in the same order, the same random numbers, the same
-events. What a net computes between its input and its head need not be known: the head is found by
+events. Where an epoch draws only some of the images, those that the fit's epochs will draw are
+computed. What a net computes between its input and its head need not be known: the head is found by
 what trains, and its input is noted while the head lets it pass. A dropout right before the head, as
 timm's nets have, is skipped then, and drawn in every step.
 
@@ -66,7 +67,9 @@ class Stored:
         loader: of the images.
         head: takes the features.
         dropout: fraction of the features dropped before the head in training.
-        features: (N, ...), by the image's place in the loader, on the net's device.
+        features: (K, ...), on the net's device.
+        rows: (N,), int64, the row in `features` of each image, by its place in the loader; -1 for
+            one without.
         conditions: what they depend on besides the body's weights, from `_conditions`.
         digest: of the body's weights and buffers.
         versions: of the same, when they last had that digest; None: to be compared.
@@ -76,6 +79,7 @@ class Stored:
     head: nn.Module
     dropout: float
     features: Tensor
+    rows: Tensor
     conditions: tuple
     digest: bytes
     versions: list | None = None
@@ -85,7 +89,21 @@ class Stored:
         device = self.features.device
         for places in self.loader.places():
             labels = self.loader.decoded.labels[places]
-            yield self.features.index_select(0, places.to(device)), labels.to(device)
+            yield self.features.index_select(0, self.rows[places].to(device)), labels.to(device)
+
+    def lacking(self, places: Tensor) -> Tensor:
+        """Return those of some places whose features are not stored, in as many as fill a batch."""
+        lacks = self.rows[places] < 0
+        if not lacks.any():
+            return places[:0]
+        filling = max(self.loader.bs - int(lacks.sum()), 0)
+        return torch.cat([places[lacks], places[~lacks][:filling]])
+
+    def add(self, other: "Stored") -> None:
+        """Take over the features of more images."""
+        new = other.rows >= 0
+        self.rows[new] = other.rows[new] + len(self.features)
+        self.features = torch.cat([self.features, other.features])
 
     def logits(self, features: Tensor) -> Tensor:
         """Return what the net would return for the images of a batch of features."""
@@ -144,11 +162,11 @@ class FrozenFeatures:
                 raise Changing(reason)
             with snapshot(learn):
                 as_in_training(learn)
-                self._store(learn, learn.dls.train)
+                self._store(learn, learn.dls.train, learn.n_epoch - learn.epoch)
                 if not learn.borrowed:  # the LR finder does not validate
                     learn.model.eval()
                     with torch.no_grad():
-                        self._store(learn, learn.dls.valid)
+                        self._store(learn, learn.dls.valid, 1)
         except Changing as change:
             self.end()
             self.images = before
@@ -174,7 +192,13 @@ class FrozenFeatures:
         if not learn.fitting or "gather_preds" in vars(learn):
             return None
         if trained_alone(learn.model) is found.head and not obstacle(learn) and found.hold(learn):
-            return found
+            try:
+                # Usually none are lacking, but a resumed epoch draws other images than the next.
+                self._complete(learn, found, 1)
+                return found
+            except Changing:
+                self.end()
+                return None
         if learn.training:  # what trains now may change the body
             self.end()
         return None
@@ -195,7 +219,7 @@ class FrozenFeatures:
         if reason not in self.notes:
             self.notes.append(reason)
 
-    def _store(self, learn: Learner, loader: Any) -> None:
+    def _store(self, learn: Learner, loader: Any, epochs: int) -> None:
         training = learn.model.training
         if not training and not (_gathers(loader) and len(loader)):
             return
@@ -204,9 +228,21 @@ class FrozenFeatures:
             raise Changing("other layers train too")
         before = self._stored.pop(training, None)
         if before is None or before.loader is not loader or not before.hold(learn):
-            before = computed(learn, loader, head)
+            before = computed(learn, loader, head, loader.coming(epochs))
             self.images += len(before.features)
+        else:
+            self._complete(learn, before, epochs)
         self._stored[training] = before
+
+    def _complete(self, learn: Learner, stored: Stored, epochs: int) -> None:
+        """Compute the features of images that the next epochs show, and that are not stored.
+
+        Raises:
+            Changing: what `computed` raises.
+        """
+        if len(lacking := stored.lacking(stored.loader.coming(epochs))):
+            stored.add(computed(learn, stored.loader, stored.head, lacking))
+            self.images += len(lacking)
 
 
 def trained_alone(net: nn.Module) -> nn.Module | None:
@@ -246,8 +282,8 @@ def obstacle(learn: Learner) -> str | None:
     return None
 
 
-def computed(learn: Learner, loader: ImageDL, head: nn.Module) -> Stored:
-    """Compute the features of a loader's images, in the mode that the net is in.
+def computed(learn: Learner, loader: ImageDL, head: nn.Module, chosen: Tensor) -> Stored:
+    """Compute the features of a loader's images at some places, in the mode that the net is in.
 
     Batches are as large as those that they stand for, since rounding may depend on the size.
 
@@ -262,7 +298,8 @@ def computed(learn: Learner, loader: ImageDL, head: nn.Module) -> Stored:
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
             raise Changing("its batch norm follows the batches")
     body = _tensors(modules)
-    count, size = len(loader.decoded.rows), loader.bs
+    count, size = len(chosen), loader.bs
+    chosen = chosen.to(loader.decoded.rows.device)
     features: Tensor | None = None
     before = random_states(device), _versions(body)
     loader.before_iter()
@@ -271,8 +308,7 @@ def computed(learn: Learner, loader: ImageDL, head: nn.Module) -> Stored:
         spans[-1] = (max(count - size, 0), count)
     lines = vars(learn).get("epoch_lines")
     for start, last in spans if lines is None else lines.over(spans, "features"):
-        places = torch.arange(start, last, device=loader.decoded.rows.device)
-        x = plain(loader.batch(places)[0])
+        x = plain(loader.batch(chosen[start:last])[0])
         if precision is not None:
             x = precision.laid_out(x)
         with nullcontext() if precision is None else precision.scope(x.device):
@@ -284,7 +320,9 @@ def computed(learn: Learner, loader: ImageDL, head: nn.Module) -> Stored:
             features = out.new_empty((count, *out.shape[1:]))
         features[start:last] = out
     conditions = _conditions(learn, loader, head)
-    return Stored(loader, head, dropout, features, conditions, _digest(body))
+    rows = torch.full((len(loader.decoded.rows),), -1, device=chosen.device)
+    rows[chosen] = torch.arange(count, device=chosen.device)
+    return Stored(loader, head, dropout, features, rows, conditions, _digest(body))
 
 
 def _input_of(head: nn.Module, net: nn.Module, x: Tensor) -> tuple[Tensor, float]:

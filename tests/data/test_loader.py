@@ -452,3 +452,46 @@ def test_order_of_others_is_taken_as_it_comes():
     assert [places.tolist() for places in given.places()] == [[2, 1, 0]]
     backwards = loader.new(shuffle_fn=lambda places: places[::-1], drop_last=False)
     assert next(backwards.places()).tolist() == list(range(27, 11, -1))
+
+
+BOUNDED = replace(IMAGES, epoch_images=20, batch_size=8, augment=())  # of 28
+
+
+@pytest.mark.parametrize("cache", ["auto", "off"])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_bounded_epoch_is_the_beginning_of_the_whole_ones_order(cache, drop_last):
+    bounded = replace(BOUNDED, cache=cache, drop_last=drop_last)("cpu").train
+    whole = replace(BOUNDED, epoch_images=None, drop_last=False)("cpu").train
+    pixels = []
+    for loader in (bounded, whole):
+        loader.rng.seed(5)
+        pixels.append([[x for batch, _ in loader for x in batch] for _ in range(2)])
+    for ours, theirs in zip(*pixels, strict=True):
+        assert len(ours) == (16 if drop_last else 20)
+        assert len(theirs) == 28
+        assert all(map(torch.equal, ours, theirs))
+    assert len(bounded) == (2 if drop_last else 3)
+    first, second = ({x.numpy().tobytes() for x in epoch} for epoch in pixels[0])
+    assert len(first) == len(pixels[0][0])  # no image twice
+    assert first != second
+
+
+def test_bounded_epoch_bounds_only_what_is_shuffled():
+    dls = BOUNDED("cpu")
+    assert len(dls.train.new(bs=5)) == 4
+    assert [len(each) for each in (dls.train.new(shuffle=False, drop_last=False), dls.valid)] == [
+        *(4, 2)
+    ]
+    assert len(replace(BOUNDED, epoch_images=1000)("cpu").train) == 3
+    with pytest.raises(ValueError, match="epoch_images must be at least batch_size, got 7 and 8"):
+        replace(BOUNDED, epoch_images=7)("cpu")
+
+
+@pytest.mark.parametrize("balance", [0.0, 1.0])
+def test_coming_images_are_those_of_the_next_epochs(balance):
+    loader = replace(BOUNDED, balance=balance, drop_last=False)("cpu").train
+    coming = [loader.coming(epochs) for epochs in (1, 2)]
+    shown = [torch.cat(list(loader.places())) for _ in range(2)]
+    assert torch.equal(coming[0], shown[0].unique())
+    assert torch.equal(coming[1], torch.cat(shown).unique())
+    assert torch.equal(loader.new(shuffle=False).coming(1), torch.arange(28))

@@ -81,6 +81,14 @@ def test_the_order_does_not_depend_on_the_cache():
     assert orders[0] == orders[1]
 
 
+def test_a_bounded_epoch_is_balanced():
+    dls = replace(TAIL, epoch_images=12)(device="cpu")
+    assert len(dls.train) == 2
+    assert sorted(Counter(labels(dls.train)).values()) == [3, 3, 3, 3]
+    natural = quotas(COUNTS, 0.0, seeded(0), 15)
+    assert natural.tolist() == [1, 2, 4, 8]
+
+
 @pytest.mark.parametrize("balance", [-0.1, 1.5])
 def test_balance_is_a_fraction(balance):
     with pytest.raises(ValueError, match=f"balance must be a fraction from 0 to 1, got {balance}"):

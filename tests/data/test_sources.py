@@ -92,6 +92,9 @@ def test_one_folder_is_split_seeded_and_stratified(tmp_path):
     assert samples.valid != ImageFolders(path=tmp_path, valid=0.3, seed=43)().valid
     assert len(ImageFolders(path=tmp_path, valid=4)().valid) == 8
     assert ImageFolders(path=tmp_path, valid=0)().valid == []
+    bounded = ImageFolders(path=tmp_path, valid=0.3, valid_most=4)()
+    assert [sum(s.label == label for s in bounded.valid) for label in ("cat", "dog")] == [2, 2]
+    assert len(bounded.train) == 16
 
 
 def test_validation_is_held_out_where_only_its_folder_is_missing(tmp_path):

@@ -7,6 +7,7 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from fastcv.data.splits import folds, kept, stratified
 
 LABELS = ["cat"] * 40 + ["dog"] * 20 + ["owl"] * 10
+GROUPS = [f"animal{index // 3}" for index in range(70)]
 
 
 @pytest.mark.parametrize("holdout", [3, 9, 0.2, 0.5, 0.99])
@@ -98,6 +99,36 @@ def test_kept_refuses_more_than_there_are():
         kept(LABELS, 11, seed=3)
 
 
+@pytest.mark.parametrize("most", [3, 7, 13, 14, 100])
+def test_stratified_bounded_holds_out_proportional_shares_of_the_unbounded(most):
+    whole, _ = stratified(LABELS, 0.2, seed=42)  # 8, 4 and 2
+    held, rest = stratified(LABELS, 0.2, seed=42, most=most)
+    assert sorted(held + rest) == list(range(70))
+    assert set(held) <= set(whole)
+    assert len(held) == min(most, 14)
+    counts = Counter(LABELS[index] for index in held)
+    # The oracle: some fraction, rounded half up, gives these counts.
+    fractions = (step / 10_000 for step in range(10_000))
+    assert any(
+        {label: max(1, int(n * each + 0.5)) for label, n in Counter(LABELS).items()} == counts
+        for each in fractions
+    )
+
+
+def test_stratified_bounded_keeps_one_of_each_class_and_takes_as_many_of_each_by_number():
+    held, _ = stratified(LABELS, 0.2, seed=42, most=1)
+    assert Counter(LABELS[index] for index in held) == {"cat": 1, "dog": 1, "owl": 1}
+    held, _ = stratified(LABELS, 7, seed=42, most=12)
+    assert Counter(LABELS[index] for index in held) == {"cat": 4, "dog": 4, "owl": 4}
+
+
+def test_stratified_bounded_holds_fewer_groups_out():
+    held, rest = stratified(LABELS, 0.2, 42, GROUPS, most=8)
+    assert 0 < len(held) <= 8 + 3  # whole groups of 3
+    assert not {GROUPS[index] for index in held} & {GROUPS[index] for index in rest}
+    assert stratified(LABELS, 0.2, 42, GROUPS, most=1)[0]
+
+
 # Folds
 
 
@@ -122,9 +153,6 @@ def test_folds_are_the_same_on_every_machine():
     # Written down once: a change here changes the folds of every published cross-validation.
     assert folds(["a", "b"] * 4, 3, seed=42) == [[2, 4, 5], [0, 3, 7], [1, 6]]
     assert folds(["a", "b"] * 4, 3, seed=1) != folds(["a", "b"] * 4, 3, seed=42)
-
-
-GROUPS = [f"animal{index // 3}" for index in range(70)]
 
 
 @pytest.mark.parametrize("count", [2, 5])

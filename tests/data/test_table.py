@@ -67,6 +67,10 @@ def test_validation_images_are_held_out_as_of_folders(photos):
     )
     assert names(replace(table, seed=1)().valid) != names(samples.valid)
     assert len(replace(table, valid=0.5)().valid) == 6
+    bounded = replace(table, valid=0.5, valid_most=4)()
+    assert (len(bounded.train), len(bounded.valid)) == (8, 4)
+    with pytest.raises(ValueError, match="valid_most must be at least 1, got 0"):
+        replace(table, valid_most=0)
 
 
 def test_parts_are_those_of_the_table(photos):

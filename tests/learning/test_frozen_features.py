@@ -13,11 +13,13 @@ from fastcore.foundation import L
 from torch import nn
 from torchvision.models import efficientnet_b0, resnet18
 
+from fastcv import interruption
 from fastcv.augment import HorizontalFlip, MixUp
 from fastcv.data import CIFAR10_STATS, Toy
 from fastcv.data.images import Images
 from fastcv.experiment.building import learner
 from fastcv.experiment.train import train
+from fastcv.interruption import Checkpointed
 from fastcv.learning import frozen_features
 from fastcv.learning.callbacks.checkpoint import Checkpoint
 from fastcv.learning.callbacks.ema import EMA
@@ -198,6 +200,24 @@ def test_predictions_within_a_fit_use_the_whole_net():
     assert used(trained(recipe)) == TRAIN + VALID
 
 
+MANY = Toy(classes=3, size=10, train=40, test=3)
+BOUNDED = replace(RECIPE, data=replace(RECIPE.data, source=MANY, epoch_images=20))  # of 120
+
+
+@pytest.mark.parametrize("lr", [0.1, "valley"])
+def test_of_a_bounded_epoch_only_the_images_that_are_drawn_are_computed(lr):
+    recipe = replace(BOUNDED, schedule=(replace(STAGE, lr=lr),))
+    learn, plain = trained(recipe), trained(recipe, on=False)
+    assert_equal(learn, plain)
+    if lr == 0.1:  # the finder also draws others
+        loader = learner(recipe, device="cpu").dls.train
+        drawn = torch.cat([places for _ in range(3) for places in loader.places()]).unique()
+        assert used(learn) == len(drawn) + VALID
+        assert 16 < len(drawn) < 3 * 16
+    else:
+        assert used(learn) <= 120 + VALID
+
+
 def test_finder_trains_on_the_features_that_the_stage_uses_after_it(capsys):
     recipe = replace(RECIPE, schedule=(replace(STAGE, lr="valley"),))
     learn, plain = trained(recipe), trained(recipe, on=False)
@@ -357,24 +377,39 @@ class Stop(Exception):
     pass
 
 
-def test_resumed_stage_computes_the_features_again_and_ends_the_same(tmp_path, monkeypatch):
-    recipe = replace(RECIPE, schedule=(replace(STAGE, lr="valley", epochs=4),))
-    after_epoch = Checkpoint.after_epoch
+def stage_is_at(learn, event):
+    """Whether it is after the second epoch, or within it."""
+    done = len(learn.history.rows)
+    return done == 2 if event == "after_epoch" else done == 1 and learn.training and learn.iter == 0
+
+
+@pytest.mark.parametrize("images", ["all", "bounded"])
+@pytest.mark.parametrize("event", ["after_epoch", "after_batch"])
+def test_resumed_stage_computes_the_features_again_and_ends_the_same(
+    tmp_path, monkeypatch, images, event
+):
+    recipe = RECIPE if images == "all" else BOUNDED
+    recipe = replace(recipe, schedule=(replace(STAGE, lr="valley", epochs=4),))
+    write = getattr(Checkpoint, event)
 
     def run(**options):
         return train(recipe, out=tmp_path, wandb="off", device="cpu", **options)
 
     def stop(self):
-        after_epoch(self)
-        if len(self.learn.history.rows) == 2 and not self.learn.borrowed:
-            raise Stop("after an epoch")
+        stops = not self.learn.borrowed and self.learn.fitting and stage_is_at(self.learn, event)
+        if stops and event == "after_batch":
+            interruption.ask()
+        write(self)
+        if stops:
+            raise Stop
 
     monkeypatch.setattr("fastcv.experiment.results.Results._draw", lambda self: None)
     whole = run()
-    monkeypatch.setattr(Checkpoint, "after_epoch", stop)
-    with pytest.raises(Stop):
+    monkeypatch.setattr(Checkpoint, event, stop)
+    with pytest.raises((Stop, Checkpointed)):
         run()
-    monkeypatch.setattr(Checkpoint, "after_epoch", after_epoch)
+    monkeypatch.setattr(Checkpoint, event, write)
+    interruption._asked.clear()
     (stopped,) = (path for path in whole.path.parent.iterdir() if path != whole.path)
     resumed = run(resume=stopped)
     assert resumed.steps == whole.steps

@@ -10,7 +10,7 @@ from pathlib import Path
 from fastcv.data.decoding import HEIC_EXTRA
 from fastcv.data.samples import Parts, Sample, Samples, labeled
 from fastcv.data.splits import check_holdout, hold_out
-from fastcv.recipe.bounds import check_whole, shown
+from fastcv.recipe.bounds import check_whole, shown, unless_none
 
 HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 # HEIC photos count only where they can be read.
@@ -37,17 +37,21 @@ class ImageFolders:
         valid: what to hold out if there is no validation folder: a float is a fraction (0-1) of
             each class, an integer a number of images of each class; 0 holds out none.
         seed: decides which images are held out.
+        valid_most: largest number of images to hold out in all, in the classes' proportion, though
+            at least one of each class; the others train. None for no limit.
     """
 
     path: str | Path | None = None
     valid: int | float = 0.2
     seed: int = 42
+    valid_most: int | None = None
 
     def __post_init__(self):
         if not isinstance(self.path, str | Path | None):
             raise ValueError(f"path must be text, a Path or None, got {shown(self.path)}")
         check_holdout("valid", self.valid)
         check_whole("seed", self.seed)
+        unless_none(check_whole, "valid_most", self.valid_most, least=1)
 
     def __call__(self, path: Path | None = None) -> Samples:
         """List the images in `path`, or in this value's own if it is None.
@@ -62,7 +66,8 @@ class ImageFolders:
                 "ImageFolders(path=...)"
             )
         root = Path(chosen).expanduser()
-        return hold_out(labeled(read_folders(root), root), self.valid, self.seed)
+        samples = labeled(read_folders(root), root)
+        return hold_out(samples, self.valid, self.seed, self.valid_most)
 
 
 def read_folders(root: Path, superclasses: bool = False) -> Parts:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fastcv.data.samples import Parts, Sample, Samples, labeled
 from fastcv.data.sources.folders import SPLIT_FOLDERS
 from fastcv.data.splits import check_holdout, hold_out
-from fastcv.recipe.bounds import check_whole
+from fastcv.recipe.bounds import check_whole, unless_none
 from fastcv.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class Table:
         valid: what to hold out if no row validates: a float is a fraction (0-1) of each class, an
             integer a number of images of each class; 0 holds out none. With groups, a fraction.
         seed: decides which images are held out.
+        valid_most: largest number of images to hold out in all, in the classes' proportion, though
+            at least one of each class; the others train. None for no limit.
     """
 
     path: "str | Path | pd.DataFrame | None" = None
@@ -58,10 +60,12 @@ class Table:
     suffix: str = ""
     valid: int | float = 0.2
     seed: int = 42
+    valid_most: int | None = None
 
     def __post_init__(self):
         check_holdout("valid", self.valid)
         check_whole("seed", self.seed)
+        unless_none(check_whole, "valid_most", self.valid_most, least=1)
 
     def __call__(self, path: Path | None = None) -> Samples:
         """List the images of the table in `path`, or of this value's own if it is None.
@@ -92,7 +96,8 @@ class Table:
         for each in listed:
             parts[each.part].append(each.sample)
         groups = {each.sample.image: each.group for each in listed if each.group}
-        return hold_out(labeled(parts, root)._replace(groups=groups), self.valid, self.seed)
+        samples = labeled(parts, root)._replace(groups=groups)
+        return hold_out(samples, self.valid, self.seed, self.valid_most)
 
     def _listed(self, rows: "Iterable[_Row]", name: str, root: Path) -> "Iterator[_Listed]":
         """Turn rows into samples, and check each.
