@@ -12,7 +12,7 @@ _RECIPE = '''\
 
 from fastcv import HALF_STATS, ImageFolders, Images, Recipe
 from fastcv.augment import HorizontalFlip, RandomResizedCrop
-from fastcv.learning import AdamW, CrossEntropy, OneCycle, Pretrained, with_augment
+from fastcv.learning import EMA, AdamW, CrossEntropy, OneCycle, Pretrained, with_augment
 
 recipe = Recipe(
     data=Images(
@@ -21,15 +21,15 @@ recipe = Recipe(
         batch_size=32,
         epoch_images=5_000,  # at most; each epoch draws other ones
         upright=True,
-        augment=(RandomResizedCrop(size=224, scale=(0.35, 1.0)), HorizontalFlip()),
+        augment=(RandomResizedCrop(size=224, scale=(0.4, 1.0)), HorizontalFlip()),
         normalize=HALF_STATS,
     ),
-    model=Pretrained(arch="tf_efficientnet_lite0", weights="in1k", train_bn=False),
-    optimizer=AdamW(weight_decay=0.01),
+    model=Pretrained(arch="tf_efficientnet_lite0", weights="in1k", train_bn="weights"),
+    optimizer=AdamW(weight_decay=0.05),
     loss=CrossEntropy(label_smoothing=0.1),
     schedule=(
         with_augment(OneCycle(epochs=3, lr="valley", frozen=True)),  # the head alone
-        OneCycle(epochs=6, lr=4e-4, lr_mult=10),  # then the whole net
+        OneCycle(epochs=6, lr=2e-4, callbacks=(EMA(),)),  # then the whole net
     ),
 )
 '''

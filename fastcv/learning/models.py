@@ -19,6 +19,7 @@ from torchvision.models.resnet import BasicBlock
 from fastcv.learning import backbones
 from fastcv.learning import weights as weight_files
 from fastcv.learning.backbones import name_of, timm_net, torchvision_net
+from fastcv.learning.callbacks.fixed_statistics import FixedStatistics
 from fastcv.learning.learner import Learner
 from fastcv.learning.origins import Origin, file_origin, tagged, timm_origin, torchvision_origin
 from fastcv.learning.resnets import torchvision_resnet
@@ -132,6 +133,9 @@ class Pretrained:
         train_bn: what happens to the BatchNorm layers of frozen groups. True: they train, as in
             fastai. "statistics": their weights stay, their running statistics follow the batches,
             as in PyTorch after `requires_grad_(False)`. False: weights and statistics stay.
+            "weights": as False, and where groups train, their BatchNorm layers train weights alone:
+            all normalize with the statistics that came with the weights. With few images of each
+            class this is what makes training the whole net worthwhile.
     """
 
     arch: Callable[..., nn.Module] | str = torchvision.models.resnet50
@@ -148,9 +152,10 @@ class Pretrained:
             raise ValueError(f"weights must be a name, a path or None, got {shown(self.weights)}")
         for name in ("dropout", "block_dropout"):
             check_number(name, getattr(self, name), least=0, most=1)
-        if not (isinstance(self.train_bn, bool) or self.train_bn == "statistics"):
+        if not (isinstance(self.train_bn, bool) or self.train_bn in ("statistics", "weights")):
             raise ValueError(
-                f"train_bn must be True, False or 'statistics', got {shown(self.train_bn)}"
+                "train_bn must be True, False, 'statistics' or 'weights', got "
+                f"{shown(self.train_bn)}"
             )
         if isinstance(self.arch, str) and self.weights == _IMAGENET:  # torchvision's, not timm's
             object.__setattr__(self, "weights", backbones.split_name(self.arch)[1] or "DEFAULT")
@@ -180,6 +185,8 @@ class Pretrained:
         callbacks = list(L(learner_keywords.pop("cbs", None)))
         if not self.train_bn:
             callbacks.append(BnFreeze())
+        elif self.train_bn == "weights":
+            callbacks.append(FixedStatistics())
         return Learner(
             dls,
             net,

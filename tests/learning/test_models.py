@@ -294,6 +294,16 @@ def test_frozen_batch_norm_may_follow_the_batches_in_its_statistics_alone():
     assert buffers == {"bn1", "layer1", "layer2", "layer3", "layer4"}
 
 
+def test_batch_norm_may_keep_its_statistics_while_its_weights_train():
+    learn = learner(Pretrained(arch=resnet18, weights=None, train_bn="weights"))
+    learn.freeze()
+    assert changed_children(learn) == ({"fc"}, set())
+    learn.unfreeze()
+    assert changed_children(learn) == (set(GROUPS), set())
+    norms = [m for m in learn.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(norm.weight.requires_grad for norm in norms)
+
+
 def test_callbacks_given_beside_frozen_batch_norm_run():
     class Marking(Callback):
         def before_fit(self):

@@ -58,7 +58,7 @@ REFUSED = [
     (learning.Whitened, {"images": 0}, "images must be at least 1, got 0"),
     (learning.Pretrained, {"dropout": 1.5}, r"dropout must be a fraction from 0 to 1, got 1\.5"),
     (learning.Pretrained, {"block_dropout": -1}, "block_dropout must be a fraction"),
-    (learning.Pretrained, {"train_bn": "on"}, "train_bn must be True, False or 'statistics'"),
+    (learning.Pretrained, {"train_bn": "on"}, "train_bn must be True, False, .statistics. or"),
     (learning.Pretrained, {"arch": resnet18, "weights": 3}, "weights must be a name, a path"),
     (data.Images, IMAGES | {"size": 2**63}, "size must be at most 65,535, got 9223372036854775808"),
     (data.Images, IMAGES | {"batch_size": 2**63}, "batch_size must be at most"),
