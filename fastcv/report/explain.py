@@ -36,7 +36,7 @@ from fastcv.predict.evaluation import Evaluation, Predictions, evaluate, top_los
 from fastcv.predict.grad_cam import features, grad_cam
 from fastcv.predict.label_errors import MISSING, label_errors, suspect_rows
 from fastcv.predict.predictor import Predictor, image_files
-from fastcv.report.pages import render
+from fastcv.report.pages import Section, render
 from fastcv.terminal import doing, make_bar
 
 NAME = "explain.html"
@@ -47,19 +47,6 @@ MOST_PATHS = 24
 EMBEDDED = 600  # images on the map of embeddings
 BATCH = 32
 COLUMNS = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Section:
-    """A part of the page: what it shows, and pictures, a chart or a table."""
-
-    anchor: str
-    title: str
-    note: str
-    rows: tuple[Row, ...] = ()
-    chart: Path | None = None
-    alt: str = ""
-    table: tuple[dict, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
