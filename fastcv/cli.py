@@ -282,6 +282,8 @@ def recipe(
                 echo(series.table(stopped.jobs, jobs))
                 raise stopped.reason from None
             echo(series.table(planned, jobs))
+            for line in series.join_folds(planned):
+                echo(line)
         if any(job.failure for job in planned):
             raise typer.Exit(1)
         return
@@ -534,7 +536,8 @@ def validate(
         Path | None, Option(help="Judge it on this folder of class folders instead.")
     ] = None,
     part: Annotated[
-        str | None, Option("--split", help="valid or test; default: test if there is one.")
+        str | None,
+        Option("--split", help="valid, test or folds; default: test if there is one."),
     ] = None,
     tta: Annotated[bool, Option("--tta", help="Average over mirrored images.")] = False,
     calibrate: Annotated[
@@ -569,7 +572,7 @@ def compare(
     first: FinishedRun,
     second: FinishedRun,
     part: Annotated[
-        str | None, Option("--split", help="valid or test; default: what both predicted.")
+        str | None, Option("--split", help="valid, test or folds; default: what both predicted.")
     ] = None,
     out: Annotated[
         Path | None, Option(help="The page; default: compare.html in the second run.")
@@ -668,7 +671,11 @@ def explain(
     out: Annotated[Path | None, Option(help="Folder of the page; default: RUN/explain.")] = None,
     part: Annotated[
         str | None,
-        Option("--split", help="valid or test: the images to explain; default: valid."),
+        Option(
+            "--split",
+            help="The images to explain: valid, test, or folds, all of a cross-validation that RUN "
+            "is a fold of; default: valid.",
+        ),
     ] = None,
     data: Annotated[
         Path | None, Option(help="Folder of the run's data; default: its recipe's.")

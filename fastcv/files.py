@@ -92,7 +92,9 @@ def no_room(path: Path, error: OSError, size: int = 0) -> NoRoom:
 
 
 def amount(size: int) -> str:
-    """Write a number of bytes in its natural unit: "4 kB", "1.3 MB", "2.0 GB"."""
+    """Write a number of bytes in its natural unit: "12 bytes", "4 kB", "1.3 MB", "2.0 GB"."""
+    if size < 1e3:
+        return f"{size} byte{'s' * (size != 1)}"
     if size < 1e5:
         return f"{math.ceil(size / 1e3)} kB"
     return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

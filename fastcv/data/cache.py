@@ -22,6 +22,7 @@ import PIL
 
 from fastcv.data.decoding import Decoding
 from fastcv.data.sources.named import fastai_data
+from fastcv.files import amount
 from fastcv.terminal import with_bar
 
 FOLDER = ".fastcv"  # in a data set's own folder
@@ -299,11 +300,6 @@ def _make(
         partial.unlink(missing_ok=True)
         with suppress(OSError):  # it is not empty
             path.parent.rmdir()
-
-
-def amount(count: int) -> str:
-    """Write a number of bytes: "1.2 GB"."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _allocated(path: Path, shape: tuple[int, ...]) -> np.ndarray:

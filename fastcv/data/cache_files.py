@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fastcv.data.cache import FOLDER, SHARED, amount, remove_abandoned
+from fastcv.data.cache import FOLDER, SHARED, remove_abandoned
 from fastcv.data.sources.named import fastai_data
+from fastcv.files import amount
 from fastcv.terminal import aligned
 
 DEPTH = 2  # folders between the one that is searched and a data set's own

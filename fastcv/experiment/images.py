@@ -1,6 +1,8 @@
 """The images of a run, and what it predicts of them."""
 
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +18,8 @@ from fastcv.predict.predictor import Prediction, Predictor
 from fastcv.terminal import with_bar
 
 PARTS = ("valid", "test")
+FOLDS = "folds"  # the part of all images of a cross-validation, each predicted by its fold's net
+FOLDS_FILE = "folds.json"
 
 
 class RunImages:
@@ -75,7 +79,9 @@ class RunImages:
 
         Args:
             predictor: of the run.
-            part: "valid" or "test"; None takes the first of these that the run has.
+            part: "valid" or "test"; None takes the first of these that the run has. "folds" are the
+                images of all folds of the cross-validation that the run belongs to, each predicted
+                by the net that was not trained on it.
             write: takes a line if the images must be predicted, which takes a while.
 
         Returns:
@@ -84,8 +90,10 @@ class RunImages:
         Raises:
             ValueError: the run has no such part.
         """
+        if part == FOLDS:
+            return part, evaluation.read(_of_all_folds(self.run) / evaluation.TABLE, part)
         if part is not None and part not in PARTS:
-            raise ValueError(f"the split must be valid or test, got {part!r}")
+            raise ValueError(f"the split must be valid, test or folds, got {part!r}")
         file = self.run.path / evaluation.TABLE
         kept = evaluation.parts(file) if file.is_file() else ()
         there = kept or tuple(each for each in PARTS if self.listing.get(each))
@@ -98,6 +106,22 @@ class RunImages:
             return part, evaluation.read(file, part)
         write(f"predicting {len(self.listing[part]):,} images")
         return part, predict(predictor, self.listing[part])
+
+
+def _of_all_folds(run: Run) -> Path:
+    """Find the folder of the joined predictions of the cross-validation that a run belongs to.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for file in sorted(run.path.parent.glob(f"*/{FOLDS_FILE}"), reverse=True):
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged file counts as none
+            if run.path.name in json.loads(file.read_text(encoding="utf-8"))["runs"]:
+                return file.parent
+    raise ValueError(
+        f"the split 'folds' needs a run of a finished cross-validation, {str(run.path)!r} is none: "
+        "train one with fastcv recipe NAME --folds 5"
+    )
 
 
 def predict(predictor: Predictor, listed: list[tuple[str, Sample]]) -> Predictions:

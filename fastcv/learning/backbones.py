@@ -55,7 +55,10 @@ def torchvision_net(
         )
     if channels == 1 and name in _INCEPTIONS:
         raise ValueError(f"images for {name} must have 3 channels, got 1: set data.channels=3")
-    net = _built(name, arch, _keywords(arch, classes, size))
+    keywords = {"weights": None, **told(arch, classes=classes, size=size)}
+    if name in _INCEPTIONS:
+        keywords |= {"transform_input": True, "init_weights": True}
+    net = _built(name, arch, keywords)
     (head,) = head_names(net)
     last = net.get_submodule(head)
     width = last.out_channels if isinstance(last, nn.Conv2d) else last.out_features
@@ -334,19 +337,27 @@ def _joined(groups: list[list[nn.Parameter]], most: int) -> list[list[nn.Paramet
     ]
 
 
-def _keywords(arch: Callable[..., nn.Module], classes: int, size: int | None) -> dict[str, Any]:
-    """Return what a torchvision builder is called with, as far as it takes it."""
-    known, open_ended = taken(arch)
-    keywords: dict[str, Any] = {"weights": None}
+def told(
+    build: Callable[..., nn.Module], *, classes: int, size: int | None, channels: int | None = None
+) -> dict[str, Any]:
+    """Return what a builder of torchvision or timm is told of the data, by the names it takes.
+
+    Size and channels are left out if they are None, or if the builder does not take them.
+    """
+    known, open_ended = taken(build)
+    ends: dict[str, Any] = {}
     if open_ended or "num_classes" in known:
-        keywords["num_classes"] = classes
-    if size is not None and "image_size" in known:  # a ViT's
-        keywords["image_size"] = size
-    if size is not None and "input_size" in known:  # MaxViT's
-        keywords["input_size"] = (size, size)
-    if name_of(arch) in _INCEPTIONS:
-        keywords |= {"transform_input": True, "init_weights": True}
-    return keywords
+        ends["num_classes"] = classes
+    for value, names in (
+        (channels, ("channels", "in_chans")),
+        (size, ("size", "img_size", "image_size")),
+    ):
+        name = next((each for each in names if each in known), None)
+        if name is not None and value is not None:
+            ends[name] = value
+    if size is not None and build.__module__ == "torchvision.models.maxvit":
+        ends["input_size"] = (size, size)
+    return ends
 
 
 def _classifies(arch: Callable[..., nn.Module]) -> bool:

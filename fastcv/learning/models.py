@@ -313,11 +313,16 @@ def last_children(learn: Learner, n: int) -> None:
     groups = len(parameter_groups(learn.model))
     if learn.opt is None:
         learn.create_opt()
-    if trained < groups != len(learn.opt.param_groups):
+    own = len(learn.opt.param_groups)
+    if trained < groups != own:
+        remedy = (
+            "use frozen=False, as random weights must all train, or Pretrained for other ones"
+            if own == 1  # as FromScratch has it
+            else "use frozen=True, which trains the head alone, or frozen=False"
+        )
         raise ValueError(
             f"to train the last {n} children the net must have a parameter group for each child, "
-            f"got {len(learn.opt.param_groups)} for {groups}: use a Pretrained model, or "
-            f"frozen=False"
+            f"got {own} for {groups}: {remedy}"
         )
     learn.freeze_to(groups - trained)
 
@@ -359,12 +364,7 @@ def _ends(net: Callable[..., nn.Module], **ends: int) -> dict[str, object]:
     foreign = "classes" not in known and "num_classes" in known
     if not foreign:
         return ends
-    told: dict[str, object] = {"num_classes": ends["classes"]}
-    for name, others in {"channels": ("in_chans",), "size": ("img_size", "image_size")}.items():
-        if mine := next((each for each in (name, *others) if each in known), None):
-            told[mine] = ends[name]
-    if "input_size" in known and net.__module__ == "torchvision.models.maxvit":
-        told["input_size"] = (ends["size"], ends["size"])
+    told = backbones.told(net, **ends)
     if ends["channels"] != 3 and not {"channels", "in_chans"} & set(told):
         raise ValueError(
             f"{name_of(net)} takes images of 3 channels, got {ends['channels']}: set "

@@ -1,6 +1,7 @@
 """Images that are likely to bear a wrong label."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -38,3 +39,16 @@ def label_errors(predictions: Predictions) -> np.ndarray:
             return_indices_ranked_by="self_confidence",
             n_jobs=1,
         )
+
+
+def suspect_rows(predictions: Predictions, suspects: np.ndarray) -> list[dict[str, Any]]:
+    """Return a row for each suspected image, as label_errors.csv has them."""
+    return [
+        {
+            "path": predictions.paths[index],
+            "label": predictions.classes[predictions.targets[index]],
+            "predicted": predictions.classes[predictions.predicted[index]],
+            "confidence": round(float(predictions.confidences[index]), 6),
+        }
+        for index in suspects.tolist()
+    ]

@@ -5,7 +5,6 @@ import webbrowser
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from textwrap import wrap
@@ -18,7 +17,7 @@ from fastcv.data.inspection import LONG, Copies, Inspected, Inspection, inspect,
 from fastcv.interpret.explained import Row, Tile
 from fastcv.interpret.predicted import shortened
 from fastcv.interpret.style import BLUE, blank, dress, save
-from fastcv.report.pages import render, thumbnail
+from fastcv.report.pages import Section, render, thumbnail
 from fastcv.terminal import aligned
 
 NAME = "data.html"
@@ -30,18 +29,6 @@ MOST_GROUPS, PER_GROUP = 60, 6  # on the page
 MOST_FAULTS, MOST_ODD = 200, 12
 SIDE, SHEET_SIDE = 160, 72  # pixels of thumbnails
 PER_CLASS, MOST_ON_SHEET = 6, 1_200
-
-
-@dataclass(frozen=True, eq=False)
-class Section:
-    """A part of the page: a note, and what it shows."""
-
-    anchor: str
-    title: str
-    note: str
-    rows: tuple[Row, ...] = ()
-    sheet: tuple[Tile, ...] = ()
-    faults: tuple[tuple[str, str], ...] = ()
 
 
 def inspect_folder(
@@ -188,7 +175,7 @@ def _summary(found: Inspection) -> str:
     where = shortened(printable(str(found.root)), COLUMNS - 44)
     return (
         f"{where}: {_count(found.files, 'image')} in {_count(found.classes, 'class', 'classes')}, "
-        f"{_megabytes(found.size)}"
+        f"{files.amount(found.size)}"
     )
 
 
@@ -208,10 +195,6 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
 
 def _count(found: Sequence[object], what: str, several: str | None = None) -> str:
     return f"{len(found):,} {what if len(found) == 1 else several or what + 's'}"
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
 
 
 def _label(label: str) -> str:

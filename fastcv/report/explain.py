@@ -16,7 +16,7 @@ from fastcv import files, tracking
 from fastcv.data.decoding import read_image
 from fastcv.experiment import directory
 from fastcv.experiment.directory import Run
-from fastcv.experiment.images import RunImages
+from fastcv.experiment.images import FOLDS, RunImages
 from fastcv.experiment.trained import load
 from fastcv.interpret.activations import activations, feature_maps
 from fastcv.interpret.confusion import most_confused
@@ -34,9 +34,9 @@ from fastcv.interpret.predicted import readable
 from fastcv.interpret.style import percent, save
 from fastcv.predict.evaluation import Evaluation, Predictions, evaluate, top_losses
 from fastcv.predict.grad_cam import features, grad_cam
-from fastcv.predict.label_errors import MISSING, label_errors
+from fastcv.predict.label_errors import MISSING, label_errors, suspect_rows
 from fastcv.predict.predictor import Predictor, image_files
-from fastcv.report.pages import render
+from fastcv.report.pages import Section, render
 from fastcv.terminal import doing, make_bar
 
 NAME = "explain.html"
@@ -47,19 +47,6 @@ MOST_PATHS = 24
 EMBEDDED = 600  # images on the map of embeddings
 BATCH = 32
 COLUMNS = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Section:
-    """A part of the page: what it shows, and pictures, a chart or a table."""
-
-    anchor: str
-    title: str
-    note: str
-    rows: tuple[Row, ...] = ()
-    chart: Path | None = None
-    alt: str = ""
-    table: tuple[dict, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +161,9 @@ def explain(
         paths: images to explain, or folders of them; if none, the run's own are.
         also: directories of other runs, which are shown the same images.
         out: folder of the page; "explain" in the run's directory if None.
-        part: "valid" or "test", where no paths are named; None takes the first that the run has.
+        part: "valid", "test" or "folds", where no paths are named; None takes the first that the
+            run has. Of "folds", which are all images of a cross-validation, the net itself looks
+            at those of its own fold alone.
         data: the folder of the run's data; the recipe's own if None.
         device: "cpu", "cuda", "mps"; None takes a GPU if there is one.
         trust: whether to run the recipe files that the runs name.
@@ -215,13 +204,15 @@ def explain(
     else:
         images = RunImages(source, data)
         part, found = images.predictions(nets[0].predictor, part, write)
-        kind = {"valid": "validation", "test": "test"}[part]
-        of = f"{len(found.targets):,} {kind} images"
+        kind = {"valid": "validation images", "test": "test images", FOLDS: "images of all folds"}
+        of = f"{len(found.targets):,} {kind[part]}"
         summary = evaluate(found)
-        subjects = _chosen(found, images)
+        # What the net computes itself is of images that it was not trained on.
+        own = images.predictions(nets[0].predictor, "valid")[1] if part == FOLDS else found
+        subjects = _chosen(own, images)
         _compare(page, subjects, nets)
         _explain_images(page, subjects, nets[0])
-        _judge(page, found, images, nets[0], summary)
+        _judge(page, found, own, images, nets[0], summary)
     _look_inside(page, subjects[0], nets[0])
     file = out / NAME
     files.write_text(file, _render(page, nets, of, summary))
@@ -374,9 +365,14 @@ def _compare(page: _Page, subjects: Sequence[Subject], nets: Sequence[Net]) -> N
 
 
 def _judge(
-    page: _Page, found: Predictions, images: RunImages, net: Net, summary: Evaluation
+    page: _Page,
+    found: Predictions,
+    own: Predictions,
+    images: RunImages,
+    net: Net,
+    summary: Evaluation,
 ) -> None:
-    """Add what the predictions of a whole part say."""
+    """Add what the predictions of a whole part say, and the net's own features of some images."""
     names = readable(found.classes)
 
     def tile(index: int) -> Tile:
@@ -443,37 +439,28 @@ def _judge(
         reliability_curve(found, smoke=page.smoke),
         "Reliability curve: accuracy against confidence, and a histogram of confidences",
     )
-    _map_embeddings(page, found, images, net)
+    _map_embeddings(page, own, images, net)
 
 
 def _list_label_errors(
     page: _Page, found: Predictions, grid: Callable[[Sequence[int]], list[Row]]
 ) -> None:
-    title = "Likely label errors"
+    title, missing = "Likely label errors", MISSING
     try:
-        indices = label_errors(found).tolist()
+        indices = label_errors(found)
     except ImportError:
-        page.sections.append(Section("label_errors", title, f"{MISSING[0].upper()}{MISSING[1:]}."))
+        page.sections.append(Section("label_errors", title, f"{missing[0].upper()}{missing[1:]}."))
         return
     note = (
         f"Confident learning suspects {len(indices):,} of {len(found.targets):,} labels; the "
         "least likely come first, and label_errors.csv lists all. Check them by eye: a hard image "
         "looks the same, and a weak net suspects many."
-        if indices
+        if len(indices)
         else f"Confident learning suspects none of {len(found.targets):,} labels."
     )
-    rows = [
-        {
-            "path": found.paths[index],
-            "label": found.classes[found.targets[index]],
-            "predicted": found.classes[found.predicted[index]],
-            "confidence": round(float(found.confidences[index]), 6),
-        }
-        for index in indices
-    ]
-    if rows:
+    if rows := suspect_rows(found, indices):
         files.write_csv(page.folder / "label_errors.csv", rows)
-    page.pictures("label_errors", title, note, grid(indices[:ERRORS]))
+    page.pictures("label_errors", title, note, grid(indices[:ERRORS].tolist()))
 
 
 def _map_embeddings(page: _Page, found: Predictions, images: RunImages, net: Net) -> None:

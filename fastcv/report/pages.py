@@ -1,6 +1,7 @@
 """Pages that hold all they show: templates with autoescape, and pictures within them."""
 
 import base64
+from dataclasses import dataclass
 from importlib import resources
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +12,35 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from fastcv import __version__
+from fastcv.interpret.explained import Row, Tile
 from fastcv.interpret.style import percent
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """A part of a page: a note, and what it shows.
+
+    Args:
+        anchor: by which it is linked.
+        title: its heading.
+        note: what there is to see.
+        rows: pictures in rows, each with a heading, or all without one.
+        sheet: a contact sheet, which takes the place of the rows.
+        faults: pairs of a path and what is wrong with the file.
+        chart: a picture in a file.
+        alt: alternative text of the chart.
+        table: a row for each class, of its precision, recall and F1 score.
+    """
+
+    anchor: str
+    title: str
+    note: str
+    rows: tuple[Row, ...] = ()
+    sheet: tuple[Tile, ...] = ()
+    faults: tuple[tuple[str, str], ...] = ()
+    chart: Path | None = None
+    alt: str = ""
+    table: tuple[dict, ...] = ()
 
 
 def render(template: str, **values: Any) -> str:

@@ -356,7 +356,7 @@ def test_full_disk_is_no_reason_to_stop(files, fallback, monkeypatch, capsys):
     assert _kept(files) == []
     assert not list(fallback.glob("*"))
     said = capsys.readouterr().err
-    assert f"'{_root(files) / '.fastcv'}': 0.0 MB is free of 0.0 MB needed; '{fallback}': 0" in said
+    assert f"'{_root(files) / '.fastcv'}': 1 byte is free of 960 bytes needed; " in said
 
 
 def test_disk_that_fills_up_leaves_nothing_and_another_one_is_used(files, fallback, monkeypatch):

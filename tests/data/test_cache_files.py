@@ -43,7 +43,7 @@ def test_files_are_listed_with_what_they_hold(sets, monkeypatch):
         [str(sets / "more" / "dogs" / ".fastcv"), "6", "px", "1"],
     ]
     assert rows[0].split()[-2] in ("1970-12-31", "1971-01-01", "1971-01-02")
-    assert total.startswith("3 files, 0.0 MB")
+    assert total.startswith("3 files, 2 kB")
     monkeypatch.setenv("FASTCV_DATA", str(sets))
     assert run()[1] == listed
 
@@ -59,7 +59,7 @@ def test_clear_removes_files_and_folders_of_the_cache_alone(sets):
     (sets / "cats" / ".fastcv" / "notes.txt").write_text("mine")
     np.save(sets / "cats" / ".fastcv" / "mine.npy", np.zeros(3))
     code, said = run(sets, "--clear")
-    assert (code, said) == (0, "removed 3 files, 0.0 MB\n")
+    assert (code, said) == (0, "removed 3 files, 2 kB\n")
     assert not (sets / "birds" / ".fastcv").exists()
     assert sorted(path.name for path in (sets / "cats" / ".fastcv").iterdir()) == [
         "mine.npy",

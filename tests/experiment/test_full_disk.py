@@ -75,8 +75,8 @@ def test_a_file_that_finds_no_room_is_one_sentence_and_leaves_nothing(tmp_path, 
 
 
 def test_amounts_have_their_natural_unit():
-    written = [files.amount(size) for size in (1, 4100, 1_300_000, 2_000_000_000)]
-    assert written == ["1 kB", "5 kB", "1.3 MB", "2.0 GB"]
+    written = [files.amount(size) for size in (1, 12, 4100, 1_300_000, 2_000_000_000)]
+    assert written == ["1 byte", "12 bytes", "5 kB", "1.3 MB", "2.0 GB"]
 
 
 def test_other_errors_of_a_file_stay_what_they_are(tmp_path):

@@ -10,7 +10,15 @@ from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.optimizer import OptimWrapper
 from torch import nn
-from torchvision.models import ResNet, alexnet, resnet18, resnet50, vgg11, vit_b_32
+from torchvision.models import (
+    ResNet,
+    alexnet,
+    mobilenet_v3_small,
+    resnet18,
+    resnet50,
+    vgg11,
+    vit_b_32,
+)
 from torchvision.models.segmentation import fcn_resnet50
 
 from fastcv.learning import weights
@@ -340,10 +348,16 @@ def test_last_children_out_of_range_is_a_value_error(n):
 
 def test_last_children_of_a_net_in_one_group_are_refused():
     learn = learner(FromScratch(net=BaseNet))
-    with pytest.raises(ValueError, match="a parameter group for each child, got 1 for 2: use"):
+    with pytest.raises(ValueError, match="got 1 for 2: use frozen=False, as random"):
         last_children(learn, 1)
     last_children(learn, 2)
     assert all(p.requires_grad for p in learn.model.parameters())
+
+
+def test_last_children_of_other_groups_are_refused_with_what_can_be_frozen():
+    learn = learner(Pretrained(arch=mobilenet_v3_small, weights=None))
+    with pytest.raises(ValueError, match=r"got \d+ for 2: use frozen=True, which"):
+        last_children(learn, 1)
 
 
 def test_rates_spread_over_the_groups_through_a_fused_optimizer():

@@ -9,6 +9,6 @@ them measured:
 
 from fastcv.experiment.series.jobs import Job, plan
 from fastcv.experiment.series.running import Stopped, run
-from fastcv.experiment.series.tables import listing, table
+from fastcv.experiment.series.tables import join_folds, listing, table
 
-__all__ = ["Job", "Stopped", "listing", "plan", "run", "table"]
+__all__ = ["Job", "Stopped", "join_folds", "listing", "plan", "run", "table"]

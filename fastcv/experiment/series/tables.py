@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from fastcore.basics import groupby
 
-from fastcv.experiment import words
+from fastcv.experiment import folds, words
 from fastcv.experiment.building import SMOKE_NOTE
 from fastcv.experiment.comparison import Experiment, Result
 from fastcv.experiment.series.jobs import Job
@@ -46,6 +46,32 @@ def table(jobs: Sequence[Job], at_once: int = 1) -> str:
     if at_once > 1 and any(job.run is not None and not job.before for job in jobs):
         lines.append(f"up to {at_once} at a time shared this machine: alone, each is faster")
     return "\n".join(lines)
+
+
+def join_folds(jobs: Sequence[Job]) -> list[str]:
+    """Join the predictions of each cross-validation whose folds are all finished, into a folder.
+
+    Args:
+        jobs: a series, as `run` returned it.
+
+    Returns:
+        For each, a line with the accuracy over all images, and one with the folder.
+    """
+    lines = []
+    folded = [job for job in jobs if job.fold is not None and not job.smoke]
+    for each in groupby(
+        folded, lambda job: (job.name, job.variation.partition(" fold")[0])
+    ).values():
+        runs = [job.run for job in each if job.run is not None]
+        if len(runs) < len(each):
+            continue
+        try:
+            folder, summary = folds.join(runs)
+        except ValueError as error:
+            lines.append(f"the folds of {each[0].name} were not joined: {error}")
+        else:
+            lines += [folds.in_words(summary), str(folder)]
+    return lines
 
 
 def listing(jobs: Sequence[Job]) -> str:
