@@ -39,6 +39,12 @@ def number(metric: str, value: float) -> str:
     return f"{round(100 * value, 4):g} %" if metric.endswith("accuracy") else f"{value:g}"
 
 
+def in_words(metric: str, value: float) -> str:
+    """Write a measured number with its metric: "validation accuracy 91.64 %"."""
+    shown = f"{value:.2%}".replace("%", " %") if metric.endswith("accuracy") else f"{value:.4g}"
+    return f"{name(metric)} {shown}"
+
+
 def name(metric: str) -> str:
     """Name a metric in words: "best test accuracy"."""
     if metric == TTA_ACCURACY:

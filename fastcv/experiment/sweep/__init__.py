@@ -1,0 +1,10 @@
+"""A sweep: the settings of a recipe searched by many runs, on one machine or on several.
+
+found = sweep("digits", ["schedule.0.lr=1e-4..1e-1:log", "data.batch_size=32,64"], trials=20)
+print(found.result, found.command)
+"""
+
+from fastcv.experiment.sweep.running import sweep
+from fastcv.experiment.sweep.summary import Sweep, Trial
+
+__all__ = ["Sweep", "Trial", "sweep"]
