@@ -41,8 +41,13 @@ def number(metric: str, value: float) -> str:
 
 def in_words(metric: str, value: float) -> str:
     """Write a measured number with its metric: "validation accuracy 91.64 %"."""
-    shown = f"{value:.2%}".replace("%", " %") if metric.endswith("accuracy") else f"{value:.4g}"
+    shown = percent(value, 2) if metric.endswith("accuracy") else f"{value:.4g}"
     return f"{name(metric)} {shown}"
+
+
+def percent(fraction: float, digits: int) -> str:
+    """Write a fraction 0-1 as "91.64 %"."""
+    return f"{100 * fraction:.{digits}f} %"
 
 
 def name(metric: str) -> str:

@@ -4,7 +4,6 @@ found = sweep("digits", ["schedule.0.lr=1e-4..1e-1:log", "data.batch_size=32,64"
 print(found.result, found.command)
 """
 
-from fastcv.experiment.sweep.running import sweep
-from fastcv.experiment.sweep.summary import Sweep, Trial
+import lazy_loader
 
-__all__ = ["Sweep", "Trial", "sweep"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

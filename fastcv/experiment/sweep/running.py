@@ -19,9 +19,10 @@ from fastcv.experiment.sweep.summary import Sweep, importances, trials_of
 from fastcv.experiment.sweep.trials import Trials, pruner
 from fastcv.files import write_text
 from fastcv.learning.callbacks.history import History
-from fastcv.learning.callbacks.monitor import check_monitor, should_fall
+from fastcv.learning.callbacks.monitor import check_monitor
 from fastcv.learning.metrics import columns
 from fastcv.recipe.bounds import check_number, check_whole, shown
+from fastcv.recipe.metrics import should_fall
 from fastcv.recipe.values import Recipe
 
 FOLDER = "sweeps"  # in the folder of all runs
@@ -137,6 +138,7 @@ def sweep(
             smoke=smoke,
             ended=lambda: found(measured=False).write(folder),
         )
+        queue.ended()  # so that `fastcv report` takes its trials for no other runs
         write(f"sweep {name}: {', '.join(about['search'])}; {monitor}; {folder}")
         devicing = {"device": device, "devices": devices, "at_once": at_once}
         try:

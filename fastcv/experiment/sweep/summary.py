@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fastcv.experiment.comparison import is_finite
-from fastcv.experiment.words import in_words
+from fastcv.experiment.words import in_words, percent
 from fastcv.files import write_json
-from fastcv.learning.callbacks.monitor import should_fall
 from fastcv.predict.evaluation import wilson
+from fastcv.recipe.metrics import should_fall
 from fastcv.recipe.values import check_name
 from fastcv.terminal import aligned
 
@@ -147,7 +147,7 @@ class Sweep:
             return words
         low, high = self.interval
         part = "test" if self.on_test else "validation"
-        interval = f"95 % interval {low:.1%} to {high:.1%}".replace("%", " %").replace("  ", " ")
+        interval = f"95 % interval {percent(low, 1)} to {percent(high, 1)}"
         return f"{words} ({interval}, {best.images:,} {part} images)"
 
     @property

@@ -22,7 +22,7 @@ from fastcv.experiment.sweep.storage import optuna
 from fastcv.experiment.train import planned_epochs
 from fastcv.experiment.words import in_words
 from fastcv.files import LOCK, is_locked
-from fastcv.learning.callbacks.monitor import should_fall
+from fastcv.recipe.metrics import should_fall
 
 HOPELESS = 3  # failures before anything else has ended
 TRIES = 3  # processes that may be killed at the same epoch of a trial
