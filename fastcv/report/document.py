@@ -140,7 +140,7 @@ def compose(
         not_run=tuple(not_run),
         missing=tuple(tables.names(group) for group in tables.not_run(catalogue)),
         differences=_differences(charts.compared(experiments), folder),
-        sweeps=tuple(sweeps.section(each, folder) for each in found),
+        sweeps=tuple(sweeps.section(each, n, folder) for n, each in enumerate(found, 1)),
         unfinished=tuple((each, run) for each in experiments for run in each.unfinished),
         runs=tuple(tables.runs(experiments)),
         warnings=tuple(lines),

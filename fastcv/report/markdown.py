@@ -95,11 +95,9 @@ def _section(section: Section, folder: Path) -> list[str]:
 def _sweep(section: SweepSection, folder: Path) -> list[str]:
     parts = [f"## Sweep {escaped(section.sweep.name)}", escaped(section.sentence)]
     if section.rows:
-        cells = (
-            [escaped(row[0]), row[1], *map(code, row[2:-2]), *row[-2:]] for row in section.rows
-        )
-        parts += [table(tuple(map(escaped, section.columns)), cells)]
-        parts += [f"{section.sweep.caution}:", f"```bash\n{section.sweep.command}\n```"]
+        rows = ([*row[:2], *map(code, row[2:-2]), *row[-2:]] for row in section.rows)
+        parts.append(table(tuple(map(escaped, section.columns)), rows))
+        parts.append(f"{section.sweep.caution.capitalize()}: {code(section.sweep.command)}")
     return parts + [_picture(picture, folder) for picture in section.pictures]
 
 

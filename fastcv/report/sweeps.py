@@ -74,9 +74,9 @@ def gather(folders: Iterable[str | Path], warn: Callable[[str], None]) -> list[S
     return sorted(found.values(), key=lambda sweep: sweep.name)
 
 
-def section(sweep: Sweep, folder: Path) -> SweepSection:
-    """Describe a sweep, and draw its charts into a folder."""
-    name = f"sweep-{slug(sweep.name)}"
+def section(sweep: Sweep, number: int, folder: Path) -> SweepSection:
+    """Describe the sweep of this number in the report, and draw its charts into a folder."""
+    name = f"sweep-{number}-{slug(sweep.name)}"
     pictures = []
     if sweep.importances:
         shares = ", ".join(f"{key} {share:.0%}" for key, share in sweep.importances.items())
@@ -128,6 +128,7 @@ def importances(sweep: Sweep) -> Figure:
     figure = style.blank(title, height=1.2 + 0.34 * len(shares), smoke=sweep.smoke)
     axes = figure.subplots()
     style.dress(axes, x="share of the variance", y="")
+    axes.grid(False, axis="y")
     axes.barh(range(len(shares)), list(shares.values()), 0.6, color=BLUE)
     for row, share in enumerate(shares.values()):
         axes.annotate(
@@ -206,7 +207,11 @@ def ticks(part: Part) -> dict[float, str]:
     if isinstance(part, Choice):
         return {place(part, text): _short(text) for text in part.options}
     heights = (0.0, 0.25, 0.5, 0.75, 1.0)
-    return {place(part, text): text for text in (_at(part, height) for height in heights)}
+    texts = [_at(part, height) for height in heights]
+    if part.log and part.high >= 100 * part.low:
+        powers = range(math.ceil(math.log10(part.low)), math.floor(math.log10(part.high)) + 1)
+        texts = [f"{10.0**power:g}" for power in powers]
+    return {place(part, text): text for text in texts}
 
 
 def _at(part: Range, height: float) -> str:

@@ -22,6 +22,7 @@ from fastcv.experiment.series.processes import Task
 from fastcv.experiment.sweep import Sweep, Trial, storage, sweep
 from fastcv.experiment.sweep.space import Choice, Range, Space, parse
 from fastcv.experiment.sweep.summary import read
+from fastcv.experiment.train import train
 from fastcv.recipe import diff, flat
 
 RATE = "schedule.0.lr=1e-4..1e-1:log"
@@ -45,7 +46,8 @@ def trained(recipe, *, out, smoke, resume, write, on_epoch, sweep=None, epochs=4
         rows.append({"epoch": epoch, "valid_accuracy": measured, "seconds": 0.5})
         files.write_csv(run.path / "metrics.csv", rows)
         on_epoch(run)
-    summary = {"valid_accuracy": accuracy_of(recipe), "images": [1438, 359]}
+    summary = {"images": [1438, 359]}
+    summary |= {f"{part}_accuracy": accuracy_of(recipe) for part in ("valid", "test")}
     summary |= {"epochs": len(rows), "seconds": 0.5 * len(rows), "seed": recipe.seed}
     files.write_json(run.path / "summary.json", summary)
     return run
@@ -54,6 +56,12 @@ def trained(recipe, *, out, smoke, resume, write, on_epoch, sweep=None, epochs=4
 @pytest.fixture
 def untrained(monkeypatch):
     monkeypatch.setattr(running, "train", trained)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(running, "_forget", lambda: None)  # there is nothing to collect
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # and no power cut to outlive
 
 
 def search(tmp_path, *parts, lines=None, **how):
@@ -101,7 +109,7 @@ def test_a_range_and_choices_are_read(text, part):
         (["schedule.0.lr=-1..1"], "lr must be above 0, got -1.0"),
         (["data.batch_size=1.5..2.5"], "data.batch_size must be int, got '1.5'"),
         (["optimizer=Adam,Bdam"], "optimizer must be a public name .*Did you mean 'Adam'"),
-        (["data.cache=1..2"], "data.cache must be"),
+        (["data.cache=1..2"], "cache must be one of auto"),
     ],
 )
 def test_what_cannot_be_searched_is_one_sentence_before_any_trial(tmp_path, texts, message):
@@ -138,20 +146,49 @@ def test_without_optuna_a_sentence_says_what_to_install(tmp_path, monkeypatch):
         search(tmp_path)
 
 
-def test_a_recipe_that_validates_on_test_images_needs_a_word(tmp_path):
-    toys = catalogue.get_recipe("digits")
-    file = tmp_path / "mine.py"
-    file.write_text(
-        '"""Toys."""\nfrom fastcv import Images, replace\nfrom fastcv.data import Toy\n'
-        "from fastcv.recipes.digits import recipe\n"
-        "recipe = replace(recipe, name='mine', data=Images(source=Toy(size=8), size=8))\n"
-    )
-    assert not hasattr(toys.data(device="cpu"), "nothing")
-    data = catalogue.get_recipe(str(file)).data(device="cpu")
-    if not data.valid_is_test:
-        pytest.skip("toys have their own validation images")
+TOYS = '''"""Toys, of which some validate and some test, or the test ones do both."""
+
+from fastcv import Images, named, replace
+from fastcv.data import Toy
+from fastcv.learning import TTA
+from fastcv.recipes.digits import recipe as digits
+
+toys = Images(source=Toy(classes=3, size=8, train=4, valid=2, test=2), size=8, batch_size=4)
+recipe = replace(digits, name="toys", data=toys)
+recipe = replace(recipe, schedule=(replace(digits.schedule[0], epochs=1, callbacks=(TTA(),)),))
+variants = named(
+    recipe,
+    on_test=replace(recipe, data=replace(toys, source=Toy(classes=3, size=8, train=4, valid=0))),
+)
+'''
+
+
+def test_a_recipe_that_validates_on_test_images_needs_a_word(tmp_path, untrained):
+    (tmp_path / "toys.py").write_text(TOYS)
+    name, options = str(tmp_path / "toys.py/on_test"), {"out": tmp_path, "write": lambda line: None}
     with pytest.raises(ValueError, match=r"must choose on validation images, .* add --on-test"):
-        sweep(str(file), [RATE], out=tmp_path)
+        sweep(name, [RATE], **options)
+    found = sweep(name, [RATE], trials=1, on_test=True, device="cpu", **options)
+    assert found.on_test
+    assert found.final == "test_accuracy"
+    assert "359 test images" in found.result
+    assert "judge it on new images" in found.caution
+
+
+def test_a_trial_leaves_test_images_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(Results, "_draw", lambda self: None)
+    (tmp_path / "toys.py").write_text(TOYS)
+    recipe = catalogue.get_recipe(str(tmp_path / "toys.py"))
+    options = {"out": tmp_path, "wandb": "off", "device": "cpu", "write": lambda line: None}
+    summary = train(recipe, **options).summary
+    assert summary["images"] == [12, 6, 6]
+    assert summary["test_accuracy"] is not None
+    trial = train(recipe, sweep="some", **options)
+    assert trial.summary["images"] == [12, 6]
+    assert not [name for name in trial.summary if name.startswith("test_")]
+    assert trial.summary["valid_accuracy"] == summary["valid_accuracy"]
+    assert trial.summary["tta_accuracy"] is not None  # of the validation images
+    assert trial.started["settings"]["sweep"] == "some"
 
 
 def test_report_003s_table_is_part_of_one_grid():
@@ -258,9 +295,8 @@ def test_a_trial_below_the_median_is_pruned_and_its_checkpoint_removed(tmp_path,
         assert "is below the median" in trial.reason
         assert not (tmp_path / "sweeps/digits" / trial.run / "last.ckpt").exists()
     # Optuna's rule, counted again: worse than the median of those before it at that epoch.
-    study = optuna.load_study(
-        study_name="sweep-digits", storage=storage.connect(None, tmp_path / "sweeps/digits")
-    )
+    with storage.connected(None, tmp_path / "sweeps/digits") as journal:
+        study = optuna.load_study(study_name="sweep-digits", storage=journal)
     trial = next(each for each in study.trials if each.state.name == "PRUNED")
     at = max(trial.intermediate_values)
     before = [
@@ -528,7 +564,7 @@ def test_a_sweep_in_postgresql_is_shared_between_folders(tmp_path, postgresql, m
 
 def test_a_data_base_that_does_not_answer_is_one_sentence(tmp_path):
     url = f"postgresql://me:secret@/postgres?host={tmp_path}"
-    with pytest.raises(ValueError, match="the storage of a sweep must answer") as error:
+    with pytest.raises(ValueError, match="the data base of a sweep must answer") as error:
         search(tmp_path, storage=url)
     assert "secret" not in str(error.value)
 

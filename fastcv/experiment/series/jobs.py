@@ -32,6 +32,7 @@ class Job:
             reference's recipe this one.
         stopped: a stopped run of the job, to be resumed.
         title: what to call the job; empty for its name, seed and fold.
+        about: what else to say of it as it begins.
         options: of `train`, for this job alone.
     """
 
@@ -48,6 +49,7 @@ class Job:
     settings: tuple[str, ...] = ()
     stopped: directory.Run | None = None
     title: str = ""
+    about: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

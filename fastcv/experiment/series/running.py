@@ -248,7 +248,7 @@ def _one_by_one(queue: Queue, lines: _Lines, options: dict[str, Any]) -> None:
         if compiled not in ("", job.name):
             _forget_compiled()
         compiled = job.name
-        lines.say(number, "running")
+        lines.say(number, f"running{job.about}")
 
         def after_epoch(run: directory.Run, number: int = number) -> None:
             if why := queue.after_epoch(number, run):
@@ -340,7 +340,8 @@ class _Processes:
     def started(self, task: Task) -> None:
         device = self.devices[task]
         on = f" on {device}" if device else ""
-        self.lines.say(self.numbers[task], f"running{on}, log {task.log}")
+        number = self.numbers[task]
+        self.lines.say(number, f"running{self.queue.jobs[number].about}{on}, log {task.log}")
 
     def ended(self, task: Task, status: int) -> None:
         self.free.append(self.devices.pop(task))
@@ -379,8 +380,7 @@ class _Processes:
 def _task(job: Job, options: dict[str, Any], folder: Path) -> Task:
     """The process that trains a job, with its log, and its record beside it."""
     fold = "" if job.fold is None else f"-fold{job.fold[0]}"
-    title = job.title.partition(":")[0]
-    name = "-".join(filter(None, (title, job.name))).replace("/", "-").replace(" ", "-")
+    name = "-".join(filter(None, (job.title, job.name))).replace("/", "-").replace(" ", "-")
     log = folder / f"{name}-seed{job.recipe.seed}{fold}.log"
     options = options | dict(job.options)
     command = ["fastcv", "recipe", job.reference, "--seed", str(job.recipe.seed)]

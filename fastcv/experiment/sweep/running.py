@@ -14,7 +14,7 @@ from fastcv.experiment.building import smoked
 from fastcv.experiment.series.running import run_queue, shared
 from fastcv.experiment.sweep import storage as storages
 from fastcv.experiment.sweep.space import Space
-from fastcv.experiment.sweep.storage import answering, optuna
+from fastcv.experiment.sweep.storage import connected, optuna
 from fastcv.experiment.sweep.summary import Sweep, importances, trials_of
 from fastcv.experiment.sweep.trials import Trials, pruner
 from fastcv.files import write_text
@@ -120,8 +120,8 @@ def sweep(
         "grid": grid,
         "smoke": smoke,
     }
-    with answering(storage):
-        study, home = _study(storage, folder, name, about, planned)
+    with connected(storage, folder) as opened:
+        study, home = _study(opened, folder, name, about, planned)
         study.pruner = pruner(prune or ("none" if grid else "median"))
         found = partial(_found, study, space, about, name, monitor)
         queue = Trials(
@@ -222,7 +222,7 @@ def _made(out: Path, name: str) -> Path:
 
 
 def _study(
-    url: str | None,
+    storage: Any,
     folder: Path,
     name: str,
     about: dict[str, Any],
@@ -239,7 +239,7 @@ def _study(
             write_text(home, uuid.uuid4().hex)
         falls = should_fall(about["monitor"])
         study = optuna().create_study(
-            storage=storages.connect(url, folder),
+            storage=storage,
             study_name=f"sweep-{name}",
             direction="minimize" if falls else "maximize",
             load_if_exists=True,

@@ -47,7 +47,8 @@ def without_login(url: str) -> str:
     return re.sub(r"://.*@", "://", url)
 
 
-def connect(url: str | None, folder: Path) -> Any:
+@contextmanager
+def connected(url: str | None, folder: Path) -> Iterator[Any]:
     """Open the storage of a sweep: Optuna's journal file in its folder, or a data base.
 
     Raises:
@@ -57,7 +58,8 @@ def connect(url: str | None, folder: Path) -> Any:
     if url is None:
         journal = folder / JOURNAL
         _mend(journal)
-        return storages.JournalStorage(storages.journal.JournalFileBackend(str(journal)))
+        yield storages.JournalStorage(storages.journal.JournalFileBackend(str(journal)))
+        return
     try:
         import psycopg  # noqa: F401
     except ImportError as error:
@@ -65,12 +67,17 @@ def connect(url: str | None, folder: Path) -> Any:
     # A connection that broke while a trial trained is made anew.
     engine = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
     with answering(url):
-        return storages.RDBStorage(_KINDS.sub("postgresql+psycopg://", url), engine)
+        storage = storages.RDBStorage(_KINDS.sub("postgresql+psycopg://", url), engine)
+        try:
+            yield storage
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
 
 
 @contextmanager
-def answering(url: str | None) -> Iterator[None]:
-    """Say in a sentence that the storage does not answer.
+def answering(url: str) -> Iterator[None]:
+    """Say in a sentence that a data base does not answer.
 
     Raises:
         ValueError: it does not.
@@ -83,10 +90,9 @@ def answering(url: str | None) -> Iterator[None]:
     except (StorageInternalError, SQLAlchemyError) as error:
         cause = error.__cause__ or error
         reason = " ".join(str(getattr(cause, "orig", None) or cause).split())[:200]
-        where = "the journal" if url is None else without_login(url)
         raise ValueError(
-            f"the storage of a sweep must answer, {where} does not ({reason}): give the same "
-            "command again when it does, and the sweep goes on"
+            f"the data base of a sweep must answer, {without_login(url)} does not ({reason}): give "
+            "the same command again when it does, and the sweep goes on"
         ) from error
 
 

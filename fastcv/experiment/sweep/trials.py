@@ -192,7 +192,8 @@ class Trials:
             recipe=recipe,
             settings=self.space.settings_of(texts),
             smoke=self.smoke,
-            title=f"trial {trial.number}: {listed(texts)}",
+            title=f"trial {trial.number}",
+            about=f" with {listed(texts)}",
             options={"out": str(self.trial_folder(trial.number)), "sweep": self.study.study_name},
         )
 
