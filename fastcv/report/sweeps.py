@@ -48,7 +48,7 @@ class SweepSection:
         sweep = self.sweep
         searched = f"{sweep.recipe}: {', '.join(sweep.search)}"
         smoke = ", smoke runs whose numbers mean nothing" if sweep.smoke else ""
-        return f"{searched}. {len(sweep.trials)} trials{smoke}: {sweep.counts}. {self.result}."
+        return f"{searched}. {sweep.size}{smoke}: {sweep.counts}. {self.result}."
 
     @property
     def result(self) -> str:
@@ -249,7 +249,7 @@ def as_text(sweeps: Sequence[Sweep]) -> str:
     """Return a line for each sweep, to print."""
     lines = []
     for sweep in sweeps:
-        lines.append(f"sweep {sweep.name}: {len(sweep.trials)} trials, best: {sweep.result}")
+        lines.append(f"sweep {sweep.name}: {sweep.size}, best: {sweep.result}")
         if sweep.command:
             lines.append(f"  {sweep.command}")
     return "\n".join(lines)

@@ -10,6 +10,8 @@ import pytest
 
 from fastcv import catalogue, files
 from fastcv.experiment import directory
+from fastcv.experiment.building import find_device
+from fastcv.experiment.environment import _without_password
 from fastcv.experiment.series import (
     Job,
     Stopped,
@@ -601,3 +603,90 @@ def test_seeds_of_a_recipe_share_what_is_compiled(mine, tmp_path, monkeypatch):
     ]
     run(jobs, out=tmp_path, wandb="off", device="cpu", write=lambda line: None)
     assert heard == ["one_cycle", "one_cycle", "reset", "raises", "reset", "raises", "reset"]
+
+
+def put_stopped(out, recipe):
+    """A run directory as a killed `train` leaves it, with a checkpoint that says nothing."""
+    put = put_run(out, recipe, summary={})
+    (put.path / "last.ckpt").touch()
+    return put
+
+
+def test_a_stopped_run_of_the_same_experiment_is_resumed(tmp_path, monkeypatch):
+    digits, resumed = catalogue.get_recipe("digits"), []
+
+    def trained(recipe, *, resume, out, **options):
+        resumed.append(resume and resume.path)
+        if resume is None:
+            return put_run(out, recipe)
+        summary = {"epochs": 2, "seconds": 1.0, "seed": recipe.seed}
+        files.write_json(resume.path / "summary.json", summary)
+        return resume
+
+    monkeypatch.setattr(running, "train", trained)
+    monkeypatch.setattr("fastcv.experiment.series.jobs.checkpoint.read", lambda path: {})
+    put_stopped(tmp_path, override(digits, "schedule.0.epochs=3"))  # another experiment
+    old, stopped = put_stopped(tmp_path, digits), put_stopped(tmp_path, digits)
+    os.utime(old.path / "last.ckpt", (1, 1))
+    (first, second) = plan("digits", seeds=2, out=tmp_path)
+    assert (first.stopped, second.stopped) == (stopped, None)
+    assert f"would resume: {stopped.path}" in listing([first])
+    assert plan("digits", again=True, out=tmp_path)[0].stopped is None
+    task = running._task(first, {"out": str(tmp_path)}, tmp_path)
+    assert json.loads(task.command[-1])["resume"] == str(stopped.path)
+    said = []
+    done = run([first, second], out=tmp_path, wandb="off", device="cpu", write=said.append)
+    assert resumed == [stopped.path, None]
+    assert done[0].run == stopped
+    assert f"resuming {stopped.path}" in said
+    assert [job.before for job in plan("digits", seeds=2, out=tmp_path)] == [True, True]
+
+
+def test_a_run_that_is_still_trained_is_not_resumed(tmp_path):
+    stopped = put_stopped(tmp_path, catalogue.get_recipe("digits"))
+    with files.lock(stopped.path):
+        assert files.is_locked(stopped.path)
+        assert plan("digits", out=tmp_path)[0].stopped is None
+    assert not files.is_locked(stopped.path)
+    assert plan("digits", out=tmp_path)[0].stopped == stopped
+
+
+def test_a_checkpoint_that_cannot_be_read_starts_the_job_over(tmp_path, monkeypatch):
+    put_stopped(tmp_path, catalogue.get_recipe("digits"))
+    monkeypatch.setattr(
+        running, "train", lambda recipe, *, resume, **options: put_run(tmp_path, recipe)
+    )
+    said = []
+    (job,) = run(plan("digits", out=tmp_path), out=tmp_path, device="cpu", write=said.append)
+    assert job.run is not None
+    assert any(line.startswith("starting over: a checkpoint must be whole") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("asked", "devices"),
+    [
+        ((None, (), None), [None]),
+        (("cpu", (), 3), ["cpu"] * 3),
+        ((None, ("cpu", "cpu:0"), None), ["cpu", "cpu:0"]),
+        ((None, ("cpu", "cpu:0"), 3), ["cpu", "cpu:0", "cpu"]),
+        ((None, ("cpu", "cpu:0"), 1), ["cpu"]),
+    ],
+)
+def test_jobs_share_the_devices_in_turn(asked, devices):
+    assert running.shared(*asked) == (devices, len(devices))
+
+
+def test_a_gpu_beyond_those_there_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert str(find_device("cuda:1")) == "cuda:1"
+    with pytest.raises(
+        ValueError, match="'cuda:2' must be one of the 2 GPUs here, cuda:0 to cuda:1"
+    ):
+        find_device("cuda:2")
+
+
+def test_a_password_is_not_written_down():
+    command = "fastcv sweep digits --storage postgresql://me:se:cr%40et@host/name"
+    assert _without_password(command).endswith("--storage postgresql://me:***@host/name")
+    assert _without_password("fastcv recipe a:b@c") == "fastcv recipe a:b@c"

@@ -128,5 +128,5 @@ def test_a_loss_is_best_where_it_is_low():
 def test_a_sweep_without_a_finished_trial_is_described(tmp_path):
     empty = made(trials=(Trial(number=0, state="running", settings={}),), importances={})
     markdown, _ = report.write([], tmp_path, sweeps=[empty])
-    assert "1 trials: 1 running. No trial is finished." in markdown.read_text()
+    assert "1 trial: 1 running. No trial is finished." in markdown.read_text()
     assert empty.command == ""

@@ -281,7 +281,7 @@ def _found(
 def _conclude(found: Sweep, folder: Path, write: Callable[[str], None]) -> None:
     """Print the best trials, and write sweep.json."""
     file = found.write(folder)
-    write(f"{len(found.trials)} trials: {found.counts}" if found.trials else "no trial has begun")
+    write(f"{found.size}: {found.counts}" if found.trials else "no trial has begun")
     if found.best is not None:
         write(found.table())
         if found.importances:

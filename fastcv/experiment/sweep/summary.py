@@ -131,6 +131,11 @@ class Sweep:
         return shlex.join(words + [word for each in settings for word in ("--set", each)])
 
     @property
+    def size(self) -> str:
+        """How many trials there are: "40 trials"."""
+        return "1 trial" if len(self.trials) == 1 else f"{len(self.trials)} trials"
+
+    @property
     def counts(self) -> str:
         """How many trials there are in each state: "31 finished, 7 pruned, 2 failed"."""
         counts = {state: sum(trial.state == state for trial in self.trials) for state in STATES}
