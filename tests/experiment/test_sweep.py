@@ -14,7 +14,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from fastcv import catalogue, files
+from fastcv import catalogue, files, tracking
 from fastcv.experiment import directory
 from fastcv.experiment.results import Results
 from fastcv.experiment.series import running
@@ -183,7 +183,15 @@ def test_a_trial_leaves_test_images_alone(tmp_path, monkeypatch):
     summary = train(recipe, **options).summary
     assert summary["images"] == [12, 6, 6]
     assert summary["test_accuracy"] is not None
+    started, start = {}, tracking.start
+
+    def starts(mode, **how):
+        started.update(how)
+        return start(mode, **how)
+
+    monkeypatch.setattr(tracking, "start", starts)
     trial = train(recipe, sweep="some", **options)
+    assert started["group"] == "some"
     assert trial.summary["images"] == [12, 6]
     assert not [name for name in trial.summary if name.startswith("test_")]
     assert trial.summary["valid_accuracy"] == summary["valid_accuracy"]
