@@ -615,10 +615,10 @@ def put_stopped(out, recipe):
 def test_a_stopped_run_of_the_same_experiment_is_resumed(tmp_path, monkeypatch):
     digits, resumed = catalogue.get_recipe("digits"), []
 
-    def trained(recipe, *, resume, out, **options):
+    def trained(recipe, *, resume, **options):
         resumed.append(resume and resume.path)
         if resume is None:
-            return put_run(out, recipe)
+            return put_run(tmp_path, recipe)
         summary = {"epochs": 2, "seconds": 1.0, "seed": recipe.seed}
         files.write_json(resume.path / "summary.json", summary)
         return resume
