@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from fastcv.experiment.building import smoked
+from fastcv.experiment.building import SMOKE_NOTE, smoked
 from fastcv.experiment.series.running import run_queue, shared
 from fastcv.experiment.sweep import storage as storages
 from fastcv.experiment.sweep.space import Space
@@ -288,6 +288,6 @@ def _conclude(found: Sweep, folder: Path, write: Callable[[str], None]) -> None:
             shares = (f"{key} {share:.0%}" for key, share in found.importances.items())
             write(f"importance: {', '.join(shares)}")
         write(f"best: {found.result}")
-        write(found.caution)
+        write(SMOKE_NOTE if found.smoke else found.caution)
         write(f"run it again with: {found.command}")
     write(str(file))

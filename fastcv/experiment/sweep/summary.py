@@ -179,7 +179,7 @@ class Sweep:
     def table(self) -> str:
         """Return the best trials as a table."""
         keys = [text.partition("=")[0] for text in self.search]
-        rows = [("trial", self.monitor, *keys)]
+        rows = [("trial", self.final, *keys)]
         for trial in self.finished[:SHOWN]:
             rows.append((str(trial.number), f"{trial.value:.4g}", *self.cells(trial)))
         return "\n".join(aligned(rows))
