@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from fastcv.data.decoding import read_image, resized
-from fastcv.data.samples import Sample, Samples, labeled
+from fastcv.data.samples import Sample, Samples, labeled, labels_of
 
 
 def check_images(
@@ -56,7 +56,8 @@ def without(samples: Samples, bad: Collection[Path]) -> Samples:
         for part in samples[:3]
     )
     count = sum(map(len, samples[:3])) - len(train) - len(valid) - len(test)
-    for label in sorted(set(samples.classes) - {sample.label for sample in train}):
+    left = {label for sample in train for label in labels_of(sample)}
+    for label in sorted(set(samples.classes) - left):
         raise ValueError(
             f"every class must have readable training images, but in '{samples.root}' class "
             f"'{label}' has none: replace them, or remove the class"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
+from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock, TransformBlock
 from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device
 from fastai.torch_core import defaults as fastai_defaults
@@ -32,7 +32,7 @@ from fastcv.data.loader import (
     ReadImage,
 )
 from fastcv.data.protocols import Source
-from fastcv.data.samples import Sample, Samples
+from fastcv.data.samples import Sample, Samples, multi_hot
 from fastcv.data.sampling import BalancedSampler
 from fastcv.data.sources.toy import Toy
 from fastcv.data.splits import check_holdout, folds, kept, others, stratified
@@ -79,12 +79,13 @@ def image_of(sample: Sample | Path) -> Path | np.ndarray:
     return sample[0] if isinstance(sample, tuple) else sample
 
 
-def label_of(sample: Sample | Path) -> str:
+def label_of(sample: Sample | Path) -> str | list:  # fastai looks at this type
     """Return the label of a sample, or the folder's name of a path: the `get_y` of the DataBlock.
 
     So `dls.test_dl(..., with_labels=True)` takes paths as well as `Sample`s.
     """
-    return sample[1] if isinstance(sample, tuple) else Path(sample).parent.name
+    label = sample[1] if isinstance(sample, tuple) else Path(sample).parent.name
+    return list(label) if isinstance(label, tuple) else label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +211,7 @@ class Images:
     def _built(self, device: torch.device | str | None) -> DataLoaders:
         device = default_device() if device is None else torch.device(device)
         samples = self._listed(None if self.path is None else Path(self.path))
+        self._check_labels(samples)
         images = [sample.image for sample in chain(*samples[:3])]
         # Which images the parts use may depend on those that are skipped; then all are decoded.
         chosen = None if self.skip_bad else self._parts(samples)
@@ -230,6 +232,7 @@ class Images:
             number = {label: index for index, label in enumerate(samples.classes)}
             labels = torch.tensor([number[items[place].label] for place in parts[0]])
             dls.train.sampler = BalancedSampler(labels, self.balance)
+        dls.multi_label = samples.multi_label
         dls.train.epoch_images = self.epoch_images
         dls.image_shape = (self.channels, self.size, self.size)
         dls.valid_is_test = valid_is_test
@@ -272,7 +275,13 @@ class Images:
         fold = self.fold and (1 + (self.fold[0] - 1) % 2, 2)  # toy images are few
         return replace(
             self,
-            source=Toy(size=resize or size, channels=self.channels, train=8, test=4),
+            source=Toy(
+                size=resize or size,
+                channels=self.channels,
+                train=8,
+                test=4,
+                several=bool(getattr(self.source, "sep", None)),
+            ),
             size=size,
             resize=resize,
             batch_size=min(self.batch_size, 8),
@@ -320,6 +329,14 @@ class Images:
                 "channels"
             )
 
+    def _check_labels(self, samples: Samples) -> None:
+        """Refuse settings that suppose one label an image, where there are several."""
+        for name in ("train_per_class", "test_per_class", "balance") if samples.multi_label else ():
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name} supposes one label an image, but these have several: leave it out"
+                )
+
     def _listed(self, path: Path | None) -> Samples:
         """List the images.
 
@@ -342,7 +359,7 @@ class Images:
             list(range(end - len(part), end)) for end, part in zip(ends, samples[:3], strict=True)
         )
         pool = samples.train if self.fold is None else [*samples.train, *samples.valid]
-        labels, groups = [each.label for each in pool], samples.groups_of(pool)
+        labels, groups = samples.strata(pool), samples.groups_of(pool)
         if self.fold is not None:
             number, count = self.fold
             valid = folds(labels, count, self.split_seed, groups)[number - 1]
@@ -356,7 +373,7 @@ class Images:
                 )
             valid, train = stratified(labels, self.holdout, self.split_seed, groups)
         train = self._kept(train, [labels[place] for place in train], self.train_per_class)
-        test = self._kept(test, [sample.label for sample in samples.test], self.test_per_class)
+        test = self._kept(test, samples.strata(samples.test), self.test_per_class)
         if len(train) < 2:
             raise ValueError(f"training needs at least 2 images, got {len(train)}: add more")
         if valid:
@@ -390,7 +407,9 @@ class Images:
         block = DataBlock(
             blocks=(
                 TransformBlock(type_tfms=ReadImage(self.channels, side, self.upright)),
-                CategoryBlock(vocab=list(classes), sort=False),
+                MultiCategoryBlock(vocab=list(classes))
+                if isinstance(items[0].label, tuple)
+                else CategoryBlock(vocab=list(classes), sort=False),
             ),
             # Not passed as the source: fastai writes its source into a message, every pixel of it.
             get_items=lambda _: items,
@@ -447,8 +466,11 @@ class Images:
         device: torch.device,
     ) -> None:
         rows = torch.from_numpy(np.delete(pixels.rows, list(pixels.bad)))
-        number = {label: index for index, label in enumerate(classes)}
-        labels = torch.tensor([number[sample.label] for sample in items])
+        if isinstance(items[0].label, tuple):
+            labels = torch.from_numpy(multi_hot(items, classes))
+        else:
+            number = {label: index for index, label in enumerate(classes)}
+            labels = torch.tensor([number[sample.label] for sample in items])
         images = self._placed(torch.from_numpy(pixels.images), device)
         for dl, part in zip(dls, parts, strict=True):
             places = torch.tensor(part, dtype=torch.int64)  # the type counts if there are none

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from fastai.data.core import TfmdDL
 from fastai.data.transforms import IntToFloatTensor
-from fastai.torch_core import TensorCategory, TensorImage, TensorImageBW
+from fastai.torch_core import TensorCategory, TensorImage, TensorImageBW, TensorMultiCategory
 from fastai.vision.core import PILBase, PILImage, PILImageBW
 from fasttransform import DisplayedTransform, Transform
 from PIL import Image
@@ -163,7 +163,7 @@ class Decoded:
 
     images: Tensor  # (N, H, W, C), uint8, on any device; may hold images of other loaders too
     rows: Tensor  # (n,), int64: the row in `images` of each image of this loader
-    labels: Tensor  # (n,), int64
+    labels: Tensor  # (n,), int64; or (n, classes), float32, 1 where an image has a label
 
     def batch(self, places: Tensor, *, pinned: bool = False) -> tuple[Tensor, Tensor]:
         """Gather images (B, C, H, W), channels-last, and labels (B,) at `places` (B,) of `rows`.
@@ -348,9 +348,10 @@ class ImageDL(TfmdDL):
         if self.device is not None:
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
         image_type = TensorImage if x.shape[1] == 3 else TensorImageBW
+        label_type = TensorCategory if y.ndim == 1 else TensorMultiCategory
         if not self._is_ours:
-            return self.after_batch((image_type(x), TensorCategory(y)))
-        return self.finished(x).as_subclass(image_type), y.as_subclass(TensorCategory)
+            return self.after_batch((image_type(x), label_type(y)))
+        return self.finished(x).as_subclass(image_type), y.as_subclass(label_type)
 
     @property
     def _is_ours(self) -> bool:

@@ -103,8 +103,8 @@ def hold_out(samples: Samples, holdout: int | float, seed: int, most: int | None
     if samples.valid or holdout == 0:
         return samples
     train = samples.train
-    labels = [sample.label for sample in train]
-    held, rest = stratified(labels, holdout, seed, samples.groups_of(train), most)
+    strata = samples.strata(train)
+    held, rest = stratified(strata, holdout, seed, samples.groups_of(train), most)
     return samples._replace(
         train=[train[index] for index in rest], valid=[train[index] for index in held]
     )

@@ -21,7 +21,7 @@ from fastcv.learning.cpu import keep_freed_memory
 from fastcv.learning.cuda_graph.stepper import Stepper
 from fastcv.learning.frozen_features import FrozenFeatures
 from fastcv.learning.learner import Learner
-from fastcv.learning.metrics import columns
+from fastcv.learning.metrics import average_precision, columns
 from fastcv.learning.origins import Origin
 from fastcv.learning.stages.stage import fresh
 from fastcv.recipe.bounds import is_instance_of, shown
@@ -59,6 +59,9 @@ def built(recipe: Recipe, *, device: str | torch.device | None = None) -> Learne
     kind = resolve(recipe.precision, device)
     precision = Precision(kind, channels_last=recipe.step.channels_last)
     history = History()
+    metrics = recipe.metrics
+    if getattr(loaders, "multi_label", False) and average_precision not in metrics:
+        metrics = (average_precision, *metrics)
     callbacks = [history, Progress(), precision, Alternation()]
     if mixing := getattr(loaders, "mixing", ()):
         callbacks.append(Mixing(mixing, len(loaders.vocab)))
@@ -66,7 +69,7 @@ def built(recipe: Recipe, *, device: str | torch.device | None = None) -> Learne
         loaders,
         loss_func=_loss(recipe, loaders),
         opt_func=recipe.optimizer,
-        metrics=[Accuracy(history), *columns(recipe.metrics, history)],
+        metrics=[Accuracy(history), *columns(metrics, history)],
         cbs=callbacks + fresh(recipe.callbacks),
     )
     _made("model", learn, Learner)

@@ -48,7 +48,7 @@ import fastcv
 
 predictor = fastcv.load(snapshot_download("{repository}"))
 prediction = predictor("image.jpg")
-print(prediction.label, prediction.top(5))
+print(prediction.{label}, prediction.top(5))
 """
 _ONNX = """\
 import json
@@ -62,8 +62,13 @@ session = onnxruntime.InferenceSession("{file}")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes.json"])
 batch = np.stack([pixels("image.jpg", {settings})])
 (probabilities,) = session.run(None, {{"pixels": batch}})
-print(classes[probabilities[0].argmax()])
+print({print})
 """
+_LIKELIEST = "classes[probabilities[0].argmax()]"
+_LABELS = (
+    "[name for name, share, least in zip(classes, probabilities[0], {thresholds})\n"
+    "       if share >= least]"
+)
 
 
 def write_card(run: Run, **keywords: str) -> str:
@@ -96,12 +101,13 @@ def card(run: Run, *, license: str = LICENSE, repository: str = "USER/NAME") -> 
     source = _source(run)
     judged = _judged(run)
     front = _front(run, model, source, judged, " ".join(license.split()))
+    use = {"repository": repository, "label": "labels" if model.thresholds else "label"}
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         f"# {escaped(model.name)}",
         _lead(run, model, source, license),
         "## Use",
-        f"```python\n{_PYTHON.format(repository=repository)}```",
+        f"```python\n{_PYTHON.format(**use)}```",
         *_onnx_use(run, model),
         "## Results",
         table(("part", "images", "accuracy", "95 % interval", "loss"), map(_result_row, judged)),
@@ -222,7 +228,10 @@ def _onnx_use(run: Run, model: TrainedModel) -> Iterator[str]:
         settings |= {"upright": True} if model.upright else {}
         settings |= {"decode_size": model.decode_size} if model.decode_size else {}
         named = ", ".join(f"{key}={value}" for key, value in settings.items())
-        said = _ONNX.format(file=FILES["onnx"], settings=named)
+        shown = _LIKELIEST
+        if model.thresholds is not None:
+            shown = _LABELS.format(thresholds=[round(each, 4) for each in model.thresholds])
+        said = _ONNX.format(file=FILES["onnx"], settings=named, print=shown)
         yield f"```python\n{said}```"
     if (folder / INT8).is_file() and (folder / SUMMARY).is_file():
         found = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))[INT8]

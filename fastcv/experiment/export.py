@@ -12,12 +12,13 @@ import numpy as np
 
 from fastcv import files
 from fastcv.data import Images
-from fastcv.data.samples import Sample
+from fastcv.data.samples import Sample, multi_hot
 from fastcv.experiment import card
 from fastcv.experiment.directory import Run
 from fastcv.experiment.trained import load
 from fastcv.predict import export as exported
 from fastcv.predict.evaluation import matched, wilson
+from fastcv.predict.multi_label import holds
 from fastcv.predict.predictor import image_files
 from fastcv.predict.trained import TrainedModel
 from fastcv.terminal import doing, make_bar
@@ -196,8 +197,13 @@ def _accuracies(
     for first in range(0, len(labeled), exported.BATCH_SIZE):
         batch = labeled[first : first + exported.BATCH_SIZE]
         pixels = _decoded(batch, model)
-        targets = np.array([model.classes.index(sample.label) for sample in batch])
-        right += [(run(pixels).argmax(axis=1) == targets).sum() for run in runs]
+        truth = multi_hot(batch, model.classes)
+        for place, run in enumerate(runs):
+            if model.thresholds is None:
+                right[place] += (run(pixels).argmax(axis=1) == truth.argmax(axis=1)).sum()
+            else:
+                said = holds(run(pixels), model.thresholds)
+                right[place] += (said == (truth > 0)).all(axis=1).sum()
     return (right / len(labeled)).tolist()
 
 

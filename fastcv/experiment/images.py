@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastcv.data.samples import Sample
+from fastcv.data.samples import Sample, labels_of, multi_hot
 from fastcv.experiment.building import smoked
 from fastcv.experiment.directory import Run
 from fastcv.predict import evaluation
@@ -130,20 +130,29 @@ def predict(predictor: Predictor, listed: list[tuple[str, Sample]]) -> Predictio
     Raises:
         ValueError: a label is none of the net's classes.
     """
-    number = {name: index for index, name in enumerate(predictor.classes)}
-    if unknown := sorted({sample.label for _, sample in listed} - set(number)):
+    truth = {label for _, sample in listed for label in labels_of(sample)}
+    if unknown := sorted(truth - set(predictor.classes)):
         raise ValueError(f"labels must be classes of the net, {unknown[0]!r} is not")
     stream = predictor.stream(sample.image for _, sample in listed)
     stream = with_bar(stream, 1, len(listed), "predicting", line=False)
     read = [
-        (name, number[sample.label], found.probabilities)
+        (name, sample, found.probabilities)
         for (name, sample), found in zip(listed, stream, strict=True)
         if isinstance(found, Prediction)
     ]
-    names, targets, probabilities = zip(*read, strict=True) if read else ((), (), ())
-    shape = (len(read), len(number))
+    names, samples, probabilities = zip(*read, strict=True) if read else ((), (), ())
+    shape = (len(read), len(predictor.classes))
     probabilities = np.asarray(probabilities, dtype=np.float32).reshape(shape)
-    targets = np.asarray(targets, dtype=np.int64)
-    of_truth = probabilities[np.arange(len(targets)), targets]
-    losses = -np.log(np.maximum(of_truth, np.finfo(np.float32).tiny))
-    return Predictions(names, probabilities, targets, losses, predictor.classes)
+    hot = multi_hot(samples, predictor.classes)
+    thresholds, least = predictor.model.thresholds, np.finfo(np.float32).tiny
+    # Of the truth: of one class an image that of the class, of several that of each yes or no.
+    if thresholds is None:
+        targets = hot.argmax(axis=1)
+        of_truth = np.take_along_axis(probabilities, targets[:, None], axis=1)
+    else:
+        targets = hot.astype(np.int64)
+        of_truth = np.where(hot > 0, probabilities, 1 - probabilities)
+    losses = -np.log(np.maximum(of_truth, least)).mean(axis=1)
+    return Predictions(
+        names, probabilities, targets, losses, predictor.classes, thresholds=thresholds
+    )

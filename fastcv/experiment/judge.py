@@ -25,15 +25,32 @@ from fastcv.terminal import doing, make_bar
 
 
 def write_tables(folder: Path, found: Predictions) -> None:
-    """Write per_class.csv, predictions.csv and top_losses.csv of some predictions."""
-    files.write_csv(folder / "per_class.csv", evaluation.per_class(found))
+    """Write per_class.csv, predictions.csv and top_losses.csv of some predictions.
+
+    Of several labels an image, the first is per_label.csv.
+    """
+    name = "per_label.csv" if found.multi_label else "per_class.csv"
+    rows = evaluation.per_class(found)
+    if found.multi_label:
+        rows = [{"label": row.pop("class"), **row} for row in rows]
+        for row in rows:
+            del row["most_confused_with"]
+    files.write_csv(folder / name, rows)
     files.write_csv(folder / "predictions.csv", evaluation.rows(found))
     files.write_csv(folder / "top_losses.csv", evaluation.top_losses(found, 100))
 
 
 def draw_evaluation(folder: Path, found: Predictions, *, smoke: bool = False) -> None:
-    """Draw confusion_matrix.png and reliability.png of some predictions."""
-    interpret.save(interpret.confusion_matrix(found, smoke=smoke), folder / "confusion_matrix.png")
+    """Draw confusion_matrix.png and reliability.png of some predictions.
+
+    Of several labels an image, average_precision.png takes the place of the first.
+    """
+    if found.multi_label:
+        chart = interpret.average_precisions(found, smoke=smoke)
+        interpret.save(chart, folder / "average_precision.png")
+    else:
+        matrix = interpret.confusion_matrix(found, smoke=smoke)
+        interpret.save(matrix, folder / "confusion_matrix.png")
     interpret.save(reliability_curve(found, smoke=smoke), folder / "reliability.png")
 
 
@@ -92,10 +109,12 @@ def validate(
 
 def lines(judged: Evaluation) -> list[str]:
     """Return the numbers of an evaluation, one line each."""
-    low, high = judged.interval
+    (low, high), mean = judged.interval, judged.average_precision
     rows = {
         "images": f"{judged.images:,}",
-        "accuracy": f"{judged.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%})",
+        "all labels right" if mean else "accuracy": f"{judged.accuracy:.2%} (95 % interval "
+        f"{low:.2%} to {high:.2%})",
+        "average precision": mean and f"{mean:.2%} (mean over labels)",
         "top-5 accuracy": None if judged.top5 is None else f"{judged.top5:.2%}",
         "loss": f"{judged.loss:.4f}",
         "calibration error": f"{judged.calibration_error:.2%}",
@@ -120,6 +139,11 @@ def calibrate_run(run: Run, *, device: str | None = None) -> float:
             f"{str(run.path)!r} has none: hold some out, as by holdout=0.1"
         )
     model = replace(trained_model(run), temperature=1.0)
+    if model.thresholds is not None:
+        raise ValueError(
+            "a temperature is fitted for one class an image, but these have several labels: leave "
+            "--calibrate out"
+        )
     predictor = Predictor.of(model, run.path, device)
     found = predict(predictor, images.listing["valid"])
     # A softmax keeps logits up to a constant, which no temperature changes.
@@ -162,6 +186,11 @@ def _on_folder(
     """Predict a folder of class folders, whose names are matched with the net's classes."""
     if not folder.is_dir():
         raise ValueError(f"the images must lie in a folder, {str(folder)!r} is not one")
+    if predictor.model.thresholds is not None:
+        raise ValueError(
+            "a folder of class folders names one class an image, but this net knows several "
+            "labels: leave --data out, or name a table in the recipe"
+        )
     train, valid, test = read_folders(folder)
     split = {"valid": valid, "test": test}.get(part or "", test or valid or train)
     if not split:

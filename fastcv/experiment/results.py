@@ -1,7 +1,7 @@
 """What a finished training leaves behind: numbers, figures and weights."""
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from fastcv.experiment.trained import describe
 from fastcv.learning import weights
 from fastcv.learning.learner import Learner
 from fastcv.predict import evaluation
-from fastcv.predict.evaluation import Predictions
+from fastcv.predict.evaluation import Predictions, average_precision
+from fastcv.predict.multi_label import fit_thresholds
 from fastcv.predict.trained import NAME as MODEL
 from fastcv.recipe.checks import compare
 from fastcv.recipe.values import Recipe
@@ -49,10 +50,10 @@ class Results:
         files.write_csv(self.run.path / "steps.csv", history.steps)
         weights.save(self.learn.model, self.run.path / directory.WEIGHTS)
         files.write_json(self.run.path / "classes.json", list(loaders.vocab))
-        self._describe()
         lines = self.learn.epoch_lines
         with lines.doing(f"predicting {self._images_to_predict:,} images"):
             parts = self._parts
+        self._describe()
         measured = self._measure() | {"parameters": parameters}
         with lines.doing("writing tables"):
             evaluation.save(parts, self.run.path / evaluation.TABLE)
@@ -96,15 +97,15 @@ class Results:
         """Return predictions, evenly spaced over the images: image, classes, confidence, loss."""
         found = self.predicted
         count = min(TABLE_ROWS, len(found.targets))
+        chosen = np.linspace(0, len(found.targets) - 1, count).astype(int).tolist()
         return [
             {
                 "image": found.image(index),
-                "predicted": found.classes[found.predicted[index]],
-                "true": found.classes[found.targets[index]],
+                **dict(zip(("predicted", "true"), found.texts(index), strict=True)),
                 "confidence": float(found.probabilities[index].max()),
                 "loss": float(found.losses[index]),
             }
-            for index in np.linspace(0, len(found.targets) - 1, count).astype(int).tolist()
+            for index in chosen
         ]
 
     @property
@@ -145,9 +146,7 @@ class Results:
     @cached_property
     def predicted(self) -> Predictions:
         """Predictions of the test images, or without a test part of the validation images."""
-        # The test set is read with the final weights alone: once here, and once for the recipe's
-        # own metrics, where there are any.
-        return interpret.predictions(self.learn, ds_idx=2 if self._has_test else 1)
+        return self._parts[self.part]
 
     @property
     def part(self) -> str:
@@ -161,16 +160,31 @@ class Results:
     @cached_property
     def _parts(self) -> dict[str, Predictions]:
         """Predictions of the validation and the test images."""
-        parts = {self.part: self.predicted}
+        # The test set is read with the final weights alone: once here, and once for the recipe's
+        # own metrics, where there are any.
+        parts = {self.part: interpret.predictions(self.learn, ds_idx=2 if self._has_test else 1)}
         if self._has_test and len(self.learn.dls.valid):
             parts = {"valid": interpret.predictions(self.learn, ds_idx=1)} | parts
-        return parts
+        if not self.predicts_several:
+            return parts
+        thresholds = (0.5,) * len(self.learn.dls.vocab)
+        if valid := parts.get("valid"):  # test images that validate decide nothing
+            thresholds = fit_thresholds(valid.probabilities, valid.targets)
+        return {part: replace(found, thresholds=thresholds) for part, found in parts.items()}
+
+    @property
+    def predicts_several(self) -> bool:
+        """Whether images have several labels."""
+        return getattr(self.learn.dls, "multi_label", False)
 
     def _describe(self) -> None:
         """Write model.json, if the recipe's data and model say what belongs into it."""
         try:
             described = describe(
-                self.recipe, self.learn.dls.vocab, precision=self.learn.precision.precision
+                self.recipe,
+                self.learn.dls.vocab,
+                precision=self.learn.precision.precision,
+                thresholds=self.predicted.thresholds,
             )
             described.write(self.run.path)
         except ValueError as error:
@@ -180,10 +194,7 @@ class Results:
         """Measure the final weights on every split, and find the best validation accuracy."""
         rows, last = self.learn.history.rows, self.learn.history.final
         measured = {f"train_{name}": last.get(f"train_{name}") for name in ("loss", "accuracy")}
-        evaluated = {
-            "loss": float(self.predicted.losses.mean()),
-            "accuracy": self.predicted.accuracy,
-        }
+        evaluated = _numbers(self.predicted)
         if self.recipe.metrics:
             evaluated = self._validated(2 if self._has_test else 1) | evaluated
         if self._has_test and len(self.learn.dls.valid):
@@ -203,10 +214,11 @@ class Results:
         return measured
 
     def _on_valid(self) -> dict[str, float]:
-        if self.recipe.metrics:
-            return self._validated(1)
-        found = self._parts["valid"]
-        return {"loss": float(found.losses.mean()), "accuracy": found.accuracy}
+        found = _numbers(self._parts["valid"])
+        if not self.recipe.metrics:
+            return found
+        # Of several labels, the final thresholds count.
+        return self._validated(1) | (found if self.predicts_several else {})
 
     def _validated(self, split: int) -> dict[str, float]:
         names = ("loss", *(metric.name for metric in self.learn.metrics))
@@ -246,3 +258,9 @@ class Results:
         for name, figure in self.learn.epoch_lines.over(list(drawn.items()), "drawing figures"):
             interpret.save(figure, figures / f"{name}.png")
         draw_evaluation(figures, found, smoke=self.smoke)
+
+
+def _numbers(found: Predictions) -> dict[str, float]:
+    """Return what is measured of every set of predictions."""
+    several = {"average_precision": average_precision(found)} if found.multi_label else {}
+    return {"loss": float(found.losses.mean()), "accuracy": found.accuracy, **several}

@@ -426,12 +426,17 @@ def _judged(run: Run, results: Results) -> list[str]:
     judged = evaluation.evaluate(results.predicted)
     low, high = judged.interval
     part = {"valid": "validation"}.get(results.part, results.part)
-    lines = [f"95 % interval of {judged.accuracy:.2%}: {low:.1%} to {high:.1%} ({part} images)"]
+    mean = judged.average_precision
+    lines = [] if mean is None else [f"mean average precision over labels: {mean:.2%}"]
+    if mean is not None:
+        part = f"{part}, all labels of which are right, by thresholds fitted on validation"
+    lines += [f"95 % interval of {judged.accuracy:.2%}: {low:.1%} to {high:.1%} ({part} images)"]
     weakest = sorted(
         (row for row in judged.per_class if row["support"] and row["recall"] < 1),
         key=lambda row: row["recall"],
     )[:WEAKEST]
     if weakest:
+        table = "per_class.csv" if mean is None else "per_label.csv"
         named = ", ".join(f"{row['class']} ({row['recall']:.0%})" for row in weakest)
-        lines.append(f"weakest classes: {named}; per_class.csv lists all")
+        lines.append(f"weakest classes: {named}; {table} lists all")
     return [*lines, f"use it with: {shlex.join(['fastcv', 'predict', str(run.path)])} PHOTO..."]

@@ -10,13 +10,20 @@ from fastcv.predict.trained import NAME, TrainedModel
 from fastcv.recipe import Recipe
 
 
-def describe(recipe: Recipe, classes: Sequence[str], *, precision: str) -> TrainedModel:
+def describe(
+    recipe: Recipe,
+    classes: Sequence[str],
+    *,
+    precision: str,
+    thresholds: tuple[float, ...] | None = None,
+) -> TrainedModel:
     """Describe the net that a recipe trains, for model.json.
 
     Args:
         recipe: its `data` says how images become the net's input, its `model` what builds the net.
         classes: names, in the order of the logits.
         precision: "fp32" or "bf16", in which the net was validated.
+        thresholds: of several labels an image, from which probability each holds.
 
     Raises:
         ValueError: the recipe's `data` or `model` does not describe itself so.
@@ -50,6 +57,7 @@ def describe(recipe: Recipe, classes: Sequence[str], *, precision: str) -> Train
         upright=getattr(data, "upright", False),
         decode_size=data.decoding.via if hasattr(data, "decoding") else None,
         precision=precision,
+        thresholds=thresholds,
         # Of a file the name alone: its folder is nobody else's business.
         weights=getattr(model, "weights", None) and Path(model.weights).name,
         weights_license=_license(recipe),

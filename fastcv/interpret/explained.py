@@ -152,10 +152,12 @@ def reliability_curve(predictions: Predictions, *, smoke: bool = False) -> Figur
     axes.plot(
         confidence, accuracy, color=BLUE, marker="o", markersize=4.5, linewidth=1.4, clip_on=False
     )
-    dress(axes, x="confidence (below the diagonal the net is too sure)", y="accuracy")
+    reached = "images with the label" if predictions.multi_label else "accuracy"
+    dress(axes, x="confidence (below the diagonal the net is too sure)", y=reached)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    counts.hist(predictions.confidences, bins=15, range=(0, 1), color=BLUE, edgecolor="white")
-    dress(counts, x="confidence", y="images")
+    shown = predictions.probabilities if predictions.multi_label else predictions.confidences
+    counts.hist(shown.ravel(), bins=15, range=(0, 1), color=BLUE, edgecolor="white")
+    dress(counts, x="confidence", y="labels of images" if predictions.multi_label else "images")
     counts.set_xlim(0, 1)
     return figure
 

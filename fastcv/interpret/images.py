@@ -86,7 +86,7 @@ def _grid(
     height = HEAD + rows * (cell + MARGIN) + MARGIN + foot
     figure = blank(title, height=height, width=width, smoke=smoke)
     figure.set_layout_engine("none")
-    names = [shortened(name, NAME) for name in readable(predictions.classes)]
+    names, right = readable(predictions.classes), predictions.right
     for place, i in enumerate(chosen):
         row, column = divmod(place, columns)
         left = MARGIN + column * CELL
@@ -97,14 +97,14 @@ def _grid(
         _show(axes, predictions.image(int(i)))
         axes.set_xticks([])
         axes.set_yticks([])
-        predicted, true = predictions.predicted[i], predictions.targets[i]
-        mark, color = ("✓", RIGHT) if predicted == true else ("✗", WRONG)
-        axes.spines[:].set(visible=predicted != true, color=WRONG, linewidth=2.5)
-        confidence = percent(predictions.probabilities[i, predicted])
+        predicted, true = (shortened(text, NAME) for text in predictions.texts(i, names))
+        mark, color = ("✓", RIGHT) if right[i] else ("✗", WRONG)
+        axes.spines[:].set(visible=not right[i], color=WRONG, linewidth=2.5)
+        confidence = percent(predictions.probabilities[i].max())
         loss = f", loss {predictions.losses[i]:.2f}" if losses else ""
         file = f"\n{shortened(Path(predictions.paths[i]).name, NAME)}" if losses else ""
         axes.set_title(
-            f"{mark} {confidence}{loss}\n{names[predicted]}\ntrue: {names[true]}{file}",
+            f"{mark} {confidence}{loss}\n{predicted}\ntrue: {true}{file}",
             loc="left",
             fontsize=CAPTION_SIZE,
             color=color,

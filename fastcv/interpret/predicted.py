@@ -16,20 +16,19 @@ def predictions(learn: "Learner", ds_idx: int = 1) -> Predictions:
     """Predict every image of one of a Learner's data sets in one pass, without augmentation.
 
     Args:
-        learn: a Learner for one label an image, whose net returns logits.
+        learn: a Learner whose net returns logits.
         ds_idx: 0 for the training images (all of them, in order and without augmentation), 1 for
             the validation images, 2 for the test images.
 
     Raises:
         ValueError: there is no data set `ds_idx`.
     """
-    import torch  # heavy; the figures are drawn without it
-
     loaders = learn.dls.loaders
     if not 0 <= ds_idx < len(loaders):
         raise ValueError(
             f"ds_idx must be below {len(loaders)}, the number of loaders, got {ds_idx}"
         )
+    several = getattr(learn.dls, "multi_label", False)
     dataset = loaders[ds_idx].dataset
     loader = loaders[ds_idx].new(shuffle=False, drop_last=False)
     # fastai switches train-only transforms by the data set's split, not by the net's mode.
@@ -37,8 +36,10 @@ def predictions(learn: "Learner", ds_idx: int = 1) -> Predictions:
         probabilities, targets, losses = learn.get_preds(
             dl=loader,
             with_loss=True,
-            # Always softmax: a loss without fastai's `activation` would leave logits.
-            act=lambda logits: torch.softmax(logits.float(), dim=1),
+            # Not the loss's: one without fastai's `activation` would leave logits.
+            act=lambda logits: (
+                logits.float().sigmoid() if several else logits.float().softmax(dim=1)
+            ),
         )
     names = getattr(learn.dls, "names", None)
     return Predictions(

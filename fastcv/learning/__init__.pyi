@@ -4,7 +4,9 @@ from .backbones import torchvision_net as torchvision_net
 from .callbacks.ema import EMA as EMA
 from .callbacks.freeze_first import FreezeFirst as FreezeFirst
 from .callbacks.progress import LossGraph as LossGraph
+from .losses import BinaryCrossEntropy as BinaryCrossEntropy
 from .losses import CrossEntropy as CrossEntropy
+from .metrics import average_precision as average_precision
 from .metrics import worst_class_recall as worst_class_recall
 from .models import FromScratch as FromScratch
 from .models import Pretrained as Pretrained

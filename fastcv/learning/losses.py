@@ -72,14 +72,7 @@ class CrossEntropy:
 
     def __post_init__(self):
         check_number("label_smoothing", self.label_smoothing, least=0, most=1)
-        if self.weights is None or self.weights == BALANCED:
-            return
-        if not isinstance(self.weights, tuple | list) or not self.weights:
-            raise ValueError(
-                f"weights must be {BALANCED!r} or a number of 0 or more for each class, got "
-                f"{shown(self.weights)}"
-            )
-        check_numbers("weights", self.weights, len(self.weights), least=0)
+        _check_weights(self.weights)
 
     @property
     def needs_counts(self) -> bool:
@@ -115,6 +108,101 @@ class CrossEntropy:
         )
 
 
+class BinaryCrossEntropyLoss(nn.Module):
+    """torch's binary cross-entropy of logits with the methods that fastai expects of a loss.
+
+    Weights count in training mode only, as those of `CrossEntropyLoss`.
+
+    Args:
+        weight: (labels,), what an image that has a label counts, where one without counts 1; None
+            for 1.
+
+    Shape:
+        logits: (B, labels), any float type; computed in float32.
+        targets: (B, labels), 1 where an image has a label; fractions of mixed images.
+        returns: scalar, the mean over labels and batch (or (B,) while `reduction` is "none").
+    """
+
+    def __init__(self, weight: Tensor | None = None):
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+        self.reduction = "mean"
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Compute the loss from plain tensors."""
+        losses = nn.functional.binary_cross_entropy_with_logits(
+            logits.as_subclass(Tensor).float(),
+            torch.as_tensor(targets).as_subclass(Tensor).float(),
+            pos_weight=self.weight if self.training else None,
+            reduction="none",
+        )
+        return losses.mean(dim=1) if self.reduction == "none" else losses.mean()
+
+    def activation(self, logits: Tensor) -> Tensor:
+        """Return the probability of each label, (B, labels)."""
+        return logits.float().sigmoid()
+
+    def decodes(self, scores: Tensor) -> Tensor:
+        """Return whether each label is likely, (B, labels)."""
+        return scores > 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryCrossEntropy:
+    """Binary cross-entropy of each label, for images with several labels or none.
+
+    Args:
+        weights: what an image that has a label counts in training, where one without counts 1:
+            "balanced" is images without it / images with it, of the training images, so that both
+            weigh the same; or a number for each label, in the order of their names. None: 1. The
+            validation loss is not weighted.
+
+    Raises:
+        ValueError: `weights` is another word, empty, or holds something else than numbers of 0 or
+            more.
+    """
+
+    weights: str | tuple[float, ...] | None = None
+
+    def __post_init__(self):
+        _check_weights(self.weights)
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether it must be called with the training images of each label."""
+        return self.weights is not None
+
+    def __call__(
+        self, counts: Sequence[int] | None = None, images: int | None = None
+    ) -> BinaryCrossEntropyLoss:
+        """Build the loss.
+
+        Args:
+            counts: training images of each label; needed if there are weights.
+            images: of all; needed if they are balanced.
+
+        Raises:
+            ValueError: there are weights for another number of labels, or no `counts`.
+        """
+        if self.weights is None:
+            return BinaryCrossEntropyLoss()
+        if counts is None or (self.weights == BALANCED and images is None):
+            raise ValueError(
+                f"a loss with weights={self.weights!r} must be called with the number of training "
+                "images and of those of each label: call it with counts=(...), images=..."
+            )
+        if self.weights == BALANCED:
+            with_it = torch.as_tensor(counts, dtype=torch.float64)
+            weights = (images - with_it) / with_it.clamp(min=1)
+        else:
+            weights = torch.tensor(self.weights)
+        if len(weights) != len(counts):
+            raise ValueError(
+                f"weights must have one number for each of {len(counts)} labels, got {len(weights)}"
+            )
+        return BinaryCrossEntropyLoss(weights.float())
+
+
 def balanced_weights(counts: Sequence[int]) -> Tensor:
     """Return images / (classes * images of the class) for each class, float64.
 
@@ -132,11 +220,38 @@ def balanced_weights(counts: Sequence[int]) -> Tensor:
     return images.sum() / (len(images) * images)
 
 
+def _check_weights(weights: Any) -> None:
+    if weights is None or (isinstance(weights, str) and weights == BALANCED):
+        return
+    if not isinstance(weights, tuple | list) or not weights:
+        raise ValueError(
+            f"weights must be {BALANCED!r} or a number of 0 or more for each class, got "
+            f"{shown(weights)}"
+        )
+    check_numbers("weights", weights, len(weights), least=0)
+
+
 def build(loss: Callable[..., Any], dls: DataLoaders) -> Any:
-    """Build a recipe's loss for its data; a value that `needs_counts` is called with them."""
+    """Build a recipe's loss for its data; a value that `needs_counts` is called with them.
+
+    Raises:
+        ValueError: the loss is for one label an image and the data has several, or the reverse.
+    """
+    several = getattr(dls, "multi_label", False)
+    if several and isinstance(loss, CrossEntropy):
+        raise ValueError(
+            "loss must be BinaryCrossEntropy() for images with several labels, got CrossEntropy: "
+            "set loss=BinaryCrossEntropy()"
+        )
+    if not several and isinstance(loss, BinaryCrossEntropy):
+        raise ValueError(
+            "BinaryCrossEntropy needs images with several labels, and these have one: set "
+            "loss=CrossEntropy(), or Table(sep=...)"
+        )
     if not getattr(loss, "needs_counts", False):
         return loss()
-    return loss(counts=class_counts(dls)).to(dls.device)
+    images = {"images": len(dls.train.dataset)} if several else {}
+    return loss(counts=class_counts(dls), **images).to(dls.device)
 
 
 def class_counts(dls: DataLoaders) -> list[int]:
@@ -151,6 +266,8 @@ def class_counts(dls: DataLoaders) -> list[int]:
             "class weights must know the labels of the training images, but the loaders are not "
             "made by Images or a DataBlock: leave weights out, or write a loss of your own"
         )
+    if labels.ndim == 2:
+        return labels.sum(dim=0).long().tolist()
     return torch.bincount(labels, minlength=len(dls.vocab)).tolist()
 
 
@@ -159,4 +276,8 @@ def _labels(dls: DataLoaders) -> Tensor | None:
     if decoded is not None:
         return decoded.labels
     parts = getattr(dls.train.dataset, "tls", ())
-    return torch.tensor([int(label) for label in parts[-1]]) if len(parts) > 1 else None
+    if len(parts) < 2:
+        return None
+    if getattr(dls, "multi_label", False):
+        return torch.stack([label.as_subclass(Tensor) for label in parts[-1]])
+    return torch.tensor([int(label) for label in parts[-1]])

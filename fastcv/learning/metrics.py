@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from fastai.learner import Learner, Metric
 from fastcore.basics import camel2snake
 from torch import Tensor
+
+from fastcv.predict.multi_label import average_precisions
 
 if TYPE_CHECKING:
     from fastcv.learning.callbacks.history import History
@@ -167,7 +170,10 @@ def _sklearn_value(
     metric: Callable, scores: bool, probabilities: bool, logits: Tensor, targets: Tensor
 ) -> Any:
     """Call a function of scikit-learn's kind with arrays of targets and predictions."""
-    if scores or probabilities:
+    if targets.ndim == 2:  # several labels an image
+        of_each = logits.float().sigmoid()
+        predicted = of_each if scores or probabilities else (of_each > 0.5).long()
+    elif scores or probabilities:
         predicted = logits.float().softmax(dim=1)
         if scores and logits.shape[1] == 2:
             predicted = predicted[:, 1]  # of two classes, scikit-learn wants the second one's
@@ -214,3 +220,17 @@ def worst_class_recall(logits: Tensor, targets: Tensor) -> Tensor:
     images = torch.bincount(targets, minlength=logits.shape[1])
     right = torch.bincount(targets[logits.argmax(dim=1) == targets], minlength=logits.shape[1])
     return (right / images)[images > 0].min()
+
+
+def average_precision(logits: Tensor, targets: Tensor) -> float:
+    """Return the mean of the labels' average precisions: a metric for several labels an image.
+
+    It is measured in every such training.
+
+    Shape:
+        logits: (N, labels).
+        targets: (N, labels), 1 where an image has a label; labels without an image do not count.
+        returns: a fraction 0-1; NaN if no image has a label.
+    """
+    found = average_precisions(logits.float().cpu().numpy(), targets.cpu().numpy())
+    return float(np.mean(found[~np.isnan(found)])) if not np.isnan(found).all() else float("nan")

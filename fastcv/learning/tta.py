@@ -95,13 +95,15 @@ def accuracy(
 
     Args:
         net: in evaluation mode.
-        batches: of images (B, C, H, W) and class numbers (B,).
+        batches: of images (B, C, H, W) and class numbers (B,); of several labels an image,
+            (B, classes), all of which must be right at a probability of 0.5.
         tta: the views.
     """
     right, count = 0, 0
     with torch.inference_mode():
         for x, y in batches:
-            predicted = tta.predict(net, x.as_subclass(Tensor)).argmax(dim=1)
-            right = right + (predicted == y.as_subclass(Tensor)).sum()
+            logits, y = tta.predict(net, x.as_subclass(Tensor)), y.as_subclass(Tensor)
+            hits = logits.argmax(dim=1) == y if y.ndim == 1 else ((logits > 0) == (y > 0)).all(1)
+            right = right + hits.sum()
             count += len(y)
     return int(right) / count

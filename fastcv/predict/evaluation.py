@@ -11,9 +11,11 @@ import numpy as np
 from PIL import Image
 
 from fastcv import files
+from fastcv.predict.multi_label import average_precisions, holds
 
 BINS = 15  # of confidence, as Guo et al. 2017 have it
 TABLE = "predictions.npz"
+NO_LABEL = "no label"
 NORMAL_95 = 1.959963984540054  # of a normal distribution, for an interval of 95 %
 
 
@@ -24,11 +26,14 @@ class Predictions:
     Args:
         paths: (N,), a name for each image: its path, or where there is none its place in the set.
         probabilities: (N, classes), rows sum to 1.
-        targets: (N,), indices of the true classes.
+        targets: (N,), indices of the true classes. Of several labels an image, (N, classes), 1
+            where it has a label; the probabilities are then those of each label.
         losses: (N,), cross-entropy of each image.
         classes: names, in the order of the columns.
         image: returns the i-th image as it was before augmentation and normalization; None where
             the images are not at hand.
+        thresholds: of several labels an image, the probability from which each label holds; None
+            for 0.5.
 
     Raises:
         ValueError: the lengths do not agree, or there is no image.
@@ -40,6 +45,7 @@ class Predictions:
     losses: np.ndarray
     classes: tuple[str, ...]
     image: Callable[[int], Image.Image] | None = None
+    thresholds: tuple[float, ...] | None = None
 
     def __post_init__(self):
         n = len(self.targets)
@@ -54,9 +60,31 @@ class Predictions:
             )
 
     @property
+    def multi_label(self) -> bool:
+        """Whether images have several labels, or none."""
+        return self.targets.ndim == 2
+
+    @property
     def predicted(self) -> np.ndarray:
-        """Index of the likeliest class, (N,)."""
+        """Index of the likeliest class, (N,); of several labels, which hold, (N, classes) bool."""
+        if self.multi_label:
+            return holds(self.probabilities, self.thresholds)
         return self.probabilities.argmax(axis=1)
+
+    def texts(self, index: int, names: Sequence[str] | None = None) -> tuple[str, str]:
+        """Return the predicted and the true class of an image, or all labels, as text.
+
+        Args:
+            index: of the image.
+            names: to call the classes by; None for their own.
+        """
+        names = self.classes if names is None else names
+        if not self.multi_label:
+            return names[self.probabilities[index].argmax()], names[self.targets[index]]
+        pair = holds(self.probabilities[index], self.thresholds), self.targets[index]
+        texts = (", ".join(names[place] for place in np.flatnonzero(each)) for each in pair)
+        predicted, true = (text or NO_LABEL for text in texts)
+        return predicted, true
 
     @property
     def confidences(self) -> np.ndarray:
@@ -65,7 +93,9 @@ class Predictions:
 
     @property
     def right(self) -> np.ndarray:
-        """Whether the likeliest class is the true one, (N,) bool."""
+        """Whether the likeliest class is the true one, or all labels are right, (N,) bool."""
+        if self.multi_label:
+            return (self.predicted == (self.targets > 0)).all(axis=1)
         return self.predicted == self.targets
 
     @property
@@ -88,7 +118,7 @@ class Evaluation:
 
     Attributes:
         images: their number.
-        accuracy: top-1.
+        accuracy: top-1; of several labels an image, the fraction of images with all labels right.
         interval: Wilson's 95 % interval of the accuracy.
         top5: fraction of images whose class is among the five likeliest; None of five or fewer
             classes.
@@ -96,7 +126,9 @@ class Evaluation:
         calibration_error: expected calibration error over 15 bins of equal width.
         macro_f1: F1 score, the mean over the classes that have images.
         per_class: a row for each class: precision, recall, f1, support, and the class that its
-            images are most often mistaken for.
+            images are most often mistaken for. Of several labels an image, also average precision
+            and threshold.
+        average_precision: of several labels an image, the mean of the labels' average precisions.
     """
 
     images: int
@@ -107,21 +139,29 @@ class Evaluation:
     calibration_error: float
     macro_f1: float
     per_class: tuple[dict[str, Any], ...]
+    average_precision: float | None = None
 
 
 def evaluate(predictions: Predictions) -> Evaluation:
     """Judge a net by its predictions."""
-    rows = per_class(predictions)
+    rows, several = per_class(predictions), predictions.multi_label
     return Evaluation(
         images=len(predictions.targets),
         accuracy=predictions.accuracy,
         interval=wilson(int(predictions.right.sum()), len(predictions.targets)),
-        top5=top_k(predictions, 5) if len(predictions.classes) > 5 else None,
+        top5=None if several or len(predictions.classes) <= 5 else top_k(predictions, 5),
         loss=float(predictions.losses.mean()),
         calibration_error=calibration_error(predictions),
-        macro_f1=float(np.mean([row["f1"] for row in rows if row["support"]])),
+        macro_f1=float(np.mean([row["f1"] for row in rows if row["support"]] or [0.0])),
         per_class=tuple(rows),
+        average_precision=average_precision(predictions) if several else None,
     )
+
+
+def average_precision(predictions: Predictions) -> float:
+    """Return the mean of the average precisions of the labels that an image has."""
+    found = average_precisions(predictions.probabilities, predictions.targets)
+    return float(np.mean(found[~np.isnan(found)])) if not np.isnan(found).all() else float("nan")
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
@@ -150,9 +190,13 @@ def top_k(predictions: Predictions, k: int) -> float:
 def reliability(predictions: Predictions, bins: int = BINS) -> list[dict[str, float]]:
     """Return confidence and accuracy in bins of equal width of confidence; empty bins are left out.
 
+    Of several labels an image, each label's probability is compared with how often it is there.
+
     Source: Guo et al. 2017, arXiv:1706.04599.
     """
     confidences, right = predictions.confidences, predictions.right
+    if predictions.multi_label:
+        confidences, right = predictions.probabilities.ravel(), predictions.targets.ravel() > 0
     places = np.minimum((confidences * bins).astype(int), bins - 1)
     return [
         {
@@ -167,7 +211,7 @@ def reliability(predictions: Predictions, bins: int = BINS) -> list[dict[str, fl
 
 def calibration_error(predictions: Predictions, bins: int = BINS) -> float:
     """Return the expected calibration error: how far confidence lies from accuracy, on average."""
-    total = len(predictions.targets)
+    total = predictions.targets.size
     return sum(
         row["images"] / total * abs(row["accuracy"] - row["confidence"])
         for row in reliability(predictions, bins)
@@ -175,10 +219,20 @@ def calibration_error(predictions: Predictions, bins: int = BINS) -> float:
 
 
 def per_class(predictions: Predictions) -> list[dict[str, Any]]:
-    """Return a row for each class: precision, recall, F1, support, most confused with."""
-    counts = predictions.confusion()
-    right, support, claimed = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    wrong = counts - np.diag(right)
+    """Return a row for each class: precision, recall, F1, support, most confused with.
+
+    Of several labels an image there is nothing to be confused with, but an average precision (None
+    if no image has the label) and the threshold.
+    """
+    several = predictions.multi_label
+    if several:
+        has, said = predictions.targets > 0, predictions.predicted
+        right, support, claimed = (each.sum(axis=0) for each in (has & said, has, said))
+        wrong = np.zeros((len(right), 1), int)
+    else:
+        counts = predictions.confusion()
+        right, support, claimed = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+        wrong = counts - np.diag(right)
     rows = []
     for index, name in enumerate(predictions.classes):
         precision = float(right[index] / claimed[index]) if claimed[index] else 0.0
@@ -195,16 +249,20 @@ def per_class(predictions: Predictions) -> list[dict[str, Any]]:
                 "most_confused_with": predictions.classes[worst] if wrong[index, worst] else "",
             }
         )
+    if several:
+        ranked = average_precisions(predictions.probabilities, predictions.targets).tolist()
+        thresholds = predictions.thresholds or [0.5] * len(rows)
+        for row, ap, threshold in zip(rows, ranked, thresholds, strict=True):
+            row |= {"average_precision": None if math.isnan(ap) else ap, "threshold": threshold}
     return rows
 
 
 def rows(predictions: Predictions) -> list[dict[str, Any]]:
     """Return a row for each image, as predictions.csv has them."""
-    names = predictions.classes
     each = zip(
         predictions.paths,
-        predictions.targets.tolist(),
-        predictions.predicted.tolist(),
+        map(predictions.texts, range(len(predictions.paths))),
+        predictions.right.tolist(),
         predictions.confidences.tolist(),
         predictions.losses.tolist(),
         strict=True,
@@ -212,13 +270,13 @@ def rows(predictions: Predictions) -> list[dict[str, Any]]:
     return [
         {
             "path": path,
-            "true": names[true],
-            "predicted": names[predicted],
-            "right": int(true == predicted),
+            "true": true,
+            "predicted": predicted,
+            "right": int(right),
             "confidence": round(confidence, 6),
             "loss": round(loss, 6),
         }
-        for path, true, predicted, confidence, loss in each
+        for path, (predicted, true), right, confidence, loss in each
     ]
 
 
@@ -249,6 +307,8 @@ def save(parts: dict[str, Predictions], file: Path) -> None:
             f"{part}/losses": found.losses.astype(np.float32),
             f"{part}/classes": np.array(found.classes),
         }
+        if found.thresholds is not None:
+            arrays[f"{part}/thresholds"] = np.array(found.thresholds)
     written = BytesIO()
     np.savez_compressed(written, **arrays)
     files.write_bytes(file, written.getvalue())
@@ -279,6 +339,8 @@ def read(file: Path, part: str) -> Predictions:
                 name: arrays[f"{part}/{name}"]
                 for name in ("paths", "probabilities", "targets", "losses", "classes")
             }
+            decided = f"{part}/thresholds"
+            thresholds = arrays[decided] if decided in arrays.files else None
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"the predictions of the {part} images must be in {str(file)!r}, they cannot be read: "
@@ -290,6 +352,7 @@ def read(file: Path, part: str) -> Predictions:
         targets=found["targets"].astype(np.int64),
         losses=found["losses"],
         classes=tuple(found["classes"].tolist()),
+        thresholds=None if thresholds is None else tuple(thresholds.tolist()),
     )
 
 

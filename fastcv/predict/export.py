@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fastcv.predict import resize_for_export
+from fastcv.predict.multi_label import holds
 from fastcv.predict.predictor import Predictor
 from fastcv.predict.trained import NAME, TrainedModel
 from fastcv.recipe.addresses import address
@@ -42,14 +43,14 @@ class BytesToProbabilities(nn.Module):
 
     Shape:
         pixels: (B, resize, resize, channels), uint8.
-        returns: (B, classes), float32, rows sum to 1.
+        returns: (B, classes), float32, rows sum to 1; of several labels an image, each label's.
     """
 
     def __init__(self, model: TrainedModel, net: nn.Module):
         super().__init__()
         self.net = copy.deepcopy(net).float().cpu().to(memory_format=torch.contiguous_format)
         self.first, self.size = round((model.resize - model.size) / 2), model.size
-        self.temperature = model.temperature
+        self.temperature, self.several = model.temperature, model.thresholds is not None
         mean, std = (torch.tensor(each, dtype=torch.float64) for each in (model.mean, model.std))
         self.register_buffer("scale", (1 / (std * 255)).float().view(1, -1, 1, 1))
         self.register_buffer("shift", (-mean / std).float().view(1, -1, 1, 1))
@@ -60,7 +61,8 @@ class BytesToProbabilities(nn.Module):
         inside = slice(self.first, self.first + self.size)
         x = pixels[:, inside, inside].permute(0, 3, 1, 2)  # (B, channels, size, size)
         logits = self.net(x.to(torch.float32) * self.scale + self.shift)
-        return (logits / self.temperature).softmax(dim=1)
+        logits = logits / self.temperature
+        return logits.sigmoid() if self.several else logits.softmax(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,7 @@ class Comparison:
     Attributes:
         images: their number.
         largest_difference: of a probability, over all images and classes.
-        equal_classes: fraction of images with the same likeliest class, 0-1.
+        equal_classes: fraction of images with the same likeliest class, or the same labels, 0-1.
     """
 
     images: int
@@ -130,10 +132,14 @@ def compare(predictor: Predictor, file: Path, pixels: np.ndarray) -> Comparison:
     batches = [pixels[:1], *_batches(pixels[1:])]
     ours = np.concatenate([run(batch) for batch in batches])
     theirs = np.concatenate([torch_fp32.probabilities(batch) for batch in batches])
+    if model.thresholds is None:
+        same = ours.argmax(1) == theirs.argmax(1)
+    else:
+        same = (holds(ours, model.thresholds) == holds(theirs, model.thresholds)).all(axis=1)
     return Comparison(
         images=len(pixels),
         largest_difference=float(np.abs(ours - theirs).max()),
-        equal_classes=float((ours.argmax(1) == theirs.argmax(1)).mean()),
+        equal_classes=float(same.mean()),
     )
 
 

@@ -28,8 +28,19 @@ def label_errors(predictions: Predictions) -> np.ndarray:
     # Here, because it is an extra, and takes seconds to import.
     try:
         from cleanlab.filter import find_label_issues
+        from cleanlab.multilabel_classification.filter import (
+            find_label_issues as multilabel_issues,
+        )
     except ImportError as error:
         raise ImportError(MISSING) from error
+    if predictions.multi_label:
+        labels = [np.flatnonzero(row).tolist() for row in predictions.targets]
+        return multilabel_issues(
+            labels,
+            predictions.probabilities.astype(np.float64),
+            return_indices_ranked_by="self_confidence",
+            n_jobs=1,
+        )
     with warnings.catch_warnings():
         # Of a class with one image or none: it cannot be judged, which is no fault of the user's.
         warnings.filterwarnings("ignore", "May not flag all label issues", UserWarning)
@@ -43,12 +54,10 @@ def label_errors(predictions: Predictions) -> np.ndarray:
 
 def suspect_rows(predictions: Predictions, suspects: np.ndarray) -> list[dict[str, Any]]:
     """Return a row for each suspected image, as label_errors.csv has them."""
-    return [
-        {
-            "path": predictions.paths[index],
-            "label": predictions.classes[predictions.targets[index]],
-            "predicted": predictions.classes[predictions.predicted[index]],
-            "confidence": round(float(predictions.confidences[index]), 6),
-        }
-        for index in suspects.tolist()
-    ]
+    found = []
+    for index in suspects.tolist():
+        predicted, label = predictions.texts(index)
+        confidence = round(float(predictions.confidences[index]), 6)
+        row = {"path": predictions.paths[index], "label": label, "predicted": predicted}
+        found.append({**row, "confidence": confidence})
+    return found

@@ -45,6 +45,11 @@ def compare(first: Predictions, second: Predictions) -> Paired:
     Raises:
         ValueError: the classes differ, no image is in both, or one has another label.
     """
+    if first.multi_label or second.multi_label:
+        raise ValueError(
+            "two runs to compare must have one label an image, got several: compare what "
+            "fastcv validate prints of each"
+        )
     if sorted(first.classes) != sorted(second.classes):
         raise ValueError(
             f"two runs to compare must have the same classes, got {len(first.classes)} and "

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fastcv.augment.crop import CenterCrop
 from fastcv.augment.pixels import Normalize
 from fastcv.data.sources.folders import IMAGE_SUFFIXES
+from fastcv.predict.multi_label import holds
 from fastcv.predict.trained import TrainedModel
 
 BATCH_SIZE = 32
@@ -28,14 +29,25 @@ class Prediction:
     """A net's prediction of one image.
 
     Attributes:
-        probabilities: (classes,), float32, summing to 1.
+        probabilities: (classes,), float32, summing to 1; of several labels an image, those of each.
         classes: their names, in that order.
         path: of the image, if it was a file.
+        thresholds: of several labels an image, the probability from which each holds.
     """
 
     probabilities: np.ndarray
     classes: tuple[str, ...]
     path: Path | None = None
+    thresholds: tuple[float, ...] | None = None
+
+    @property
+    def labels(self) -> list[tuple[str, float]]:
+        """The labels that hold, with their probabilities, best first: one class, or any number."""
+        if self.thresholds is None:
+            return self.top(1)
+        held = holds(self.probabilities, self.thresholds)
+        kept = {self.classes[index] for index in np.flatnonzero(held)}
+        return [pair for pair in self.top(len(self.classes)) if pair[0] in kept]
 
     @property
     def label(self) -> str:
@@ -144,7 +156,9 @@ class Predictor:
             rows = iter(self.probabilities(np.stack(pixels)) if pixels else ())
             for path, each in decoded:
                 readable = not isinstance(each, Unreadable)
-                yield Prediction(next(rows), self.classes, path) if readable else each
+                if readable:
+                    each = Prediction(next(rows), self.classes, path, self.model.thresholds)
+                yield each
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Predict decoded images.
@@ -180,7 +194,9 @@ class Predictor:
             x: (B, channels, size, size).
             returns: (B, classes), float32.
         """
-        return (self.logits(x) / self.model.temperature).softmax(dim=1).cpu().numpy()
+        logits = self.logits(x) / self.model.temperature
+        several = self.model.thresholds is not None
+        return (logits.sigmoid() if several else logits.softmax(dim=1)).cpu().numpy()
 
     def logits(self, x: Tensor) -> Tensor:
         """Run the net on its input, in the precision that it was validated in.

@@ -46,6 +46,8 @@ class TrainedModel:
             none.
         precision: "fp32" or "bf16", in which the net was validated.
         temperature: the logits are divided by this before the softmax; 1 leaves them.
+        thresholds: of several labels an image, the probability from which each label holds; the
+            probabilities are then those of a sigmoid. None for one class an image.
         weights: the name of the weights that training began from; None for random ones.
         weights_license: of these, as their makers name it; None if nobody says.
         sha256: of the file of the weights.
@@ -66,6 +68,7 @@ class TrainedModel:
     decode_size: int | None = None
     precision: str = "fp32"
     temperature: float = 1.0
+    thresholds: tuple[float, ...] | None = None
     weights: str | None = None
     weights_license: str | None = None
     sha256: str = ""
@@ -118,6 +121,10 @@ class TrainedModel:
             }
             for key in ("classes", "mean", "std"):
                 values[key] = tuple(values[key])
+            if values.get("thresholds") is not None:
+                values["thresholds"] = tuple(map(float, values["thresholds"]))
+                if len(values["thresholds"]) != len(values["classes"]):
+                    raise ValueError("it must have a threshold for each class, or none")
             return cls(**values)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             said = f"it lacks {error}" if isinstance(error, KeyError) else error

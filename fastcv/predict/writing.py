@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from fastcv.predict.evaluation import NO_LABEL
 from fastcv.predict.predictor import BATCH_SIZE, Prediction, Predictor, Unreadable, image_files
 from fastcv.terminal import Bar
 
@@ -103,8 +104,11 @@ def predict_files(
 
 def _object(found: Prediction, top: int) -> dict[str, Any]:
     best = [{"class": name, "probability": round(share, 6)} for name, share in found.top(top)]
-    return {"path": str(found.path), "predictions": best}
+    labels = {} if found.thresholds is None else {"labels": [name for name, _ in found.labels]}
+    return {"path": str(found.path), **labels, "predictions": best}
 
 
 def _line(found: Prediction, top: int) -> str:
-    return f"{found.path}: " + ", ".join(f"{name} {share:.2%}" for name, share in found.top(top))
+    pairs = found.top(top) if found.thresholds is None else found.labels
+    said = ", ".join(f"{name} {share:.2%}" for name, share in pairs)
+    return f"{found.path}: {said or NO_LABEL}"

@@ -28,6 +28,7 @@ from fastcv.recipe.metrics import HEADLINES
 SHOWN = {
     "curves": "Loss and accuracy by epoch",
     "confusion_matrix": "Confusion matrix: which classes are mistaken for which",
+    "average_precision": "Average precision: how well each label is found",
     "predictions": "Predictions: images with their predicted and true classes",
     "activations": "Activations: what the layers of the net see",
 }

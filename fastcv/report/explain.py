@@ -182,6 +182,11 @@ def explain(
         Net(name, load(each, device=device, trust=trust))
         for name, each in zip(names, (run, *also), strict=True)
     ]
+    if nets[0].predictor.model.thresholds is not None:
+        raise ValueError(
+            "a page explains one class an image, but this net knows several labels: see "
+            "figures/average_precision.png and per_label.csv of the run"
+        )
     out = folder / "explain" if out is None else out
     try:
         out.mkdir(parents=True, exist_ok=True)

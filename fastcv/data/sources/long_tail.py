@@ -41,6 +41,11 @@ class LongTail:
     def __call__(self, path: Path | None = None) -> Samples:
         """List the images that are kept."""
         whole = self.source(path)
+        if whole.multi_label:
+            raise ValueError(
+                "a long tail is cut from images of one class each, but these have several labels: "
+                "use another source"
+            )
         by_class: dict[str, list[Sample]] = {label: [] for label in whole.classes}
         for sample in whole.train:
             by_class[sample.label].append(sample)

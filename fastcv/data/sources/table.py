@@ -36,6 +36,9 @@ class Table:
             try things out, but a run can only be saved if its recipe names a file.
         image: the column of the images' paths, below `root`.
         label: the column of the labels.
+        sep: what stands between several labels of one image, as " " or ";"; an empty cell then says
+            that an image has none. They are trained with `BinaryCrossEntropy`. None: the whole cell
+            is the one label.
         split: the column of the parts: train or training; valid, val or validation; test or
             testing. None if there is none: all rows are training images.
         group: the column of groups, for example of the patient or the animal, whose images are
@@ -61,11 +64,14 @@ class Table:
     valid: int | float = 0.2
     seed: int = 42
     valid_most: int | None = None
+    sep: str | None = None
 
     def __post_init__(self):
         check_holdout("valid", self.valid)
         check_whole("seed", self.seed)
         unless_none(check_whole, "valid_most", self.valid_most, least=1)
+        if self.sep is not None and not (isinstance(self.sep, str) and self.sep):
+            raise ValueError(f"sep must be text between labels, such as ' ', got {self.sep!r}")
 
     def __call__(self, path: Path | None = None) -> Samples:
         """List the images of the table in `path`, or of this value's own if it is None.
@@ -108,7 +114,8 @@ class Table:
         inside = _Inside(root)
         missing: list[tuple[str, str]] = []
         for row in rows:
-            for column in filter(None, (self.image, self.label, self.split)):
+            needed = (self.image, self.split) if self.sep else (self.image, self.label, self.split)
+            for column in filter(None, needed):
                 if not row.cells[column]:
                     raise ValueError(
                         f"every image must have a value in column '{column}', but {row.place} of "
@@ -123,7 +130,7 @@ class Table:
             if self.split:
                 part = _part(row.cells[self.split], f"{row.place} of {name}")
             group = row.cells[self.group] if self.group else ""
-            yield _Listed(Sample(file, _as_class(row.cells[self.label])), group, part, row.place)
+            yield _Listed(Sample(file, self._label(row.cells[self.label])), group, part, row.place)
         if missing:
             path, place = missing[0]
             more = f", nor are {len(missing) - 1:,} others" if len(missing) > 1 else ""
@@ -131,6 +138,11 @@ class Table:
                 f"every image of {name} must lie in '{root}', but '{path}' ({place}) is not there"
                 f"{more}: add what is missing, or set root= or suffix= to match the table"
             )
+
+    def _label(self, cell: str) -> str | tuple[str, ...]:
+        if self.sep is None:
+            return _as_class(cell)
+        return tuple(sorted({_as_class(each.strip()) for each in cell.split(self.sep)} - {""}))
 
 
 class _Row(NamedTuple):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fastcv.data.samples import Sample, Samples
-from fastcv.recipe.bounds import WIDEST, check_number, check_whole, shown
+from fastcv.recipe.bounds import WIDEST, check_flags, check_number, check_whole, shown
 
 GRID = 4  # cells along a side of a class's pattern
 
@@ -26,6 +26,8 @@ class Toy:
         test: test images of each class; 0 for no test part.
         noise: standard deviation of the noise, a fraction of the full range.
         seed: decides patterns and noise.
+        several: whether images have several labels: every second one has the next class's pattern
+            in its lower half.
     """
 
     classes: int = 10
@@ -36,6 +38,7 @@ class Toy:
     test: int = 8
     noise: float = 0.1
     seed: int = 0
+    several: bool = False
 
     def __post_init__(self):
         check_whole("classes", self.classes, least=1)
@@ -45,6 +48,7 @@ class Toy:
             raise ValueError(f"channels must be 3 (RGB) or 1 (gray), got {shown(self.channels)}")
         for name in ("train", "valid", "test"):
             check_whole(name, getattr(self, name))
+        check_flags(self, "several")
         check_number("noise", self.noise, least=0)
         check_whole("seed", self.seed, most=2**32 - 1)  # what numpy's generator takes
 
@@ -60,11 +64,17 @@ class Toy:
 
         def part(per_class: int) -> list[Sample]:
             samples = []
-            for name, pattern in zip(names, patterns, strict=True):
-                for _ in range(per_class):
+            for place, (name, own) in enumerate(zip(names, patterns, strict=True)):
+                for number in range(per_class):
+                    pattern, label = own, (name,) if self.several else name
+                    if self.several and number % 2:
+                        below = (place + 1) % self.classes
+                        middle = self.size // 2
+                        pattern = np.concatenate([own[:middle], patterns[below, middle:]])
+                        label = tuple(sorted({name, names[below]}))
                     noise = random.standard_normal(pattern.shape) * (255 * self.noise)
                     image = np.clip(pattern + noise, 0, 255).astype(np.uint8)
-                    samples.append(Sample(image if self.channels == 3 else image[..., 0], name))
+                    samples.append(Sample(image if self.channels == 3 else image[..., 0], label))
             return samples
 
         return Samples(part(self.train), part(self.valid), part(self.test), names, root=None)

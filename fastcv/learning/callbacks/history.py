@@ -30,6 +30,8 @@ class Tally:
         waiting: losses of the batches that were not read yet.
         hits: for each image of these, whether it was classified correctly.
         predictions: logits and class numbers of every batch; None: they are not kept.
+        multi_label: whether images have several labels; one is classified correctly if all its
+            labels are, at a probability of 0.5.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -38,6 +40,7 @@ class Tally:
     waiting: list[Tensor] = field(default_factory=list)
     hits: list[Tensor] = field(default_factory=list)
     predictions: list[tuple[Tensor, Tensor]] | None = None
+    multi_label: bool = False
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
         """Add a batch.
@@ -45,12 +48,17 @@ class Tally:
         Shape:
             loss: scalar, the mean over the batch, without a graph.
             logits: (B, classes).
-            targets: (B,) class numbers, or (B, classes) shares, of which the largest counts.
+            targets: (B,) class numbers, or (B, classes) shares, of which the largest counts; of
+                several labels an image, those above a half.
         """
-        if targets.ndim > 1:
-            targets = targets.argmax(dim=-1)
+        if self.multi_label:
+            targets = (targets > 0.5).long()
+            hits = ((logits > 0) == (targets > 0)).all(dim=-1)
+        else:
+            targets = targets.argmax(dim=-1) if targets.ndim > 1 else targets
+            hits = logits.argmax(dim=-1) == targets
         self.waiting.append(loss)
-        self.hits.append(logits.argmax(dim=-1) == targets)
+        self.hits.append(hits)
         self.images.append(targets.shape[0])
         if self.predictions is not None:
             self.predictions.append((logits.detach(), targets))
@@ -131,7 +139,10 @@ class History(Callback):
 
     @property
     def predictions(self) -> tuple[Tensor, Tensor] | None:
-        """Logits (N, classes) and class numbers (N,) of this epoch's validation images, if any."""
+        """Logits (N, classes) and class numbers (N,) of this epoch's validation images, if any.
+
+        Of several labels an image, (N, classes), 1 where it has a label.
+        """
         kept = self._tallies[False].predictions
         return tuple(map(torch.cat, zip(*kept, strict=True))) if kept else None
 
@@ -139,7 +150,11 @@ class History(Callback):
         """Start the clock and the sums."""
         self._start = time.perf_counter()
         kept = [] if self.keeps_predictions else None
-        self._tallies = {True: Tally(), False: Tally(predictions=kept)}
+        several = getattr(self.learn.dls, "multi_label", False)
+        self._tallies = {
+            True: Tally(multi_label=several),
+            False: Tally(predictions=kept, multi_label=several),
+        }
         self._rates: list[tuple[float, float | None]] = []
         self._train_seconds = 0.0
 
