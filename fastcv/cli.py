@@ -15,10 +15,12 @@ import typer
 from typer import Argument, Option, echo
 from typer.core import TyperGroup
 
-from fastcv import __version__, catalogue, files, interruption
+from fastcv import __version__, catalogue, files, interruption, ranks
 from fastcv.suggest import did_you_mean
 from fastcv.terminal import Bar, aligned, print_table
 
+# What several ranks, as torchrun starts them, can do together.
+TOGETHER = ("recipe", "resume")
 # What other programs call our commands.
 SYNONYMS = {
     "recipe": ("train", "run", "fit"),
@@ -155,11 +157,17 @@ Smoke = Annotated[
 
 @app.callback(invoke_without_command=True)
 def _options(
+    context: typer.Context,
     version: Annotated[bool, Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
         echo(__version__)
         raise typer.Exit
+    if ranks.asked() > 1 and context.invoked_subcommand not in TOGETHER:
+        raise ValueError(
+            f"several ranks can run {' and '.join(TOGETHER)} together, got "
+            f"{context.invoked_subcommand}: start it without torchrun"
+        )
 
 
 @app.command()
@@ -269,6 +277,11 @@ def recipe(
     """
     settings = _settings(settings, data, skip_bad, compiled)
     if every or seeds is not None or folds is not None:
+        if ranks.asked() > 1:
+            raise ValueError(
+                f"a series must be run by one process, got {ranks.asked()} ranks: start it without "
+                "torchrun and share the cores or GPUs by --jobs, or one seed at a time with it"
+            )
         catalogue.find(name)  # a mistyped name is refused before torch is imported
         from fastcv.experiment import series
 
@@ -308,6 +321,8 @@ def recipe(
     if dry_run:
         from fastcv.recipe import flat
 
+        if ranks.own() > 0:
+            return
         echo("\n".join(f"{key}={value}" for key, value in flat(chosen).items()))
         return
     with _loading():
@@ -905,9 +920,10 @@ def main() -> None:
         _close_stdout()
         _refuse(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
     except (ValueError, FloatingPointError) as error:
+        ranks.leave_to_first()
         if os.environ.get("FASTCV_TRACEBACK"):
             raise
-        _refuse(str(error))
+        _refuse(f"rank {ranks.own()}: {error}" if ranks.own() else str(error))
 
 
 def _refuse(sentence: str) -> NoReturn:

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastcv.augment.draws import check_probability, happens, interval, per_image, uniform
+from fastcv.augment.draws import (
+    check_probability,
+    fractions,
+    happens,
+    interval,
+    per_image,
+    uniform,
+)
 from fastcv.augment.pixels import to_float
 
 # ITU-R 601 luma, as torchvision rounds it.
@@ -151,7 +158,7 @@ class ColorJitter:
             ((kind, factor),) = drawn.items()
             x = _ALONE[kind](x, factor)
         elif drawn:
-            order = torch.rand(len(x), len(drawn), device=x.device).argsort(1)
+            order = fractions(x, after=(len(drawn),)).argsort(1)
             kinds = torch.stack([torch.full_like(order[:, 0], kind) for kind in drawn], 1)
             factors = torch.stack(tuple(drawn.values()), 1)
             x = jitter(x, kinds.gather(1, order), factors.gather(1, order))

@@ -8,23 +8,56 @@ from numbers import Real
 
 import torch
 from torch import Tensor
+from torch.distributions import Beta
 
+from fastcv.augment.part import drawn_for
+from fastcv.augment.pixels import memory_format
 from fastcv.recipe.bounds import WIDEST, check_number, check_numbers, check_whole, shown
+
+
+def fractions(x: Tensor, *, before: tuple[int, ...] = (), after: tuple[int, ...] = ()) -> Tensor:
+    """Draw numbers in [0, 1) for each image of `x`: (*before, B, *after), float32."""
+    part = drawn_for()
+    if part is None:
+        return torch.rand(*before, len(x), *after, device=x.device)
+    return part.of(torch.rand(*before, part.count, *after, device=x.device), len(before))
+
+
+def fractions_like(x: Tensor) -> Tensor:
+    """Draw a number in [0, 1) for each pixel of `x`."""
+    part = drawn_for()
+    if part is None:
+        return torch.rand_like(x)
+    shape, layout = (part.count, *x.shape[1:]), memory_format(x)
+    return part.of(x.new_empty(shape).contiguous(memory_format=layout).uniform_())
 
 
 def uniform(low: float, high: float, x: Tensor) -> Tensor:
     """Draw a number in [low, high) for each image of `x`: (B,), float32."""
-    return torch.rand(len(x), device=x.device).mul_(high - low).add_(low)
+    return fractions(x).mul_(high - low).add_(low)
 
 
 def integers(count: int, x: Tensor) -> Tensor:
     """Draw one of 0 ... count - 1 for each image of `x`: (B,), int64."""
-    return torch.randint(count, (len(x),), device=x.device)
+    part = drawn_for()
+    if part is None:
+        return torch.randint(count, (len(x),), device=x.device)
+    return part.of(torch.randint(count, (part.count,), device=x.device))
 
 
 def happens(p: float, x: Tensor) -> Tensor:
     """Draw True with probability `p` for each image of `x`: (B,), bool."""
-    return torch.rand(len(x), device=x.device) < p
+    return fractions(x) < p
+
+
+def beta(alpha: float, x: Tensor) -> Tensor:
+    """Draw a number of Beta(alpha, alpha) for each image of `x`: (B,), float32."""
+    part = drawn_for()
+    images = len(x) if part is None else part.count
+    concentration = torch.full((images,), float(alpha), device=x.device)
+    # Checking the arguments would read them back from a GPU.
+    drawn = Beta(concentration, concentration, validate_args=False).sample()
+    return drawn if part is None else part.of(drawn)
 
 
 def per_image(parameter: Tensor) -> Tensor:

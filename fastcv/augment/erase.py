@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastcv.augment.draws import check_probability, happens, interval
+from fastcv.augment.draws import (
+    check_probability,
+    fractions,
+    fractions_like,
+    happens,
+    interval,
+)
 from fastcv.augment.pixels import to_float
 from fastcv.augment.resize import draw_rectangles
 from fastcv.recipe.bounds import check_number, check_numbers, shown
@@ -80,14 +86,14 @@ class RandomErasing:
         chosen = fits.any(0) & happens(self.p, x)
         height = height.gather(0, first)[0] * chosen  # no rows if none fits or p is against it
         width = width.gather(0, first)[0]
-        place = torch.rand(2, len(x), device=x.device)
+        place = fractions(x, before=(2,))
         top = (place[0] * (rows - height + 1)).long()
         left = (place[1] * (columns - width + 1)).long()
         return erase(x, top, left, height, width, self._fill(x))
 
     def _fill(self, x: Tensor) -> Tensor:
         if self.value == "random":
-            return torch.rand_like(x)
+            return fractions_like(x)
         values = self.value if isinstance(self.value, tuple | list) else (self.value,)
         if len(values) not in (1, x.shape[1]):
             raise ValueError(

@@ -11,9 +11,8 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Beta
 
-from fastcv.augment.draws import integers, per_image
+from fastcv.augment.draws import beta, integers, per_image
 from fastcv.augment.erase import rectangles
 from fastcv.augment.pixels import to_float
 from fastcv.recipe.bounds import check_number
@@ -71,10 +70,7 @@ class _Mixing:
     def __call__(self, x: Tensor, y: Tensor, classes: int | None = None) -> tuple[Tensor, Tensor]:
         """Mix images (B, C, H, W) and their labels, (B,) numbers or (B, classes) probabilities."""
         target = soft_targets(y, classes)
-        concentration = torch.full((len(x),), float(self.alpha), device=x.device)
-        # Checking the arguments would read them back from a GPU.
-        drawn = Beta(concentration, concentration, validate_args=False).sample()
-        x, weight = self._mixed(x, drawn)
+        x, weight = self._mixed(x, beta(self.alpha, x))
         return x, mix_targets(target, weight)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastcv.augment.draws import interval, pair
+from fastcv.augment.draws import fractions, interval, pair
 from fastcv.augment.pixels import memory_format, to_float
 from fastcv.recipe.bounds import check_flags, check_numbers
 
@@ -102,7 +102,7 @@ def windows(
     found = fits.any(0)
     height = torch.where(found, height.gather(0, first)[0], middle[0])
     width = torch.where(found, width.gather(0, first)[0], middle[1])
-    place = torch.rand(2, len(x), device=x.device)
+    place = fractions(x, before=(2,))
     top = torch.where(found, (place[0] * (rows - height + 1)).long(), (rows - middle[0]) // 2)
     left = torch.where(found, (place[1] * (columns - width + 1)).long(), (columns - middle[1]) // 2)
     return top, left, height, width
@@ -119,11 +119,10 @@ def draw_rectangles(
         ratio: least and greatest ratio of the sides; its logarithm is uniform.
         wide: whether `ratio` is width / height; otherwise it is height / width.
     """
-    shape = ATTEMPTS, len(x)
-    area = torch.rand(shape, device=x.device).mul_(scale[1] - scale[0]).add_(scale[0])
+    area = fractions(x, before=(ATTEMPTS,)).mul_(scale[1] - scale[0]).add_(scale[0])
     area = area.mul_(x.shape[-2] * x.shape[-1])
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    sides = torch.rand(shape, device=x.device).mul_(high - low).add_(low).exp_()
+    sides = fractions(x, before=(ATTEMPTS,)).mul_(high - low).add_(low).exp_()
     long, short = (area * sides).sqrt_().round_(), (area / sides).sqrt_().round_()
     return (short.long(), long.long()) if wide else (long.long(), short.long())
 

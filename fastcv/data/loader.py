@@ -12,14 +12,22 @@ import numpy as np
 import torch
 from fastai.data.core import TfmdDL
 from fastai.data.transforms import IntToFloatTensor
-from fastai.torch_core import TensorCategory, TensorImage, TensorImageBW, TensorMultiCategory
+from fastai.torch_core import (
+    TensorCategory,
+    TensorImage,
+    TensorImageBW,
+    TensorMultiCategory,
+    find_bs,
+)
 from fastai.vision.core import PILBase, PILImage, PILImageBW
 from fasttransform import DisplayedTransform, Transform
 from PIL import Image
 from torch import Tensor
 
+from fastcv import ranks
 from fastcv.augment.alternating import at_epoch
 from fastcv.augment.crop import CenterCrop
+from fastcv.augment.part import Part, drawing, part_of
 from fastcv.augment.pixels import Normalize
 from fastcv.augment.resize import Resize
 from fastcv.data.decoding import read_image, resized, square
@@ -180,6 +188,31 @@ class Decoded:
         return images.permute(0, 3, 1, 2), labels
 
 
+def draws_for_part(augmentation: Callable) -> bool:
+    """Whether an augmentation draws its random numbers so that ranks can share a batch."""
+    values = getattr(augmentation, "values", None)
+    if isinstance(values, tuple):
+        return all(map(draws_for_part, values))
+    kind = getattr(augmentation, "__self__", augmentation)  # of a method
+    return type(kind).__module__.startswith("fastcv.")
+
+
+def shared(loader: Iterable) -> Iterator[Any]:
+    """Go through the batches of a loader: a rank gets its own part of each.
+
+    A loader that reads image by image makes whole batches on each rank, which are cut here.
+    """
+    if ranks.count() == 1 or (isinstance(loader, ImageDL) and loader._gathers):
+        yield from loader
+        return
+    padded = getattr(loader, "split_idx", None) == 0
+    for batch in loader:
+        part = part_of(find_bs(batch), before=getattr(loader, "before", 0), padded=padded)
+        if part is not None:
+            loader.part = part
+            yield tuple(part.of(each) for each in batch)
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Let torch compute with `count` threads for a while; changing the count costs nothing."""
@@ -199,11 +232,19 @@ class ImageDL(TfmdDL):
     same data set and makes batches of items in the same way; otherwise `decoded` is None, and it
     reads image by image.
 
+    One of several ranks goes through the same batches as one process alone would, but makes only
+    its own images of each: see `fastcv.augment.part`.
+
     Attributes:
         decoded: the decoded images.
         sampler: draws the images of a shuffled epoch; None takes each once.
         epoch_images: largest number of images in a shuffled epoch; None for all.
+        part: which images of the batch that was made last it holds; None: all.
+        before: images to add before a rank's own, which are mixed with these.
     """
+
+    part: Part | None = None
+    before = 0
 
     def __init__(
         self,
@@ -306,8 +347,18 @@ class ImageDL(TfmdDL):
         # torch's loader draws a seed for its processes here. Drawing one too keeps the random
         # numbers that follow the same, whether images are decoded ahead or one by one.
         torch.empty((), dtype=torch.int64).random_()
-        yield from self._batches(self._order())
+        self.part = None
+        batches = self._batches(self._order())
+        yield from batches if ranks.count() == 1 else self._of_this_rank(batches)
         self.after_iter()
+
+    def _of_this_rank(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Pass on this rank's part of each batch, or the whole where `_draws_whole`."""
+        for batch in batches:
+            part = part_of(len(batch), before=self.before, padded=self.split_idx == 0)
+            if part is not None:
+                self.part = part
+                yield batch if self._draws_whole else part.of(batch)
 
     def finished(self, x: Tensor, epoch: Tensor | None = None) -> Tensor:
         """Normalize gathered bytes (B, C, H, W), after augmenting them if this is training.
@@ -348,10 +399,25 @@ class ImageDL(TfmdDL):
         if self.device is not None:
             x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
         image_type = TensorImage if x.shape[1] == 3 else TensorImageBW
+        if self.part is not None and self._draws_whole:
+            with drawing(None):
+                x, y = self._made(x, y, image_type)
+            return self.part.of(x), self.part.of(y)
+        with drawing(self.part):
+            return self._made(x, y, image_type)
+
+    def _made(self, x: Tensor, y: Tensor, image_type: type) -> tuple:
         label_type = TensorCategory if y.ndim == 1 else TensorMultiCategory
         if not self._is_ours:
             return self.after_batch((image_type(x), label_type(y)))
         return self.finished(x).as_subclass(image_type), y.as_subclass(label_type)
+
+    @property
+    def _draws_whole(self) -> bool:
+        """Whether a rank must make whole batches, since others' augmentation draws for them."""
+        return not self._is_ours or not all(
+            draws_for_part(each.plain) for each in self.after_batch.fs
+        )
 
     @property
     def _is_ours(self) -> bool:

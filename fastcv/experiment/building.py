@@ -11,6 +11,7 @@ from fastai.data.core import DataLoaders
 from fastai.torch_core import default_device, set_seed
 from fastcore.basics import noop
 
+from fastcv import ranks
 from fastcv.learning import cuda, losses
 from fastcv.learning import weights as weight_files
 from fastcv.learning.callbacks.history import Accuracy, History
@@ -23,6 +24,7 @@ from fastcv.learning.frozen_features import FrozenFeatures
 from fastcv.learning.learner import Learner
 from fastcv.learning.metrics import average_precision, columns
 from fastcv.learning.origins import Origin
+from fastcv.learning.parallel import share
 from fastcv.learning.stages.stage import fresh
 from fastcv.recipe.bounds import is_instance_of, shown
 from fastcv.recipe.values import Recipe
@@ -76,6 +78,9 @@ def built(recipe: Recipe, *, device: str | torch.device | None = None) -> Learne
     learn.remove_cb(ProgressCallback)  # Progress shows more, and reads nothing from the device
     learn.logger = noop  # nor does the Recorder print its row
     learn.model.to(device)
+    if ranks.count() > 1:
+        share(learn.model, sync_batch_norm=recipe.step.sync_batch_norm)
+        history.keeps_predictions = history.keeps_predictions or bool(recipe.metrics)
     learn.stepper = stepper
     learn.frozen_features = FrozenFeatures(recipe.step.cache_features)
     if device.type == "cpu":
@@ -152,12 +157,19 @@ def find_device(name: str | torch.device | None) -> torch.device:
     Raises:
         ValueError: there is no such device.
     """
+    number = ranks.local()
+    if number is not None and str(name or default_device().type) == "cuda":
+        return torch.device("cuda", ranks.gpu_of(number))
     if name is None:
         return default_device()
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"device must be cpu, cuda, cuda:N or mps, got {str(name)!r}") from error
+    if number is not None and device.type != "cpu":
+        raise ValueError(
+            f"on several ranks, device must be cpu or cuda, as each takes its own GPU, got {name!r}"
+        )
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device.type, device.type == "cpu"):
         raise ValueError(

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 CHECKPOINT = "last.ckpt"
 WEIGHTS = "model.safetensors"
 _STARTED = {"name": str, "smoke": bool, "settings": dict, "flat": dict}  # of recipe.json
-_SETTINGS = ("device", "wandb", "file", "cwd", "sweep")
+_SETTINGS = ("device", "wandb", "file", "cwd", "sweep", "launch")
 _WRITTEN_INTO = ("figures", "wandb", LOCK)
 
 
@@ -304,14 +304,13 @@ def create(
         flat: the recipe, as `fastcv.flat` returns it.
         out: the folder of all runs.
         smoke: whether it is a smoke run; then its folder is named NAME-smoke.
-        settings: how it is started (device, wandb, file, cwd), for resuming.
+        settings: how it is started (device, wandb, file, cwd, launch), for resuming.
         changed: settings that differ from the recipe's file, as {key: (the file's, this run's)}.
 
     Raises:
         ValueError: the name cannot name a folder, or `out` is no folder or not writable.
     """
-    check_name(name)
-    folder = out / (name.replace("/", "-") + ("-smoke" if smoke else ""))
+    folder = run_folder(name, out, smoke=smoke)
     made = tuple(each for each in (folder, out) if not os.path.exists(each))
     fold = flat.get("data.fold")
     suffix = f"-seed{flat['seed']}" + (f"-fold{fold[0]}" if isinstance(fold, list) else "")
@@ -331,6 +330,16 @@ def create(
         remove(run)
         raise
     return run
+
+
+def run_folder(name: str, out: Path, *, smoke: bool) -> Path:
+    """Return the folder of all runs of a recipe.
+
+    Raises:
+        ValueError: the name cannot name a folder.
+    """
+    check_name(name)
+    return out / (name.replace("/", "-") + ("-smoke" if smoke else ""))
 
 
 def make_stamped(folder: Path, suffix: str, out: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from fastcv import ranks
 from fastcv.learning import cuda
 
 PACKAGES = ("fastcv", "fastai", "torch", "torchvision", "timm", "wandb", "numpy", "pillow")
@@ -25,6 +26,7 @@ def environment(device: str, precision: str) -> dict[str, Any]:
         "device_name": device_name(device),
         "precision": precision,
         "cpu_cores": os.cpu_count(),
+        "ranks": ranks.count(),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
         "python": platform.python_version(),

@@ -40,6 +40,12 @@ class Results:
     run: directory.Run
     smoke: bool
 
+    def measure(self) -> None:
+        """Predict and measure, before anything is written; several ranks share the images."""
+        with self.learn.epoch_lines.doing(f"predicting {self._images_to_predict:,} images"):
+            self._parts  # noqa: B018
+        self._measured  # noqa: B018
+
     def write(self, parameters: int) -> dict[str, Any]:
         """Write weights, figures, steps.csv and summary.json, and return the summary.
 
@@ -51,12 +57,10 @@ class Results:
         weights.save(self.learn.model, self.run.path / directory.WEIGHTS)
         files.write_json(self.run.path / "classes.json", list(loaders.vocab))
         lines = self.learn.epoch_lines
-        with lines.doing(f"predicting {self._images_to_predict:,} images"):
-            parts = self._parts
         self._describe()
-        measured = self._measure() | {"parameters": parameters}
+        measured = self._measured | {"parameters": parameters}
         with lines.doing("writing tables"):
-            evaluation.save(parts, self.run.path / evaluation.TABLE)
+            evaluation.save(self._parts, self.run.path / evaluation.TABLE)
             files.write_json(self.run.path / "split.json", self._split())
             write_tables(self.run.path, self.predicted)
         with lines.doing("drawing figures"):
@@ -190,7 +194,8 @@ class Results:
         except ValueError as error:
             self.learn.epoch_lines.line(f"no {MODEL}: {error}")
 
-    def _measure(self) -> dict[str, Any]:
+    @cached_property
+    def _measured(self) -> dict[str, Any]:
         """Measure the final weights on every split, and find the best validation accuracy."""
         rows, last = self.learn.history.rows, self.learn.history.final
         measured = {f"train_{name}": last.get(f"train_{name}") for name in ("loss", "accuracy")}

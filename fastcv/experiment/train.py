@@ -7,11 +7,12 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from fastcv import files, tracking
+from fastcv import files, ranks, tracking
 from fastcv.data.loader import threads as torch_threads
-from fastcv.experiment import directory
+from fastcv.experiment import directory, launch
 from fastcv.experiment.building import (
     SMOKE_NOTE,
     built,
@@ -37,6 +38,7 @@ from fastcv.recipe.checks import compare
 from fastcv.recipe.diff import describe
 from fastcv.recipe.flat import flat
 from fastcv.recipe.values import Recipe
+from fastcv.terminal import Bar
 
 MOST_THREADS = 1024
 # The accuracies that a run ends with.
@@ -63,6 +65,10 @@ def train(
 ) -> Run:
     """Run the whole experiment and write its run directory.
 
+    Where a launcher such as torchrun has started several ranks, each of them calls this: they train
+    together, and the first one writes and prints. If the launcher starts them again after one has
+    failed, they go on from the checkpoint.
+
     Args:
         recipe: the experiment; `smoke` and `resume` do not change it.
         out: the folder of all runs.
@@ -87,28 +93,52 @@ def train(
 
     Raises:
         ValueError: a mistake that a user can mend, in one sentence.
+        Lost: another rank has ended.
         FloatingPointError: the loss was not finite; names the epoch and the batch.
         Checkpointed: a signal asked for a checkpoint, and it was written.
     """
     stopped = Run(resume) if isinstance(resume, str | Path) else resume
     _refuse_mistakes(recipe, wandb, stopped)
     check_number("checkpoint_every", checkpoint_every, above=0)
-    with _threads(threads, stopped, write):
-        return _train(
-            recipe,
-            stopped,
-            out=Path(out),
-            wandb=wandb,
-            device=device,
-            smoke=smoke,
-            keep_checkpoint=keep_checkpoint,
-            checkpoint_every=checkpoint_every,
-            show_graph=show_graph,
-            sweep=sweep,
-            write=write,
-            on_start=on_start,
-            on_epoch=on_epoch,
-        )
+    with ranks.joined(device):
+        if not ranks.is_first():
+            write = _silent
+        if stopped is None and not sweep:
+            stopped, finished = _started_before(recipe, Path(out), smoke)
+            if finished:
+                write(f"finished already: {stopped.path}")
+                return stopped
+        with _threads(threads, stopped, write):
+            return _train(
+                recipe,
+                stopped,
+                out=Path(out),
+                wandb=wandb,
+                device=device,
+                smoke=smoke,
+                keep_checkpoint=keep_checkpoint,
+                checkpoint_every=checkpoint_every,
+                show_graph=show_graph,
+                sweep=sweep,
+                write=write,
+                on_start=on_start,
+                on_epoch=on_epoch,
+            )
+
+
+def _silent(line: str) -> None:
+    """Print nothing, as another rank than the first."""
+
+
+def _started_before(recipe: Recipe, out: Path, smoke: bool) -> tuple[Run | None, bool]:
+    """Return the run of this recipe that the launcher has started before, and whether it is done.
+
+    The first rank looks: others may not see its folder.
+    """
+    found = None
+    if ranks.is_first():
+        found = launch.started_before(recipe.name, flat(recipe), out, smoke=smoke)
+    return ranks.from_first((found, bool(found and found.summary)))
 
 
 @contextmanager
@@ -116,7 +146,10 @@ def _threads(
     count: int | None, stopped: Run | None, write: Callable[[str], None]
 ) -> Iterator[None]:
     """Let torch compute with a number of threads; a resumed run keeps what it began with."""
-    began = None if stopped is None else stopped.environment.get("threads")
+    began = None
+    if stopped is not None and ranks.is_first():
+        began = stopped.environment.get("threads")
+    began = ranks.from_first(began)
     began = began if type(began) is int and began > 0 else None  # an older run may not say
     if count is not None:
         check_whole("threads", count, least=1, most=MOST_THREADS)
@@ -147,28 +180,46 @@ def _train(
     on_epoch: Callable[[Run], None],
 ) -> Run:
     values = flat(recipe)  # before the data is read, so that a mistake in it costs no time
-    kept = None if stopped is None else checkpoint.read(stopped.path / directory.CHECKPOINT)
+    kept = None
+    if stopped is not None and ranks.is_first():
+        kept = checkpoint.read(stopped.path / directory.CHECKPOINT)
+    kept = ranks.from_first(kept)
     if smoke:
         write(SMOKE_NOTE)
     ran = smoked(recipe) if smoke else recipe
     origin = origin_of(ran)
     # A run that an older fastcv began goes on as it began.
     differs = refuse_other_images(ran) if stopped is None else None
-    learn = built(ran, device=device)
+    with ranks.machine_first():
+        learn = built(ran, device=device)
     if sweep:
         # What is chosen by validation images must not be seen by the test.
         learn.dls.loaders = learn.dls.loaders[:2]
     check_batch(learn)
     if stopped is not None:
-        run = stopped
         checkpoint.prepare(learn, kept, len(ran.schedule))
+    if not ranks.is_first():
+        return _follow(ran, learn, kept, smoke=smoke, checkpoint_every=checkpoint_every)
+    if stopped is not None:
+        run = stopped
+        if (began := run.environment.get("ranks", 1)) != ranks.count():
+            write(
+                f"the run began with {_ranks(began)}, and with {_ranks(ranks.count())} it will "
+                "equal one that was never stopped only up to rounding"
+            )
     else:
         how = {"wandb": wandb, "device": device, "sweep": sweep}
         run = _new_run(recipe, values, out, smoke=smoke, **how)
 
     learn.path = run.path  # callbacks write there
     saves = Checkpoint(run.path / directory.CHECKPOINT, kept, every=checkpoint_every)
-    with files.lock(run.path), _kept_or_removed(run, learn), _room_in_words(run):
+    with (
+        files.lock(run.path),
+        _kept_or_removed(run, learn),
+        _room_in_words(run),
+        ranks.lost_in_words(),
+    ):
+        ranks.from_first(run.path)
         on_start(run)
         files.remove_parts(run.path)
         _introduce(ran, learn, run, write)
@@ -193,7 +244,9 @@ def _train(
             with learn.added_cbs([LossGraph()] if show_graph else []), memory_in_words(learn):
                 _run_stages(ran, learn, saves, kept)
             results = Results(recipe=ran, learn=learn, run=run, smoke=smoke)
-            summary = results.write(_parameters(learn))
+            results.measure()
+            with ranks.alone():
+                summary = results.write(_parameters(learn))
             closing_it = learn.epoch_lines.doing("closing Weights & Biases")
             with closing_it if tracker.id else nullcontext():
                 tracker.finish(
@@ -205,6 +258,32 @@ def _train(
     if tracker.sync_hint:
         write(f"to upload it to Weights & Biases: {tracker.sync_hint}")
     return run
+
+
+def _follow(
+    ran: Recipe,
+    learn: Learner,
+    kept: dict[str, Any] | None,
+    *,
+    smoke: bool,
+    checkpoint_every: float,
+) -> Run:
+    """Train as another rank than the first, which neither writes nor prints.
+
+    Callbacks that write files do so into a folder that is removed.
+    """
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, TemporaryDirectory() as scratch:
+        learn.epoch_lines.bar = Bar(nowhere)
+        learn.path = Path(scratch)
+        run = Run(ranks.from_first(None), trust=True)
+        with memory_in_words(learn):
+            _run_stages(ran, learn, Checkpoint(None, kept, every=checkpoint_every), kept)
+        Results(recipe=ran, learn=learn, run=run, smoke=smoke).measure()
+    return run
+
+
+def _ranks(count: int) -> str:
+    return "one process" if count == 1 else f"{count} ranks"
 
 
 def resume(
@@ -264,6 +343,8 @@ def _refuse_mistakes(recipe: Recipe, wandb: str, stopped: Run | None) -> None:
 
 def _new_run(recipe: Recipe, values: dict[str, Any], out: Path, *, smoke: bool, **how: Any) -> Run:
     settings = how | {"file": defining_file(recipe), "cwd": str(Path.cwd())}
+    if (started_by := launch.identity()) is not None:
+        settings["launch"] = started_by
     return directory.create(
         recipe.name, values, out, smoke=smoke, settings=settings, changed=changed(recipe)
     )
@@ -335,6 +416,8 @@ def _introduce(recipe: Recipe, learn: Learner, run: Run, write: Callable[[str], 
     if most is not None and most < counts[0]:
         images += f"; each epoch draws {most:,} of the training images"
     how = f"seed {recipe.seed}, on {learn.dls.device} in {learn.precision.precision}"
+    if ranks.count() > 1:
+        how += f", {_ranks(ranks.count())}"
     write(f"{recipe.name}: {how}")
     write(f"{images}; {_parameters(learn):,} parameters")
     write(f"writing to {run.path}")
@@ -376,7 +459,8 @@ def _run_stages(
 ) -> None:
     """Train stage by stage; a resumed run skips the stages that it has finished."""
     learn.epoch_lines.total_epochs = planned_epochs(recipe)
-    with learn.added_cbs([saves, Busy()]):
+    # Other ranks on the same machine would look like other programs.
+    with learn.added_cbs([saves, *([Busy()] if ranks.count() == 1 else [])]):
         try:
             for number, stage in enumerate(recipe.schedule):
                 if kept is None or number >= kept["stage"]:
@@ -384,6 +468,7 @@ def _run_stages(
                     stage(learn)
         finally:
             saves.wait()
+    ranks.copy_from(0, learn.model.state_dict().values())
     if saves.resume is not None:
         raise ValueError(
             "a checkpoint must be that of the run's own recipe, this one was written in a fit that "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastcv import ranks
 from fastcv.predict.evaluation import Predictions
 
 if TYPE_CHECKING:
@@ -31,16 +32,23 @@ def predictions(learn: "Learner", ds_idx: int = 1) -> Predictions:
     several = getattr(learn.dls, "multi_label", False)
     dataset = loaders[ds_idx].dataset
     loader = loaders[ds_idx].new(shuffle=False, drop_last=False)
+    places = own_places(len(dataset), loader.bs or 1)
+    if len(places) < len(dataset):
+        loader = loader.new(get_idxs=lambda: places)
+    found = None
     # fastai switches train-only transforms by the data set's split, not by the net's mode.
-    with dataset.set_split_idx(1):
-        probabilities, targets, losses = learn.get_preds(
-            dl=loader,
-            with_loss=True,
-            # Not the loss's: one without fastai's `activation` would leave logits.
-            act=lambda logits: (
-                logits.float().sigmoid() if several else logits.float().softmax(dim=1)
-            ),
-        )
+    with dataset.set_split_idx(1), ranks.alone():
+        if places:
+            found = learn.get_preds(
+                dl=loader,
+                with_loss=True,
+                # Not the loss's: one without fastai's `activation` would leave logits.
+                act=lambda logits: (
+                    logits.float().sigmoid() if several else logits.float().softmax(dim=1)
+                ),
+            )
+    parts = [each for each in ranks.gathered(found) if each is not None]
+    probabilities, targets, losses = map(torch.cat, zip(*parts, strict=True))
     names = getattr(learn.dls, "names", None)
     return Predictions(
         paths=tuple(names[ds_idx] if names else map(str, range(len(targets)))),
@@ -50,6 +58,13 @@ def predictions(learn: "Learner", ds_idx: int = 1) -> Predictions:
         classes=tuple(str(name) for name in learn.dls.vocab),
         image=lambda i: dataset[int(i)][0],
     )
+
+
+def own_places(images: int, size: int) -> list[int]:
+    """Return which of so many images this rank predicts: a run of whole batches of `size`."""
+    batches, rank, count = -(-images // size), ranks.rank(), ranks.count()
+    first, last = (size * (batches * each // count) for each in (rank, rank + 1))
+    return list(range(first, min(last, images)))
 
 
 def readable(vocab: Sequence[str]) -> tuple[str, ...]:

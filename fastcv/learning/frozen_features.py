@@ -39,11 +39,13 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from fastcv import ranks
 from fastcv.data.loader import AugmentBatch, ImageDL
 from fastcv.learning.callbacks.precision import Precision
 from fastcv.learning.cuda_graph.program import as_in_training
 from fastcv.learning.learner import plain
 from fastcv.learning.memory import free_bytes
+from fastcv.learning.parallel import whole_dropout
 from fastcv.learning.snapshot import random_states, snapshot
 
 _DROPOUT = signature(F.dropout)
@@ -107,7 +109,7 @@ class Stored:
 
     def logits(self, features: Tensor) -> Tensor:
         """Return what the net would return for the images of a batch of features."""
-        return self.head(F.dropout(features, self.dropout) if self.dropout else features)
+        return self.head(whole_dropout(features, self.dropout) if self.dropout else features)
 
     def hold(self, learn: Learner) -> bool:
         """Return whether the net as it is now would compute the same features."""
@@ -227,7 +229,8 @@ class FrozenFeatures:
         if head is None:
             raise Changing("other layers train too")
         before = self._stored.pop(training, None)
-        if before is None or before.loader is not loader or not before.hold(learn):
+        holds = before is not None and before.loader is loader and before.hold(learn)
+        if any(ranks.any_of(not holds)):
             before = computed(learn, loader, head, loader.coming(epochs))
             self.images += len(before.features)
         else:
@@ -285,7 +288,8 @@ def obstacle(learn: Learner) -> str | None:
 def computed(learn: Learner, loader: ImageDL, head: nn.Module, chosen: Tensor) -> Stored:
     """Compute the features of a loader's images at some places, in the mode that the net is in.
 
-    Batches are as large as those that they stand for, since rounding may depend on the size.
+    Batches are as large as those that they stand for, since rounding may depend on the size; ranks
+    share them.
 
     Raises:
         Changing: the body's batch norm follows the batches, the net does not return its head's
@@ -303,11 +307,15 @@ def computed(learn: Learner, loader: ImageDL, head: nn.Module, chosen: Tensor) -
     features: Tensor | None = None
     before = random_states(device), _versions(body)
     loader.before_iter()
+    loader.part = None  # no rank's part of a batch
     spans = [(first, min(first + size, count)) for first in range(0, count, size)]
     if net.training:
         spans[-1] = (max(count - size, 0), count)
     lines = vars(learn).get("epoch_lines")
-    for start, last in spans if lines is None else lines.over(spans, "features"):
+    own = spans[ranks.rank() :: ranks.count()]
+    if len(spans) < ranks.count():
+        own = spans
+    for start, last in own if lines is None else lines.over(own, "features"):
         x = plain(loader.batch(chosen[start:last])[0])
         if precision is not None:
             x = precision.laid_out(x)
@@ -319,6 +327,9 @@ def computed(learn: Learner, loader: ImageDL, head: nn.Module, chosen: Tensor) -
             _check_memory(out, count)
             features = out.new_empty((count, *out.shape[1:]))
         features[start:last] = out
+    if len(own) < len(spans):
+        for number, (start, last) in enumerate(spans):
+            ranks.copy_from(number % ranks.count(), [features[start:last]])
     conditions = _conditions(learn, loader, head)
     rows = torch.full((len(loader.decoded.rows),), -1, device=chosen.device)
     rows[chosen] = torch.arange(count, device=chosen.device)
@@ -375,7 +386,9 @@ class _Undropped(TorchFunctionMode):
 def _check_memory(out: Tensor, count: int) -> None:
     needed = count * out[0].numel() * out.element_size()
     free = free_memory(out.device)
-    if needed > free / SHARE:
+    if out.device.type == "cpu":  # ranks of one machine share it
+        needed *= ranks.count()
+    if any(ranks.any_of(needed > free / SHARE)):
         raise Changing(
             f"those of {count:,} images need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are "
             f"free, of which they may take a quarter"

@@ -4,7 +4,7 @@ import warnings
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +28,16 @@ from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import SuggestionMethod
 from fastai.callback.tracker import TrackerCallback
 from fastai.optimizer import OptimWrapper
-from fastai.torch_core import join_path_file
+from fastai.torch_core import distrib_barrier, find_bs, join_path_file
 from fastcore.basics import tuplify
-from torch import Tensor
+from torch import Tensor, nn
 
+from fastcv import ranks
+from fastcv.data.loader import shared
 from fastcv.learning.callbacks import recorder
 from fastcv.learning.cpu import denormals_flushed
 from fastcv.learning.lr_finder import Rates, find_rates
+from fastcv.learning.parallel import Parallel
 
 if TYPE_CHECKING:
     from fastcv.learning.cuda_graph.stepper import Stepper
@@ -77,6 +80,18 @@ class Learner(fastai_learner.Learner):
     _net_device: torch.device | None = None
     _inputs: tuple[int, int] | None = None  # elements of a batch, and how many are inputs
     _handled_by: list[Callback] | None = None
+    # The net as several ranks train it, and what it was made for.
+    _parallel: tuple[tuple, Parallel] | None = None
+    reduces = True  # whether the next backward pass averages gradients over the ranks
+
+    @property
+    def images(self) -> tuple[int, int]:
+        """How many images of the running batch are this process's, and how many all ranks have."""
+        part = getattr(self.dl, "part", None) if ranks.count() > 1 else None
+        if part is None:
+            size = find_bs(self.yb)
+            return size, size
+        return part.own, part.count
 
     @property
     def borrowed(self) -> bool:
@@ -193,7 +208,7 @@ class Learner(fastai_learner.Learner):
     def __getstate__(self) -> dict:
         passing = (
             *("_handled_by", "_by_event", "stepper", "frozen_features", "fitting"),
-            *("_net_device", "_inputs", "_head", "_passing"),
+            *("_net_device", "_inputs", "_head", "_passing", "_parallel"),
         )
         return {key: value for key, value in super().__getstate__().items() if key not in passing}
 
@@ -208,7 +223,7 @@ class Learner(fastai_learner.Learner):
 
     def save(self, file: str | Path, **keywords: Any) -> Path:
         """Save the weights as fastai does; the history then knows which epoch they are of."""
-        path = super().save(file, **keywords)
+        path = super().save(file, **keywords)  # of several ranks, the first one's
         if (history := vars(self).get("history")) is not None and history.rows:
             history.saved[str(path)] = history.row["epoch"]
         return path
@@ -217,7 +232,11 @@ class Learner(fastai_learner.Learner):
         """Load weights as fastai does, but without unpickling objects; see `save`."""
         with warnings.catch_warnings():  # fastai looks into numpy.core
             warnings.filterwarnings("ignore", "numpy.core is deprecated", DeprecationWarning)
-            super().load(file, **keywords | {"weights_only": True})
+            if ranks.is_first():
+                super().load(file, **keywords | {"weights_only": True})
+            else:  # the file may lie on another machine
+                distrib_barrier()  # fastai's own `load` waits here
+        ranks.copy_from(0, self.model.state_dict().values())
         if (history := vars(self).get("history")) is not None:
             path = join_path_file(file, self.path / self.model_dir, ext=".pth")
             history.kept = history.saved.get(str(path))
@@ -233,7 +252,7 @@ class Learner(fastai_learner.Learner):
     def _rest(self, loader: Iterable, passed: int, go_on: Callable[[], None]) -> None:
         """Train on the batches of a loader that follow the first `passed` ones."""
         self.n_iter = len(self.dl)
-        batches = iter(loader)
+        batches = iter(shared(loader) if loader is self.dl else loader)
         for _ in range(passed):
             if next(batches, None) is None:
                 raise ValueError(f"an epoch must have more than {passed} batches to go on in it")
@@ -247,6 +266,8 @@ class Learner(fastai_learner.Learner):
         features = self.frozen_features
         stored = None if features is None else features.stored(self)
         head, self._head = self._head, None if stored is None else stored.logits
+        if together := ranks.count() > 1:
+            self._meet(None if stored is None else stored.head)
         try:
             if self.training and self._passing is not None:
                 passing, self._passing = self._passing, None
@@ -255,14 +276,43 @@ class Learner(fastai_learner.Learner):
                 self.n_iter = len(self.dl)
                 for i, b in enumerate(stored):
                     self.one_batch(i, b)
+            elif together:
+                self.n_iter = len(self.dl)
+                for i, b in enumerate(shared(self.dl)):
+                    self.one_batch(i, b)
             elif self.training and self.stepper is not None and self.stepper.trains(self):
                 self.n_iter = len(self.dl)
                 self.stepper.train(self)
             else:
                 super().all_batches()
+            if together and not self.training:
+                self._gather()
         finally:
             self._net_device = self._inputs = None
             self._head = head
+
+    def _meet(self, head: nn.Module | None) -> None:
+        """Prepare the net for the batches that several ranks share."""
+        if not self.training:
+            # Batch norm counts on each rank what that one has seen: the first one's is validated.
+            ranks.copy_from(0, self.model.buffers())
+            return
+        if not self.fitting:
+            return
+        trained = tuple(each.requires_grad for each in self.model.parameters())
+        made_for = (id(self.model), id(head), trained)
+        if self._parallel is None or self._parallel[0] != made_for:
+            net = self.model if head is None else head
+            function = self._head
+            if function is None:
+                function = self.model if self.stepper is None else self.stepper.net(self)
+            self._parallel = (made_for, Parallel(net, function))
+
+    def _gather(self) -> None:
+        """Let each rank know what all ranks have measured."""
+        for each in ("history", "recorder"):
+            if callback := vars(self).get(each):
+                callback.gather()
 
     def one_batch(self, i: int, b: Sequence) -> None:
         """Train or evaluate on the batch `b`, the `i`-th of its loader."""
@@ -292,6 +342,10 @@ class Learner(fastai_learner.Learner):
         if len(self.yb):
             self.loss_grad = self.loss_func(self.pred, *self.yb)
             self.loss = self.loss_grad.clone()
+            if self._trains_together:
+                own, every = self.images
+                # The mean over the ranks is then the mean over the images of the whole batch.
+                self.loss_grad = self.loss_grad * (own * ranks.count() / every)
         self("after_loss")
         if self.training and len(self.yb):
             self._do_grad_opt()
@@ -304,10 +358,23 @@ class Learner(fastai_learner.Learner):
             net = self.stepper.net(self)
         else:
             net = self.model
+        if self._trains_together:
+            _, parallel = self._parallel
+            parallel.reduce(self.reduces)
+            net = partial(parallel, self.dl.part, self._own_seed())
         precision = vars(self).get("precision")
         with nullcontext() if precision is None else precision.scope(xb[0].device):
             pred = net(*xb)
         return pred.float() if isinstance(pred, Tensor) else pred
+
+    @property
+    def _trains_together(self) -> bool:
+        return self.training and self._parallel is not None and ranks.count() > 1
+
+    def _own_seed(self) -> int:
+        """Return a seed for this step of this rank, the same in a resumed training."""
+        rows = len(self.history.rows) if "history" in vars(self) else self.epoch
+        return hash((torch.initial_seed(), ranks.rank(), rows, self.iter)) % 2**63
 
     def _do_grad_opt(self) -> None:
         self._with_events(self._backward, "backward", CancelBackwardException)
@@ -342,10 +409,12 @@ class Learner(fastai_learner.Learner):
                 stores = features is not None and features.begin(self)
                 if self.stepper is not None and not stores:
                     self.stepper.begin(self)
+                ranks.wait()
             for epoch in range(start, self.n_epoch):
                 self.epoch = epoch
                 self._with_events(self._do_epoch, "epoch", CancelEpochException)
         finally:
+            self._parallel = None
             if self.stepper is not None:
                 self.stepper.end()
             # The fit after the LR finder uses the same features.

@@ -18,6 +18,7 @@ from fastai.learner import Learner
 from fastcore.basics import even_mults
 from torch import Tensor
 
+from fastcv import ranks
 from fastcv.learning.snapshot import snapshot
 
 _SKIPPED_END = 5  # last steps before a stop, where the loss explodes; fastai's number
@@ -79,6 +80,8 @@ def find_rates(
     Step i trains at start_lr * (end_lr / start_lr) ** (i / num_it). A training set of fewer than
     `num_it` batches is repeated; the run ends early at the first loss that is not finite.
 
+    Of several ranks, the first one does it, alone, and the others learn what it found.
+
     Args:
         learn: any fastai Learner; its freezing, callbacks and optimizer stay as they are.
         start_lr: first rate; a sequence has one for each parameter group.
@@ -105,9 +108,19 @@ def find_rates(
         )
 
     sweep = _Sweep(start, end, num_it, stop_div, lr_mult)
-    with snapshot(learn), learn.no_logging():
-        learn.fit(num_it // len(learn.dls.train) + 1, cbs=sweep)
 
+    def found() -> Rates:
+        with snapshot(learn), learn.no_logging():
+            learn.fit(num_it // len(learn.dls.train) + 1, cbs=sweep)
+        return _suggested(sweep, start_lr, suggest_funcs)
+
+    return ranks.by_first(found)
+
+
+def _suggested(
+    sweep: "_Sweep", start_lr: float | Sequence[float], suggest_funcs: Sequence[Callable]
+) -> Rates:
+    num_it = sweep.steps
     steps = num_it if sweep.exploded else len(sweep.losses)
     kept = slice(num_it // 10, max(steps - _SKIPPED_END, 0))
     rates, losses = torch.tensor(sweep.rates)[kept], torch.tensor(sweep.losses)[kept]

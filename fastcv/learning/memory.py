@@ -8,6 +8,7 @@ import torch
 from fastai.learner import Learner
 from torch import Tensor
 
+from fastcv import ranks
 from fastcv.learning.snapshot import snapshot_rng
 
 # Bytes that a deep net keeps of an image for the backward pass, for each byte of the image: for a
@@ -117,12 +118,14 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _images(learn: Learner) -> int:
+    """Return how many images of a batch this process computes."""
     loader = learn.dls.train
-    return min(loader.bs or 1, len(loader.dataset))
+    return -(-min(loader.bs or 1, len(loader.dataset)) // ranks.count())
 
 
 def _sentence(learn: Learner, images: int, fitting: int, needed: int | None) -> str:
-    size = 2 ** (fitting.bit_length() - 1)  # the power of two below
+    # The power of two below, of a batch that ranks share.
+    size = 2 ** (fitting.bit_length() - 1) * ranks.count()
     needs = "more" if needed is None else f"{needed / 1e9:,.1f} GB"
     free = free_bytes(learn.dls.device)
     there = "" if free is None else f" ({free / 1e9:,.1f} GB are free)"

@@ -51,6 +51,16 @@ class Column(Metric):
         with self._named():
             self.metric.accumulate(learn)
 
+    def measure_all(self, learn: Learner, predictions: tuple[Tensor, Tensor] | None) -> None:
+        """Measure what all ranks have predicted, in place of this one's batches."""
+        if isinstance(self.metric, WholeSet) or predictions is None:
+            return
+        before = learn.pred, learn.yb
+        learn.pred, learn.yb = predictions[0], (predictions[1],)
+        self.reset()
+        self.accumulate(learn)
+        learn.pred, learn.yb = before
+
     @property
     def value(self) -> float | None:
         """The number measured since `reset`, computed once; None where there were no images.

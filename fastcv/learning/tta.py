@@ -8,6 +8,8 @@ from fastai.callback.core import Callback
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastcv import ranks
+from fastcv.data.loader import shared
 from fastcv.recipe.bounds import WIDEST, check_flags, check_whole
 
 
@@ -81,9 +83,11 @@ class MeasureTTA(Callback):
             return
         learn.model.eval()
         with learn.precision.scope(learn.dls.device):
-            batches = learn.dls.loaders[-1]
+            loader = learn.dls.loaders[-1]
+            batches = shared(loader)
             if hasattr(learn, "epoch_lines"):
-                batches = learn.epoch_lines.over(batches, "TTA")
+                batches = learn.epoch_lines.over(batches, "TTA", len(loader))
+            ranks.copy_from(0, learn.model.buffers())
             measured = accuracy(learn.model, batches, self.tta)
         learn.history.also["tta_accuracy"] = measured
 
@@ -106,4 +110,5 @@ def accuracy(
             hits = logits.argmax(dim=1) == y if y.ndim == 1 else ((logits > 0) == (y > 0)).all(1)
             right = right + hits.sum()
             count += len(y)
-    return int(right) / count
+    found = ranks.gathered((int(right), count))
+    return sum(each[0] for each in found) / sum(each[1] for each in found)

@@ -59,15 +59,18 @@ class Step:
         channels_last: store the channels of a pixel of images and weights side by side.
         cache_features: where a stage trains the head alone, on images that are not augmented,
             compute the features of each image once instead of in every epoch.
+        sync_batch_norm: where several ranks train, let batch norm normalize by the whole batch, as
+            one process does; if False, each rank normalizes by its own images.
     """
 
     compile: bool = False
     graph: str = "auto"
     channels_last: bool = True
     cache_features: bool = True
+    sync_batch_norm: bool = False
 
     def __post_init__(self):
-        check_flags(self, "compile", "channels_last", "cache_features")
+        check_flags(self, "compile", "channels_last", "cache_features", "sync_batch_norm")
         if self.graph not in GRAPHS:
             raise ValueError(
                 f"step.graph must be one of {', '.join(GRAPHS)}, got {shown(self.graph)}"

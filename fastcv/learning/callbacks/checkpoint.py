@@ -17,7 +17,7 @@ from fastai.learner import Learner
 from fastai.torch_core import to_device
 from fastcore.foundation import L
 
-from fastcv import files
+from fastcv import files, ranks
 from fastcv.interruption import Checkpointed, is_asked
 from fastcv.learning.lr_finder import Rates
 from fastcv.learning.weights import first_misfit, torch_file, unpickling
@@ -34,6 +34,7 @@ WITHIN: dict[str, type | tuple[type, ...]] = {
 TRACKED = ("best", "wait")  # what fastai's trackers remember from epoch to epoch
 COUNTED = ("pct_train", "train_iter")  # of fastai's Learner, in the running epoch
 EVERY_MINUTES = 10.0
+AGREE_EVERY = 8  # batches, of several ranks: asking the others takes a tenth of a millisecond
 
 
 class Checkpoint(Callback):
@@ -51,8 +52,11 @@ class Checkpoint(Callback):
     On a GPU a thread writes a copy, while the training goes on; `wait` waits for it. What writing
     raises, the next checkpoint or `wait` raises.
 
+    Of several ranks, the first one writes. All of them agree every `AGREE_EVERY` batches whether it
+    is time, and stop together.
+
     Args:
-        path: the file, replaced as a whole.
+        path: the file, replaced as a whole; of several ranks only the first one needs it.
         resume: what `read` returned. The fit that it was written in takes it up, and then drops it;
             earlier fits of the same stage are skipped.
         every: minutes after which one is written within an epoch.
@@ -70,7 +74,7 @@ class Checkpoint(Callback):
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         resume: dict[str, Any] | None = None,
         *,
         every: float = EVERY_MINUTES,
@@ -142,15 +146,21 @@ class Checkpoint(Callback):
         """Write the state between two batches, when it is time or a signal asks for it."""
         learn = self.learn
         due = time.monotonic() - self._written >= 60 * self.every
-        if not (due or is_asked()) or learn.borrowed or not learn.fitting:
+        asked, alone = is_asked(), ranks.count() == 1
+        if (alone and not (due or asked)) or learn.borrowed or not learn.fitting:
             return
-        if learn.iter + 1 < learn.n_iter and not _pending(learn):
-            self._write(learn.epoch, self._running())
+        if learn.iter + 1 >= learn.n_iter or (not alone and (learn.iter + 1) % AGREE_EVERY):
+            return
+        pending = _pending(learn)
+        if not alone:
+            due, asked, pending = ranks.any_of(due and ranks.is_first(), asked, pending)
+        if (due or asked) and not pending:
+            self._write(learn.epoch, self._running(), asked)
 
     def after_epoch(self) -> None:
         """Write the state that the next epoch starts from."""
         if not self.learn.borrowed and self.learn.fitting:
-            self._write(self.learn.epoch + 1, {})
+            self._write(self.learn.epoch + 1, {}, *ranks.any_of(is_asked()))
 
     def _running(self) -> dict[str, Any]:
         """Return what describes the running epoch."""
@@ -162,9 +172,17 @@ class Checkpoint(Callback):
             "counts": {name: getattr(learn, name) for name in COUNTED},
         }
 
-    def _write(self, epochs: int, running: dict[str, Any]) -> None:
+    def _write(self, epochs: int, running: dict[str, Any], asked: bool) -> None:
+        if ranks.is_first():
+            self._write_file(self._state(epochs, running), asked)
+        self._written = time.monotonic()
+        ranks.wait()  # the disk of the first one may be slow
+        if asked:
+            raise Checkpointed
+
+    def _state(self, epochs: int, running: dict[str, Any]) -> dict[str, Any]:
         learn = self.learn
-        state = {
+        return {
             "stage": learn.history.stage,
             "fit": self._fit,
             "epochs": epochs,  # finished in this fit
@@ -179,16 +197,15 @@ class Checkpoint(Callback):
             "random": random_state(learn),
             **running,
         }
+
+    def _write_file(self, state: dict[str, Any], asked: bool) -> None:
         self.wait()
-        if self._beside and not is_asked():
+        if self._beside and not asked:
             writer = ThreadPoolExecutor(1, "fastcv-checkpoint")
             self._writing = writer.submit(self._save, _copied(state))
             writer.shutdown(wait=False)  # its thread ends with the file
         else:
             self._save(state)
-        self._written = time.monotonic()
-        if is_asked():
-            raise Checkpointed
 
     def _save(self, state: dict[str, Any]) -> None:
         with files.atomic(self.path, _size(state)) as file:
@@ -385,5 +402,7 @@ def restore_random_state(learn: Learner, state: dict[str, Any]) -> None:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index, generator in enumerate(state["cuda"][:gpus]):  # this machine may have fewer
         torch.cuda.set_rng_state(generator, index)
+    if ranks.count() > 1 and gpus and state["cuda"]:  # the first rank's, on its first GPU
+        torch.cuda.set_rng_state(state["cuda"][0], learn.dls.device)
     for loader, generator in zip(learn.dls.loaders, state["loaders"], strict=True):
         loader.rng.setstate(generator)

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from fastai.callback.core import Callback
 from fastai.learner import Metric
 from torch import Tensor
 
+from fastcv import ranks
 from fastcv.learning.callbacks.recorder import last_group
 from fastcv.learning.callbacks.steps import Steps
 from fastcv.learning.lr_finder import Rates
@@ -29,6 +31,8 @@ class Tally:
         images: of every batch.
         waiting: losses of the batches that were not read yet.
         hits: for each image of these, whether it was classified correctly.
+        shares: the fraction of each waiting batch that is this rank's; None: ranks do not share
+            batch by batch.
         predictions: logits and class numbers of every batch; None: they are not kept.
         multi_label: whether images have several labels; one is classified correctly if all its
             labels are, at a probability of 0.5.
@@ -41,9 +45,22 @@ class Tally:
     hits: list[Tensor] = field(default_factory=list)
     predictions: list[tuple[Tensor, Tensor]] | None = None
     multi_label: bool = False
+    shares: list[float] | None = None
 
-    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+    def add(
+        self,
+        loss: Tensor,
+        logits: Tensor,
+        targets: Tensor,
+        images: tuple[int, int] | None = None,
+    ) -> None:
         """Add a batch.
+
+        Args:
+            loss: of the batch, or of a rank's part of it.
+            logits: of the net.
+            targets: what they should be.
+            images: how many this rank has, and how many count as the batch's; None: all there are.
 
         Shape:
             loss: scalar, the mean over the batch, without a graph.
@@ -57,19 +74,52 @@ class Tally:
         else:
             targets = targets.argmax(dim=-1) if targets.ndim > 1 else targets
             hits = logits.argmax(dim=-1) == targets
+        count = targets.shape[0]
+        if images is not None:
+            own, count = images
+            hits, logits, targets = hits[:own], logits[:own], targets[:own]
+        if self.shares is not None:
+            self.shares.append(own / count)
         self.waiting.append(loss)
         self.hits.append(hits)
-        self.images.append(targets.shape[0])
+        self.images.append(count)
         if self.predictions is not None:
             self.predictions.append((logits.detach(), targets))
 
     def read(self) -> None:
-        """Wait for the device and read the losses and hits that are there."""
-        if self.waiting:
-            self.losses += torch.stack(self.waiting).tolist()
-            self.right += int(torch.cat(self.hits).sum())
-            self.waiting.clear()
-            self.hits.clear()
+        """Wait for the device and read the losses and hits that are there.
+
+        Of batches that ranks share, all of them must read at the same time.
+        """
+        if not self.waiting:
+            return
+        losses, right = torch.stack(self.waiting), torch.cat(self.hits).sum()
+        if self.shares is not None:
+            shares = torch.tensor(self.shares, dtype=torch.float64, device=losses.device)
+            parts = torch.where(shares > 0, losses.double() * shares, 0.0)
+            *found, right = ranks.summed(torch.cat([parts, right.double()[None]])).tolist()
+            self.losses += found
+        else:
+            self.losses += losses.tolist()
+        self.right += int(right)
+        self.waiting.clear()
+        self.hits.clear()
+        if self.shares is not None:
+            self.shares.clear()
+
+    def gather(self) -> None:
+        """Count what all ranks have counted, of images that they do not share batch by batch."""
+        self.read()
+        weighted = zip(self.losses, self.images, strict=True)
+        total = math.fsum(loss * images for loss, images in weighted)
+        found = ranks.gathered((total, self.right, sum(self.images)))
+        total, self.right, images = math.fsum(each[0] for each in found), 0, 0
+        for _, right, count in found:
+            self.right += right
+            images += count
+        self.losses, self.images = ([total / images], [images]) if images else ([], [])
+        if self.predictions is not None:
+            self.predictions = in_order(self.predictions)
 
     @property
     def loss(self) -> float:
@@ -83,6 +133,14 @@ class Tally:
         """The fraction of all images that were classified correctly."""
         self.read()
         return self.right / sum(self.images)
+
+
+def in_order(batches: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+    """Return the batches of all ranks, in the order that one process would have them in."""
+    device = batches[0][0].device if batches else torch.device("cpu")
+    found = ranks.gathered([tuple(each.cpu() for each in batch) for batch in batches])
+    parts = chain.from_iterable(zip_longest(*found))
+    return [tuple(each.to(device) for each in part) for part in parts if part is not None]
 
 
 class History(Callback):
@@ -151,8 +209,9 @@ class History(Callback):
         self._start = time.perf_counter()
         kept = [] if self.keeps_predictions else None
         several = getattr(self.learn.dls, "multi_label", False)
+        shares = [] if ranks.count() > 1 else None
         self._tallies = {
-            True: Tally(multi_label=several),
+            True: Tally(multi_label=several, shares=shares),
             False: Tally(predictions=kept, multi_label=several),
         }
         self._rates: list[tuple[float, float | None]] = []
@@ -196,7 +255,11 @@ class History(Callback):
         if self._tallies is None or not len(learn.yb) or learn.borrowed:
             return
         tally = self._tallies[learn.training]
-        tally.add(learn.loss.detach(), learn.pred, learn.yb[0])
+        images = None
+        if ranks.count() > 1:
+            own, every = learn.images
+            images = (own, every if learn.training else own)
+        tally.add(learn.loss.detach(), learn.pred, learn.yb[0], images)
         if not learn.training:
             return
         group = last_group(learn.opt)
@@ -204,6 +267,15 @@ class History(Callback):
         self._rates.append((group["lr"], momentum))
         if len(tally.waiting) >= CHECK_EVERY:
             self._check_finite()
+
+    def gather(self) -> None:
+        """Know what all ranks have measured of the validation images."""
+        if self._tallies is None or self.learn.borrowed:
+            return
+        self._tallies[False].gather()
+        for metric in self.learn.metrics:
+            if isinstance(metric, Column):
+                metric.measure_all(self.learn, self.predictions)
 
     def _check_finite(self) -> None:
         tally = self._tallies[True]

@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from fastai.callback.core import Callback
 from torch import Tensor
 
+from fastcv import ranks
 from fastcv.augment.alternating import at_epoch
-from fastcv.data.loader import AugmentBatch
+from fastcv.augment.part import drawing
+from fastcv.data.loader import AugmentBatch, draws_for_part
 
 
 class Mixing(Callback):
@@ -18,9 +20,33 @@ class Mixing(Callback):
     def __init__(self, values: Sequence[Callable], classes: int):
         self.values, self.classes = tuple(values), classes
 
+    def before_train(self) -> None:
+        """Let a rank get the images that precede its own, as each is mixed with the previous one.
+
+        Raises:
+            ValueError: a value of one's own mixes, whose partners are not known.
+        """
+        if ranks.count() == 1:
+            return
+        if foreign := [each for each in self.values if not draws_for_part(each)]:
+            raise ValueError(
+                "on several ranks, batches can be mixed by MixUp and CutMix of fastcv.augment, got "
+                f"{foreign[0]}: train with one process, or leave it out"
+            )
+        self.learn.dl.before = len(self.values)
+
+    def after_train(self) -> None:
+        """Leave the loader as it was."""
+        if ranks.count() > 1:
+            self.learn.dl.before = 0
+
     def before_batch(self) -> None:
         """Mix this batch; the LR finder, too, trains on mixed batches."""
-        x, y = self.mixed(self.learn.xb[0], self.learn.yb[0])
+        part = self.learn.dl.part if ranks.count() > 1 else None
+        with drawing(part):
+            x, y = self.mixed(self.learn.xb[0], self.learn.yb[0])
+        if part is not None:
+            x, y = x[part.before :], y[part.before :]
         self.learn.xb, self.learn.yb = (x, *self.learn.xb[1:]), (y,)
 
     def mixed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

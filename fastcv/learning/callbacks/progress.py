@@ -1,7 +1,7 @@
 """How a training looks: a bar on a terminal, a table in a notebook, lines in a file."""
 
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TextIO
 
@@ -115,12 +115,16 @@ class Progress(Callback):
         """Show what takes a while, as long as it does; a file gets a line instead."""
         return doing(what, self.bar)
 
-    def over(self, things: Collection, what: str) -> Iterator[Any]:
-        """Pass on batches or other things, with a bar; for what fastai's loop does not read."""
+    def over(self, things: Iterable, what: str, count: int | None = None) -> Iterator[Any]:
+        """Pass on batches or other things, with a bar; for what fastai's loop does not read.
+
+        `count` is how many there are, of things without a length.
+        """
+        count = len(things) if count is None else count
         for number, thing in enumerate(things, start=1):
             yield thing
             if self.bar.due:
-                done = number / len(things)
+                done = min(number / count, 1.0)
                 self.bar.draw(f"{what} {done:4.0%}", done)
 
     @contextmanager

@@ -14,6 +14,8 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import find_bs, to_detach
 from torch import Tensor, nn
 
+from fastcv import ranks
+
 
 class TrainEvalCallback(core.TrainEvalCallback):
     """fastai's, without looking each name up through callback and Learner for every batch.
@@ -87,19 +89,24 @@ class Recorder(fastai_learner.Recorder):
         for metric in metrics:
             metric.accumulate(learn)
 
+    def gather(self) -> None:
+        """Know what all ranks have measured of the validation images."""
+        found = ranks.gathered((float(self.loss.total), self.loss.count))
+        self.loss.total, self.loss.count = map(sum, zip(*found, strict=True))
+
 
 class MeanLoss(fastai_learner.AvgLoss):
     """The mean loss of all images, summed on the device."""
 
     def accumulate(self, learn: fastai_learner.Learner) -> None:
         """Add a batch."""
-        size = find_bs(learn.yb)
+        size = find_bs(learn.yb) if ranks.count() == 1 else learn.images[0]
         self.total = self.total + to_detach(learn.loss.mean(), cpu=False) * size
         self.count += size
 
 
 class SmoothLoss(fastai_learner.AvgSmoothLoss):
-    """The exponentially smoothed loss after each step since `reset`.
+    """The exponentially smoothed loss after each step since `reset`; of a rank's own images.
 
     Attributes:
         known: smoothed losses, up to the last step that was read; a tensor for each reading.

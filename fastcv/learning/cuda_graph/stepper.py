@@ -9,6 +9,7 @@ import torch
 from fastai.learner import Learner
 from torch import Tensor, nn
 
+from fastcv import ranks
 from fastcv.learning.cuda_graph.capture import CudaGraphs
 from fastcv.learning.cuda_graph.graph import Graph
 from fastcv.learning.cuda_graph.program import one_step, variants
@@ -32,7 +33,7 @@ class Stepper:
     over all fits so far.
 
     Raises:
-        ValueError: `step.graph` is "on", and the device has no graphs.
+        ValueError: `step.graph` is "on", and the device has no graphs, or several ranks train.
     """
 
     def __init__(self, step: Step, device: torch.device, *, backend: CudaGraphs | None = None):
@@ -44,7 +45,12 @@ class Stepper:
         captures = backend is not None or device.type == "cuda"
         if step.graph == "on" and not captures:
             raise ValueError(f"step.graph='on' needs a CUDA device, got '{device}': use 'try'")
-        if step.graph in CAPTURING and captures:
+        if step.graph == "on" and ranks.count() > 1:
+            raise ValueError(
+                "step.graph='on' needs a single process, as a graph with the exchange of gradients "
+                f"is not proven, got {ranks.count()} ranks: use 'try'"
+            )
+        if step.graph in CAPTURING and captures and ranks.count() == 1:
             self.graph = Graph(backend or CudaGraphs(device), insist=step.graph == "on")
 
     def net(self, learn: Learner) -> Callable[..., Tensor]:
@@ -128,6 +134,8 @@ class Stepper:
             notes = list(self.graph.notes)
         elif self.step.graph == "off":
             notes = ["it is switched off"]
+        elif ranks.asked() > 1:
+            notes = ["several ranks train"]
         elif self.device.type != "cuda":
             notes = [f"the device is {self.device.type}, not cuda"]
         else:
