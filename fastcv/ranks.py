@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ _alone = 0  # blocks that are open
 
 def asked() -> int:
     """Return how many ranks the launcher has started; 1 without one."""
+    if _joined is not None:
+        return _joined.count
     return max(_told("WORLD_SIZE", 1), 1) if "RANK" in os.environ else 1
 
 
@@ -105,33 +108,41 @@ def joined(device: str | None = None) -> Iterator[None]:
         yield
         return
     import torch  # what only asks must not wait for it
-    from torch import distributed
 
     if missing := [name for name in TOLD if name not in os.environ]:
         raise ValueError(
             f"several processes must be told {', '.join(TOLD)} by their launcher, there is no "
             f"{', '.join(missing)}: start them with torchrun"
         )
-    number, local = own(), _told("LOCAL_RANK", 0)
     gpu = torch.cuda.is_available() if device is None else str(device).startswith("cuda")
     if gpu and torch.cuda.is_available():
-        torch.cuda.set_device(gpu_of(local))
-    began = not distributed.is_initialized()
+        torch.cuda.set_device(gpu_of(_told("LOCAL_RANK", 0)))
     with lost_in_words():
-        if began:
-            distributed.init_process_group("gloo", timeout=_STARTING)
-        tensors = distributed.new_group(
-            backend="nccl" if gpu else "gloo", timeout=timedelta(seconds=SECONDS)
-        )
-        patient = distributed.new_group(backend="gloo", timeout=_PATIENT)
-    _joined = _Joined(rank=number, count=asked(), local=local, tensors=tensors, patient=patient)
+        _joined = _meet("nccl" if gpu else "gloo")
+    # fastai would gather predictions and wait by itself, which does not fit.
+    size = os.environ.pop("WORLD_SIZE")
     try:
         with lost_in_words():
             yield
-        if began:
-            distributed.destroy_process_group()
     finally:
         _joined = None
+        os.environ["WORLD_SIZE"] = size
+
+
+@cache
+def _meet(backend: str) -> _Joined:
+    """Make the process groups; they stay until the process ends, as the launcher's store does."""
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        distributed.init_process_group("gloo", timeout=_STARTING)
+    return _Joined(
+        rank=own(),
+        count=asked(),
+        local=_told("LOCAL_RANK", 0),
+        tensors=distributed.new_group(backend=backend, timeout=timedelta(seconds=SECONDS)),
+        patient=distributed.new_group(backend="gloo", timeout=_PATIENT),
+    )
 
 
 def gpu_of(local: int) -> int:

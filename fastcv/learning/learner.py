@@ -28,7 +28,7 @@ from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import SuggestionMethod
 from fastai.callback.tracker import TrackerCallback
 from fastai.optimizer import OptimWrapper
-from fastai.torch_core import distrib_barrier, find_bs, join_path_file
+from fastai.torch_core import find_bs, join_path_file
 from fastcore.basics import tuplify
 from torch import Tensor, nn
 
@@ -232,10 +232,8 @@ class Learner(fastai_learner.Learner):
         """Load weights as fastai does, but without unpickling objects; see `save`."""
         with warnings.catch_warnings():  # fastai looks into numpy.core
             warnings.filterwarnings("ignore", "numpy.core is deprecated", DeprecationWarning)
-            if ranks.is_first():
+            if ranks.rank() == 0:  # other ranks have saved nothing
                 super().load(file, **keywords | {"weights_only": True})
-            else:  # the file may lie on another machine
-                distrib_barrier()  # fastai's own `load` waits here
         ranks.copy_from(0, self.model.state_dict().values())
         if (history := vars(self).get("history")) is not None:
             path = join_path_file(file, self.path / self.model_dir, ext=".pth")

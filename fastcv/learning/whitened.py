@@ -6,6 +6,7 @@ import torch
 from fastai.data.core import DataLoaders
 from torch import Tensor
 
+from fastcv import ranks
 from fastcv.learning.learner import Learner
 from fastcv.learning.models import FromScratch
 from fastcv.learning.snapshot import snapshot_rng
@@ -51,7 +52,7 @@ def first_images(dls: DataLoaders, count: int) -> Tensor:
         (N, C, H, W), float, on the device of `dls`; N is `count` or all there are.
     """
     found: list[Tensor] = []
-    with snapshot_rng(dls), dls.train.dataset.set_split_idx(1):
+    with snapshot_rng(dls), dls.train.dataset.set_split_idx(1), ranks.alone():
         for batch in dls.train.new(shuffle=False, drop_last=False):
             found.append(batch[0].as_subclass(Tensor))
             if sum(map(len, found)) >= count:
