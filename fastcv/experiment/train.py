@@ -5,7 +5,7 @@ import errno
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -272,7 +272,11 @@ def _follow(
 
     Callbacks that write files do so into a folder that is removed.
     """
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, TemporaryDirectory() as scratch:
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        redirect_stdout(nowhere),  # fastai's callbacks print
+        TemporaryDirectory() as scratch,
+    ):
         learn.epoch_lines.bar = Bar(nowhere)
         learn.path = Path(scratch)
         run = Run(ranks.from_first(None), trust=True)

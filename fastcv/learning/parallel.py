@@ -12,10 +12,10 @@ numbers draw different ones on each rank, and not those that one process would.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.functional import dropout
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -38,7 +38,7 @@ class Parallel:
         self._device = next(net.parameters()).device
         gpu = [self._device.index] if self._device.type == "cuda" else None
         called = _Called(net, function)
-        self._ddp = DistributedDataParallel(called, device_ids=gpu, process_group=_group())
+        self._ddp = DistributedDataParallel(called, device_ids=gpu, process_group=ranks.tensor_group())
 
     def __call__(self, part: Part | None, seed: int, *xb: Tensor) -> Tensor:
         """Compute the logits of this rank's images.
@@ -54,10 +54,6 @@ class Parallel:
     def reduce(self, now: bool) -> None:
         """Set whether the next backward pass averages gradients, or only accumulates them."""
         self._ddp.require_backward_grad_sync = now
-
-
-def _group():
-    return ranks.tensor_group()
 
 
 class _Called(nn.Module):
@@ -118,6 +114,18 @@ class _WholeDropout(nn.Dropout):
         return whole_dropout(x, self.p)
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over the ranks; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return ranks.summed(x.clone())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return ranks.summed(grad.clone())
+
+
 class _Synced(_BatchNorm):
     """Batch norm over the images of all ranks; with a single one, and to evaluate, torch's own."""
 
@@ -131,12 +139,12 @@ class _Synced(_BatchNorm):
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
         count = x.new_tensor([counted.numel() // x.shape[1]], dtype=counted.dtype)
-        sums = all_reduce(torch.cat([counted.sum(axes), count]), group=_group())
+        sums = _Sum.apply(torch.cat([counted.sum(axes), count]))
         elements = sums[-1]
         mean = sums[:-1] / elements
         # The mean is known before squares are summed, which would lose digits otherwise.
         squares = (counted - mean.view(shape)).square().sum(axes)
-        variance = all_reduce(squares, group=_group()) / elements
+        variance = _Sum.apply(squares) / elements
         if self.track_running_stats:
             self._remember(mean.detach(), variance.detach(), elements.detach())
         scale = torch.rsqrt(variance + self.eps)
