@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,7 +136,11 @@ def _meet(backend: str) -> _Joined:
     from torch import distributed
 
     if not distributed.is_initialized():
-        distributed.init_process_group("gloo", timeout=_STARTING)
+        store, rank, count = next(distributed.rendezvous("env://", timeout=_STARTING))
+        store = distributed.PrefixStore(_fresh(store, rank, count), store)
+        distributed.init_process_group(
+            "gloo", timeout=_STARTING, store=store, rank=rank, world_size=count
+        )
     return _Joined(
         rank=own(),
         count=asked(),
@@ -143,6 +148,31 @@ def _meet(backend: str) -> _Joined:
         tensors=distributed.new_group(backend=backend, timeout=timedelta(seconds=SECONDS)),
         patient=distributed.new_group(backend="gloo", timeout=_PATIENT),
     )
+
+
+def _fresh(store: Any, rank: int, count: int) -> str:
+    """Agree on a name for what is kept in the launcher's store.
+
+    torchrun keeps the store when it starts all ranks again, with the addresses of those that are
+    gone. Its count of restarts is no such name: each machine counts its own.
+    """
+    own, deadline = uuid4().hex, time.monotonic() + _STARTING.total_seconds()
+    others = range(1, count)
+    store.set(f"fastcv/{rank}", own)
+    while time.monotonic() < deadline:
+        if rank == 0:
+            there = [store.get(f"fastcv/{each}").decode() for each in others]
+            store.set("fastcv/all", " ".join([own, *there]))
+            agreed = [f"fastcv/agreed/{each}" for each in others]
+            if store.check(agreed) and all(store.get(each).decode() == own for each in agreed):
+                return own
+        else:
+            first, *there = store.get("fastcv/all").decode().split()
+            if own in there:  # else it is what an earlier attempt wrote, or is not complete
+                store.set(f"fastcv/agreed/{rank}", first)
+                return first
+        time.sleep(0.1)
+    raise Lost(f"all {count} ranks must start within {_STARTING}, some are missing")
 
 
 def gpu_of(local: int) -> int:

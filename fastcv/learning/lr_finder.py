@@ -114,7 +114,10 @@ def find_rates(
             learn.fit(num_it // len(learn.dls.train) + 1, cbs=sweep)
         return _suggested(sweep, start_lr, suggest_funcs)
 
-    return ranks.by_first(found)
+    rates = ranks.by_first(found)
+    if ranks.count() > 1 and vars(learn).get("frozen_features"):
+        learn.frozen_features.end()  # the others have not computed what the first one may have
+    return rates
 
 
 def _suggested(

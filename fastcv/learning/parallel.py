@@ -38,7 +38,9 @@ class Parallel:
         self._device = next(net.parameters()).device
         gpu = [self._device.index] if self._device.type == "cuda" else None
         called = _Called(net, function)
-        self._ddp = DistributedDataParallel(called, device_ids=gpu, process_group=ranks.tensor_group())
+        self._ddp = DistributedDataParallel(
+            called, device_ids=gpu, process_group=ranks.tensor_group()
+        )
 
     def __call__(self, part: Part | None, seed: int, *xb: Tensor) -> Tensor:
         """Compute the logits of this rank's images.
