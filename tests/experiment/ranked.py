@@ -114,12 +114,12 @@ def trained(name, recipe, out, **options):
 
 def light():
     torch.manual_seed(0)
-    return nets.LightResNet(classes=10, channels=1)
+    return nets.LightResNet(classes=10, channels=1).double()
 
 
 def batch():
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(13, 1, 8, 8, generator=generator), torch.arange(13) % 10
+    return torch.randn(13, 1, 8, 8, generator=generator).double(), torch.arange(13) % 10
 
 
 def synchronized():
@@ -129,7 +129,8 @@ def synchronized():
     with ranks.joined("cpu"):
         net, part = light(), part_of(len(x))
         share(net, sync_batch_norm=True)
-        loss = F.cross_entropy(Parallel(net, net)(part, 0, part.of(x)), part.of(y))
+        parallel = Parallel(net, net)
+        loss = F.cross_entropy(parallel(part, 0, part.of(x)), part.of(y))
         (loss * part.own * ranks.count() / part.count).backward()
     grads = [(a.grad, b.grad) for a, b in zip(whole.parameters(), net.parameters(), strict=True)]
     statistics = zip(whole.buffers(), net.buffers(), strict=True)
