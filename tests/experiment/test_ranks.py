@@ -1,4 +1,4 @@
-"""Several ranks, as torchrun starts them, train what one process trains, and outlive one of them."""
+"""Several ranks, as torchrun starts them, train what one process trains, and outlive one."""
 
 import json
 import os
@@ -50,18 +50,20 @@ def together(tmp_path_factory):
     out = tmp_path_factory.mktemp("together")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node=2", "--max-restarts=1", str(Path(ranked.__file__)), str(out)]
-    process = subprocess.Popen(
-        command,
-        stdout=(out / "printed").open("w"),
-        stderr=(out / "errors").open("w"),
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    try:
-        for name, recipe in ranked.RECIPES.items():
-            ranked.trained(name, recipe, out / "one")
-        assert process.wait(timeout=600) == 0, (out / "errors").read_text()
-    finally:
-        process.kill()
+    printed, errors = out / "printed", out / "errors"
+    with (
+        printed.open("w") as stdout,
+        errors.open("w") as stderr,
+        subprocess.Popen(
+            command, stdout=stdout, stderr=stderr, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        ) as process,
+    ):
+        try:
+            for name, recipe in ranked.RECIPES.items():
+                ranked.trained(name, recipe, out / "one")
+            assert process.wait(timeout=600) == 0, errors.read_text()
+        finally:
+            process.terminate()
     return out
 
 
