@@ -13,13 +13,14 @@ from fastcv.recipe.aliases import current_flat
 def identity() -> str | None:
     """Name what has started this process, the same when it does so again; None: it will not.
 
-    torchrun names itself if it was given no `--rdzv-id`: then its process does. Slurm starts a job
-    again that it has preempted or that was requeued.
+    Slurm starts a job again that it has preempted or that was requeued, whatever torchrun does within
+    it. The process of a torchrun without `--rdzv-id` names it.
     """
-    if (name := os.environ.get("TORCHELASTIC_RUN_ID")) is not None:
-        return f"torchrun {name if name != 'none' else f'{socket.gethostname()} {os.getppid()}'}"
-    job = os.environ.get("SLURM_JOB_ID")
-    return None if job is None else f"slurm {job}"
+    if (job := os.environ.get("SLURM_JOB_ID")) is not None:
+        return f"slurm {job}"
+    if (name := os.environ.get("TORCHELASTIC_RUN_ID")) is None:
+        return None
+    return f"torchrun {name if name != 'none' else f'{socket.gethostname()} {os.getppid()}'}"
 
 
 def is_again() -> bool:
