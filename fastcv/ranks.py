@@ -33,7 +33,7 @@ _LAUNCHER_SECONDS = 5.0
 # What gloo, nccl and torch's store say of a rank that is gone.
 _LOST = (
     "gloo", "nccl", "connection closed by peer", "connection reset", "connection refused",
-    "broken pipe", "timed out", "socket", "store",
+    "broken pipe", "timed out", "socket", "tcpstore",
 )  # fmt: skip
 
 Value = TypeVar("Value")

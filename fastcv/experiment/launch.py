@@ -13,7 +13,7 @@ from fastcv.recipe.aliases import current_flat
 def identity() -> str | None:
     """Name what has started this process, the same when it does so again; None: it will not.
 
-    Slurm starts a job again that it has preempted or that was requeued, whatever torchrun does within
+    Slurm starts a job again that it has preempted or that was requeued, whatever torchrun does in
     it. The process of a torchrun without `--rdzv-id` names it.
     """
     if (job := os.environ.get("SLURM_JOB_ID")) is not None:
