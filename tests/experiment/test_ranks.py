@@ -39,6 +39,10 @@ def as_rank(monkeypatch, rank, count):
     monkeypatch.setattr(ranks, "_joined", joined)
 
 
+def laid_out(x):
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def run_in(folder):
     (path,) = folder.glob("*/recipe.json")
     return Run(path.parent, trust=True)
@@ -155,7 +159,7 @@ def test_parts_of_a_batch_are_disjoint_and_leave_nothing_out(monkeypatch, images
     ids=lambda value: type(value).__name__,
 )
 def test_a_part_is_augmented_as_in_the_whole_batch(monkeypatch, augmentation):
-    x = torch.rand(7, 3, 12, 12).contiguous(memory_format=torch.channels_last)
+    x = laid_out(torch.rand(7, 3, 12, 12))
     assert draws_for_part(augmentation)
     torch.manual_seed(3)
     whole = augmentation(x)
@@ -165,7 +169,7 @@ def test_a_part_is_augmented_as_in_the_whole_batch(monkeypatch, augmentation):
         part = part_of(len(x), before=1)
         torch.manual_seed(3)
         with drawing(part):
-            ours = augmentation(part.of(x))
+            ours = augmentation(laid_out(part.of(x)))
         torch.testing.assert_close(ours, part.of(whole), rtol=0, atol=1e-6)
         assert torch.get_rng_state().equal(state)
 
@@ -185,14 +189,14 @@ def test_mixed_parts_are_those_of_the_mixed_batch(monkeypatch):
 
 
 def test_dropout_of_a_part_is_torchs_of_the_whole_batch(monkeypatch):
-    x = torch.rand(5, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+    x = laid_out(torch.rand(5, 4, 3, 3))
     torch.manual_seed(3)
     whole = torch.nn.functional.dropout(x, 0.4)
     as_rank(monkeypatch, 1, 2)
     part = part_of(5)
     torch.manual_seed(3)
     with drawing(part):
-        assert whole_dropout(part.of(x), 0.4).equal(part.of(whole))
+        assert whole_dropout(laid_out(part.of(x)), 0.4).equal(part.of(whole))
 
 
 def test_ranks_predict_whole_batches_and_every_image_once(monkeypatch):
