@@ -14,6 +14,7 @@ class Accumulation(Callback):
     """
 
     order, run_valid = GradientAccumulation.order, False  # before gradients are clipped
+    only_rates = True  # leaves the batch itself alone
 
     def __init__(self, batches: int):
         self.batches = batches
