@@ -110,9 +110,9 @@ def test_a_checkpoint_is_due_after_some_minutes_and_not_while_a_gradient_waits(
     written = []
     write = Checkpoint._write
 
-    def noted(self, epochs, running):
+    def noted(self, epochs, running, asked):
         written.append(running.get("batch"))
-        write(self, epochs, running)
+        write(self, epochs, running, asked)
 
     monkeypatch.setattr(Checkpoint, "_write", noted)
     stage = replace(RECIPES["adamw"].schedule[0], epochs=1)
