@@ -24,6 +24,8 @@ def predictions(learn: "Learner", ds_idx: int = 1) -> Predictions:
     Raises:
         ValueError: there is no data set `ds_idx`.
     """
+    import torch  # heavy; the figures are drawn without it
+
     loaders = learn.dls.loaders
     if not 0 <= ds_idx < len(loaders):
         raise ValueError(
