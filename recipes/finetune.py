@@ -13,13 +13,16 @@ Net:
     (Apache-2.0), are fetched from the Hugging Face Hub once. They expect pixels from -1 to 1.
 
 Schedule:
-    The head for 3 epochs, on the features of the unchanged images, which are computed once; then
+    The head for 20 epochs, on the features of the unchanged images, which are computed once; then
     the whole net for 6, which ends with the average of its weights over these steps. Batch norm
     keeps the statistics of ImageNet: with few images of each class those of small batches spoil
     more than they adapt. An epoch takes at most 5,000 images, other ones each time, so that large
     sets end soon too; with more time, `--set data.epoch_images=None` takes all.
 
 Readings:
+    - The epochs of the head cost next to nothing, and are needed: on birds, 5 images of each class,
+      2 of them and then the whole net gave 46.16 % (transfer_efficientnet/one_cycle), 20 of them
+      alone 54.43 %.
     - Photos are mirrored at random. Where left and right differ, as in writing, leave that out:
       `--set "data.augment=RandomResizedCrop(size=224, scale=(0.4, 1.0))"`.
     - Another net is a setting, with the statistics of its weights: `--set model.arch=resnet50
@@ -52,7 +55,7 @@ recipe = Recipe(
     optimizer=AdamW(weight_decay=0.05),
     loss=CrossEntropy(label_smoothing=0.1),
     schedule=(
-        with_augment(OneCycle(epochs=3, lr="valley", frozen=True)),
+        with_augment(OneCycle(epochs=20, lr=3e-3, frozen=True)),
         OneCycle(epochs=6, lr=2e-4, clip=1.0, callbacks=(EMA(),)),
     ),
 )

@@ -28,7 +28,7 @@ recipe = Recipe(
     optimizer=AdamW(weight_decay=0.05),
     loss=CrossEntropy(label_smoothing=0.1),
     schedule=(
-        with_augment(OneCycle(epochs=3, lr="valley", frozen=True)),  # the head alone
+        with_augment(OneCycle(epochs=20, lr=3e-3, frozen=True)),  # the head alone
         OneCycle(epochs=6, lr=2e-4, callbacks=(EMA(),)),  # then the whole net
     ),
 )
