@@ -37,6 +37,8 @@ def on_files(files: Any, config: Any) -> Any:
 
     for name in ROOT_PAGES:
         text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+        for other in ROOT_PAGES:
+            text = text.replace(f"]({other}", f"]({other.lower()}")
         files.append(File.generated(config, name.lower(), content=text))
     return files
 
@@ -53,7 +55,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
     def made(mark: re.Match) -> str:
         make = MAKERS.get(mark[1])
-        return mark[0] if make is None else make(mark[2] or "", image)
+        return mark[0] if make is None else f"\n{make(mark[2] or '', image)}\n"
 
     return MARK.sub(made, inside(markdown, page.file.src_uri))
 
@@ -97,8 +99,8 @@ def _command(name: str, command: Any) -> str:
     rest = command.help.split("\n\n")[1:]
     return (
         f"## fastcv {name} {{ #{name} }}\n\n{described}\n\n```text\n{call}\n```\n\n"
-        + "".join(f"{each}\n\n" for each in rest)
-        + (f"| | |\n| --- | --- |\n{rows}" if rows else "")
+        + "".join(f"{_as_code(each)}\n\n" for each in rest)
+        + (f"| argument or option | what it does |\n| --- | --- |\n{rows}" if rows else "")
     )
 
 
@@ -132,7 +134,14 @@ def _default(parameter: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    return _as_code(text).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _as_code(text: str) -> str:
+    """Set options and variables as code where the terminal's help has them as plain text."""
+    parts = text.split("`")  # every second part is code already
+    parts[::2] = [re.sub(r"(--[a-z-]+|\$[A-Z_/]+)", r"`\1`", each) for each in parts[::2]]
+    return "`".join(parts)
 
 
 def draws(expression: str, image: Callable) -> str:
@@ -149,6 +158,8 @@ def draws(expression: str, image: Callable) -> str:
     if getattr(value, "changes_labels", False):
         batch[1::2] = photos[1]
         drawn, _ = value(batch.float() / 255, torch.tensor([0, 1] * (DRAWS // 2)), classes=2)
+    elif hasattr(value, "at_epoch"):
+        drawn = torch.cat([value.at_epoch(epoch)(batch[:1]) for epoch in range(DRAWS)])
     else:
         drawn = fastcv.augment.compose((value,))(batch)
     if drawn.dtype != torch.uint8:
@@ -219,7 +230,7 @@ def _plateau(stage: Any) -> list[float]:
 
 def _chart(title: str, rates: Sequence[float], momenta: Sequence[float]) -> str:
     """Draw two lines over the steps as SVG, in the colors of the page."""
-    width, height, left, top = 480, 120, 44, 10
+    width, height, left, top = 360, 110, 44, 10
     most = max(rates)
 
     def line(values: Sequence[float], low: float, high: float, look: str) -> str:
@@ -244,7 +255,7 @@ def _chart(title: str, rates: Sequence[float], momenta: Sequence[float]) -> str:
         "epoch</text>"
     )
     drawn = line(rates, 0, most, "rate")
-    said = "solid: learning rate"
+    said = "learning rate"
     if momenta:
         low, high = min(momenta), max(momenta)
         drawn += line(momenta, low, high, "momentum")
@@ -252,7 +263,7 @@ def _chart(title: str, rates: Sequence[float], momenta: Sequence[float]) -> str:
             f'<text x="{left + width + 6}" y="{top + y}">{value:g}</text>'
             for y, value in ((5, high), (height, low))
         )
-        said += "; dashed: momentum, scale on the right"
+        said = "solid: learning rate; dashed: momentum, scale on the right"
     size = f"0 0 {left + width + 44} {top + height + 38}"
     frame = f'<path class="frame" d="M{left} {top}v{height}h{width}"/>'
     return (
@@ -315,15 +326,23 @@ def layers(net: Any, channels: int, size: int) -> Iterator[tuple[str, str, tuple
     for (_, shape), group in same:
         names, joined = zip(*group, strict=True)
         name = names[0] if len(names) == 1 else f"{names[0]}-{names[-1].rpartition('.')[2]}"
-        kinds = [
-            (kind, len(list(g))) for kind, g in groupby(type(each).__name__ for each in joined)
-        ]
         yield (
             name,
-            ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in kinds),
+            repeated([type(each).__name__ for each in joined]),
             shape,
             sum(weight.numel() for each in joined for weight in each.parameters()),
         )
+
+
+def repeated(words: Sequence[str]) -> str:
+    """Write a list with what repeats in it once: "MaxPool2d, 4 times Conv2d, ReLU"."""
+    for first in range(min(2, len(words))):
+        rest = words[first:]
+        for length in range(1, len(rest) // 2 + 1):
+            times, left = divmod(len(rest), length)
+            if not left and rest == rest[:length] * times:
+                return ", ".join([*words[:first], f"{times} times {', '.join(rest[:length])}"])
+    return ", ".join(words)
 
 
 def ladders(_: str, image: Callable) -> str:
