@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import fastcv
 from fastcv import catalogue
 from fastcv.cli import app
+from fastcv.experiment import results
 from fastcv.recipe import override
 from fastcv.recipes import light_resnet_cifar10
 
@@ -35,7 +36,9 @@ def commands():
         for block in code_blocks(page, "bash"):
             for line in block.splitlines():
                 for call in re.findall(r"fastcv .*", line):
-                    yield shlex.split(call, comments=True)
+                    words = shlex.split(call, comments=True)
+                    ends = [at for at, word in enumerate(words) if word in (">", "|", "||", "&&")]
+                    yield words[: min(ends, default=None)]
 
 
 def readme_block(text):
@@ -67,6 +70,13 @@ def test_the_python_of_the_readme_runs(here, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "within tolerance" in printed
     assert "0.9147" in printed
+    written = {
+        f"{file.name}/" if file.is_dir() else file.name
+        for file in run.path.iterdir()
+        if not file.name.startswith(".")
+    }
+    page = (ROOT / "docs/reference/run-directory.md").read_text(encoding="utf-8")
+    assert written - {"figures/"} <= set(re.findall(r"^\| `(.+?)` \|", page, flags=re.MULTILINE))
 
 
 def test_the_recipe_for_your_own_photos_runs(here):
@@ -81,15 +91,17 @@ def test_the_recipe_for_your_own_photos_runs(here):
 
 
 @pytest.mark.parametrize(
-    ("page", "code"),
+    ("page", "place", "code"),
     [
-        pytest.param(page, code, id=f"{page.stem}-{place}")
+        pytest.param(page, place, code, id=f"{page.stem}-{place}")
         for page in PAGES[1:]
         if page.stem != "export"  # its snippets run elsewhere: tests/experiment/test_export_run.py
         for place, code in enumerate(code_blocks(page, "python"))
     ],
 )
-def test_the_python_of_the_pages_runs(page, code, here):
+def test_the_python_of_the_pages_runs(page, place, code, here, monkeypatch):
+    if place:  # figures take most of such a run's time: the first of each page has them
+        monkeypatch.setattr(results.Results, "_draw", lambda self: None)
     shutil.copytree(ROOT / "tests/older/finished", here / "runs/digits/20260101-120000-seed0")
     if "labels.csv" in code:
         make_photos(here / "photos", count=10)
