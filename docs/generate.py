@@ -57,6 +57,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         make = MAKERS.get(mark[1])
         return mark[0] if make is None else f"\n{make(mark[2] or '', image)}\n"
 
+    if "<!-- results: " in markdown:
+        page.meta["hide"] = ["toc"]  # its tables need the width
     return MARK.sub(made, inside(markdown, page.file.src_uri))
 
 
@@ -346,24 +348,43 @@ def repeated(words: Sequence[str]) -> str:
 
 
 def ladders(_: str, image: Callable) -> str:
-    """Draw each recipe with several steps, from the committed summaries of its runs."""
+    """Draw each recipe with several steps, reported and measured."""
     from fastcv import catalogue
     from fastcv.report import charts
+
+    parts = []
+    for recipe in catalogue.names():
+        steps = [each for each in _experiments() if each.name.partition("/")[0] == recipe]
+        metric = charts.ladder_metric(steps)
+        if metric is not None:
+            figure = charts.ladder(recipe, steps, metric)
+            alt = f"Reported and measured accuracy of {recipe}"
+            parts.append(f"### `{recipe}`\n\n" + _figure(figure, f"ladder-{recipe}", alt, image))
+    return "\n\n".join(parts)
+
+
+def differences(_: str, image: Callable) -> str:
+    """Draw how far measured accuracies lie from the reported ones."""
+    from fastcv.report import charts
+
+    figure = charts.differences(charts.compared(_experiments()))
+    return _figure(figure, "differences", "Measured minus reported accuracy", image)
+
+
+@cache
+def _experiments() -> list[Any]:
+    """Return the catalogue's experiments with the committed summaries of their runs."""
     from fastcv.report.gather import arrange
     from fastcv.report.read import read_summaries
 
     found = arrange(read_summaries(ROOT / "recipes/results", _fail))
-    parts = []
-    for recipe in catalogue.names():
-        steps = [each for each in found if each.name.partition("/")[0] == recipe and not each.own]
-        metric = charts.ladder_metric(steps) if steps else None
-        if metric is None:
-            continue
-        written = io.BytesIO()
-        charts.ladder(recipe, steps, metric).savefig(written, format="svg")
-        source = image(f"ladder-{recipe}.svg", written.getvalue())
-        parts.append(f"### `{recipe}`\n\n![Reported and measured accuracy of {recipe}]({source})")
-    return "\n\n".join(parts)
+    return [each for each in found if not each.own]
+
+
+def _figure(figure: Any, name: str, alt: str, image: Callable) -> str:
+    written = io.BytesIO()
+    figure.savefig(written, format="svg")
+    return f"![{alt}]({image(f'{name}.svg', written.getvalue())})"
 
 
 def _fail(line: str) -> None:
@@ -400,7 +421,9 @@ def _value(expression: str, room: Any) -> Any:
     return eval(expression, {name: getattr(room, name) for name in room.__all__})
 
 
-MAKERS = {make.__name__: make for make in (commands, draws, curve, shapes, ladders, rooms)}
+MAKERS = {
+    make.__name__: make for make in (commands, draws, curve, shapes, ladders, differences, rooms)
+}
 
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))  # the site describes the code that it lies beside
