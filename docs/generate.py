@@ -280,7 +280,7 @@ def shapes(expression: str, image: Callable) -> str:
 
     net = _value(expression, fastcv.nets)
     rows = "\n".join(
-        f"| `{name}` | {kinds} | {' x '.join(map(str, shape))} | {count:,} |"
+        f"| `{name}` | {kinds} | {'&nbsp;x&nbsp;'.join(map(str, shape))} | {count:,} |"
         for name, kinds, shape, count in layers(net, *image_shape(expression))
     )
     total = sum(each.numel() for each in net.parameters())
