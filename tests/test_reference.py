@@ -236,6 +236,13 @@ def test_the_drawn_rooms_are_those_of_the_import_contract():
     assert set(re.findall(r">([\w.]+)</text>", generate.rooms("", None))) == names
 
 
+def test_every_page_is_in_the_navigation_once():
+    pages = sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+    pages += [name.lower() for name in generate.ROOT_PAGES]
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    assert sorted(re.findall(r"[\w/-]+\.md", text)) == sorted(pages)
+
+
 def test_links_out_of_docs_lead_to_pages_of_the_site():
     text = "[a](../../SECURITY.md#x) [b](../reference/nets.md) [c](../../recipes/results) [d](#e)"
     assert generate.inside(text, "how-to/own-net.md") == (
