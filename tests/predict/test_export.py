@@ -128,6 +128,19 @@ def test_quantizing_keeps_the_metadata_and_most_answers(exported, predictor, pix
     assert not list(folder.glob(".*"))
 
 
+def test_quantized_activations_take_the_range_that_their_relu6_leaves(pixels, tmp_path):
+    onnxruntime()
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3)
+    )
+    net[0].weight.data *= 60  # before the ReLU6 from about -200 to 200
+    predictor = predictor_of(net, temperature=0.2)
+    export.export(predictor, tmp_path / "export", to="onnx", pixels=pixels)
+    found = export.runner(export.quantize(tmp_path / "export", pixels))(pixels)
+    assert np.abs(found - expected(predictor, pixels)).max() < 0.04
+
+
 @pytest.mark.parametrize("factor", [1.01, float("nan")])
 def test_an_export_that_differs_from_torch_fails_and_leaves_the_older_file(
     predictor, pixels, tmp_path, monkeypatch, factor
