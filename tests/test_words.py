@@ -19,7 +19,7 @@ WORDS = {
     "for example, that is, and so on": [r"e\.g\.", r"i\.e\.", r"etc\."],
     "gray, grayscale": ["grey(scale)?", "gr[ae]y-scale"],
     "LR finder": ["learning-rate finder", "lr-finder", "learning rate finder", "range test"],
-    "net": ["neural net(work)?s?", "deep net(work)?s?", "convnets?", "CNNs?"],
+    "net": ["neural net(work)?s?", "deep networks?", "convnets?", "CNNs?"],
     "pixels": ["px"],
     "recipe": ["config(uration)? files?", "experiment config(uration)?s?"],
     "run directory": ["run folder", "experiment director(y|ies)", "output director(y|ies)"],
