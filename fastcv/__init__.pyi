@@ -23,6 +23,7 @@ from .data import mnist as mnist
 from .experiment.building import learner as learner
 from .experiment.directory import Run as Run
 from .experiment.lr_find import find_learning_rate as find_learning_rate
+from .experiment.sweep import sweep as sweep
 from .experiment.train import resume as resume
 from .experiment.train import train as train
 from .experiment.trained import load as load

@@ -27,6 +27,7 @@ SYNONYMS = {
     "resume": ("continue",),
     "bench": ("benchmark",),
     "data": ("inspect", "dataset"),
+    "sweep": ("search", "tune", "hpo"),
 }
 
 
@@ -127,6 +128,24 @@ Wandb = Annotated[
         help="Weights & Biases: auto, online, offline or off; auto is online if an API key is "
         "configured."
     ),
+]
+Devices = Annotated[
+    str | None,
+    Option(
+        metavar="A,B",
+        help="A device for each job that runs at the same time, such as cuda:0,cuda:1.",
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    Option(
+        metavar="N",
+        help="Run N at a time, each in its own process, with a log in OUT/logs; default: one on "
+        "each of --devices.",
+    ),
+]
+KeepCheckpoint = Annotated[
+    bool, Option("--keep-checkpoint", help="Keep last.ckpt of a finished run.")
 ]
 Smoke = Annotated[
     bool,
@@ -229,17 +248,10 @@ def recipe(
             "which then validates.",
         ),
     ] = None,
-    jobs: Annotated[
-        int,
-        Option(
-            metavar="N",
-            help="In a series: run N at a time, each in its own process, with a log in OUT/logs.",
-        ),
-    ] = 1,
+    jobs: Jobs = None,
+    devices: Devices = None,
     again: Annotated[bool, Option("--again", help="In a series: run finished ones again.")] = False,
-    keep_checkpoint: Annotated[
-        bool, Option("--keep-checkpoint", help="Keep last.ckpt of a finished run.")
-    ] = False,
+    keep_checkpoint: KeepCheckpoint = False,
     checkpoint_every: CheckpointEvery = 10.0,
     threads: Threads = None,
     device: Device = None,
@@ -250,8 +262,8 @@ def recipe(
 
     --all, --seeds and --folds run a series, and end with a table of means and standard deviations.
     Finished runs with the same seed and settings are skipped; --again reruns them. A failed run is
-    reported; the rest continue, and the exit code is 1. A stopped run starts over, unless
-    `fastcv resume` finishes it first.
+    reported; the rest continue, and the exit code is 1. Stopped and killed runs go on from their
+    last checkpoint.
 
     SIGUSR1, which Slurm sends before a job's time is over, makes a checkpoint and exits with 85.
     """
@@ -274,21 +286,24 @@ def recipe(
         if dry_run:
             echo(series.listing(planned))
         else:
-            ran = {"out": out, "wandb": wandb, "device": device, "at_once": jobs}
-            ran |= {"threads": threads, "checkpoint_every": checkpoint_every}
+            ran = {"out": out, "wandb": wandb, "device": device, "devices": _split(devices)}
+            ran |= {"threads": threads, "checkpoint_every": checkpoint_every, "at_once": jobs}
+            together = jobs or len(_split(devices))
             try:
-                planned = series.run(planned, settings=settings, write=echo, **ran)
+                planned = series.run(planned, write=echo, **ran)
             except series.Stopped as stopped:
-                echo(series.table(stopped.jobs, jobs))
+                echo(series.table(stopped.jobs, together))
                 raise stopped.reason from None
-            echo(series.table(planned, jobs))
+            echo(series.table(planned, together))
             for line in series.join_folds(planned):
                 echo(line)
         if any(job.failure for job in planned):
             raise typer.Exit(1)
         return
-    if jobs != 1 or again:
-        raise ValueError("--jobs and --again need a series: add --all, --seeds K or --folds K")
+    if jobs is not None or devices is not None or again:
+        raise ValueError(
+            "--jobs, --devices and --again need a series: add --all, --seeds K or --folds K"
+        )
     chosen = _chosen(name, settings, seed)
     if dry_run:
         from fastcv.recipe import flat
@@ -316,6 +331,7 @@ def resume(
     device: Annotated[
         str | None, Option(help="cpu, cuda, cuda:1 or mps; default: the device it began on.")
     ] = None,
+    keep_checkpoint: KeepCheckpoint = False,
     checkpoint_every: CheckpointEvery = 10.0,
     threads: Threads = None,
     trust: Trust = False,
@@ -324,7 +340,119 @@ def resume(
     with _loading():
         from fastcv.experiment.train import resume as resume_run
 
-    resume_run(run, device=device, trust=trust, checkpoint_every=checkpoint_every, threads=threads)
+    resume_run(
+        run,
+        device=device,
+        trust=trust,
+        keep_checkpoint=keep_checkpoint,
+        checkpoint_every=checkpoint_every,
+        threads=threads,
+    )
+
+
+@app.command()
+def sweep(
+    name: RecipeName,
+    search: Annotated[
+        list[str],
+        Argument(
+            metavar="KEY=RANGE...",
+            help="What to search: KEY=LOW..HIGH, KEY=LOW..HIGH:log or KEY=A,B,C; "
+            "variant=A,B,C chooses among a recipe's variants.",
+        ),
+    ],
+    trials: Annotated[
+        int | None,
+        Option(
+            metavar="N",
+            help="Trials of all processes together; default: every combination of a grid, else 20.",
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None, Option(metavar="M", help="Begin no trial after M minutes.")
+    ] = None,
+    grid: Annotated[bool, Option("--grid", help="Try every combination.")] = False,
+    monitor: Annotated[
+        str | None,
+        Option(
+            metavar="COLUMN",
+            help="The column of metrics.csv to compare by; default: the recipe's own metric, else "
+            "valid_accuracy.",
+        ),
+    ] = None,
+    prune: Annotated[
+        str | None,
+        Option(
+            help="median: end a trial after an epoch in which it is worse than the median of the "
+            "others; none: end none. Default: median, and none for a grid.",
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        Option(
+            metavar="URL",
+            help="postgresql://HOST/NAME keeps the sweep for many machines; default: a journal "
+            "file in its folder.",
+        ),
+    ] = None,
+    title: Annotated[
+        str | None, Option("--name", help="Name of the sweep; default: the recipe's.")
+    ] = None,
+    on_test: Annotated[
+        bool,
+        Option(
+            "--on-test",
+            help="Choose on the test images of a recipe that validates on them, as its report did.",
+        ),
+    ] = False,
+    data: Data = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    skip_bad: SkipBad = False,
+    smoke: Smoke = False,
+    compiled: Compile = False,
+    jobs: Jobs = None,
+    devices: Devices = None,
+    checkpoint_every: CheckpointEvery = 10.0,
+    threads: Threads = None,
+    device: Device = None,
+    out: Out = Path("runs"),
+    wandb: Wandb = "auto",
+) -> None:
+    """Search a recipe's settings by many trials, and print the best ones.
+
+    Every trial is a run in OUT/sweeps/NAME. The same command goes on with a sweep that was stopped
+    or killed, also within a trial, and in several shells or on several machines works on one.
+    """
+    catalogue.find(name)  # a mistyped name is refused before torch is imported
+    with _loading():
+        from fastcv.experiment.sweep import sweep as run_sweep
+
+    found = run_sweep(
+        name,
+        search,
+        settings=_settings(settings, data, skip_bad, compiled),
+        seed=seed,
+        trials=trials,
+        minutes=minutes,
+        grid=grid,
+        monitor=monitor,
+        prune=prune,
+        on_test=on_test,
+        name=title,
+        storage=storage,
+        smoke=smoke,
+        out=out,
+        wandb=wandb,
+        device=device,
+        devices=_split(devices),
+        at_once=jobs,
+        threads=threads,
+        checkpoint_every=checkpoint_every,
+        write=echo,
+    )
+    if any(trial.state == "failed" for trial in found.trials):
+        raise typer.Exit(1)
 
 
 @app.command("lr-find")
@@ -705,6 +833,11 @@ def explain(
         trust=trust,
         write=echo,
     )
+
+
+def _split(devices: str | None) -> list[str]:
+    """Return the devices of a list with commas."""
+    return [each.strip() for each in (devices or "").split(",") if each.strip()]
 
 
 def _refuse_target(file: Path) -> None:

@@ -159,6 +159,19 @@ def _number(text: str) -> int | float | str | None:
     return text
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a run directory."""
+    if not (path / LOCK).exists():
+        return False
+    try:
+        with FileLock(path / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):  # as `lock` has it
+        return False
+
+
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Keep a run directory to one process while it trains; two would overwrite each other's files.

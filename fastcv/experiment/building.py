@@ -50,7 +50,7 @@ def learner(recipe: Recipe, *, device: str | torch.device | None = None) -> Lear
 
 def built(recipe: Recipe, *, device: str | torch.device | None = None) -> Learner:
     """Build a Learner as `learner` does, for whatever images the recipe has."""
-    device = _device(device)
+    device = find_device(device)
     stepper = Stepper(recipe.step, device)
     if device.type == "cuda":
         cuda.prepare()
@@ -143,7 +143,12 @@ def refuse_other_images(recipe: Recipe) -> str | None:
     return said
 
 
-def _device(name: str | torch.device | None) -> torch.device:
+def find_device(name: str | torch.device | None) -> torch.device:
+    """Return a device of this machine by its name; None: the best there is.
+
+    Raises:
+        ValueError: there is no such device.
+    """
     if name is None:
         return default_device()
     try:
@@ -155,6 +160,12 @@ def _device(name: str | torch.device | None) -> torch.device:
         raise ValueError(
             f"device {str(device)!r} needs a GPU and a build of torch for it, and there is none: "
             f"use 'cpu'"
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(
+            f"device {str(device)!r} must be one of the {count} GPUs here, cuda:0 to "
+            f"cuda:{count - 1}"
         )
     return device
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastcv import catalogue
-from fastcv.files import LOCK, read_csv, write_json
+from fastcv.files import LOCK, is_locked, read_csv, write_json
 from fastcv.recipe import Checks, Recipe, check, unflat
 from fastcv.recipe.addresses import TRUST, is_address, is_public
 from fastcv.recipe.aliases import NAMES, current_changes, current_flat, current_metrics
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 CHECKPOINT = "last.ckpt"
 WEIGHTS = "model.safetensors"
 _STARTED = {"name": str, "smoke": bool, "settings": dict, "flat": dict}  # of recipe.json
-_SETTINGS = ("device", "wandb", "file", "cwd")
+_SETTINGS = ("device", "wandb", "file", "cwd", "sweep")
 _WRITTEN_INTO = ("figures", "wandb", LOCK)
 
 
@@ -257,8 +257,28 @@ def finished(out: Path, *, smoke: bool = False) -> list[Run]:
         out: the folder of all runs; it need not exist.
         smoke: find smoke runs, and only those.
     """
+    return _by_age(out, "summary.json", smoke)
+
+
+def stopped(out: Path, *, smoke: bool = False) -> list[Run]:
+    """Find the runs that can be resumed, and that no process trains, in the order they stopped.
+
+    Args:
+        out: as for `finished`.
+        smoke: as for `finished`.
+    """
+    found = _by_age(out, CHECKPOINT, smoke)
+    return [
+        run
+        for run in found
+        if not (run.path / "summary.json").is_file() and not is_locked(run.path)
+    ]
+
+
+def _by_age(out: Path, name: str, smoke: bool) -> list[Run]:
+    """Find the runs that have a file of this name, by the age of the file."""
     found = []
-    for file in out.glob("*/*/summary.json"):
+    for file in out.glob(f"*/*/{name}"):
         run = Run(file.parent)
         try:
             if run.started["smoke"] == smoke:

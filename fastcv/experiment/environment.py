@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -19,7 +20,7 @@ PACKAGES = ("fastcv", "fastai", "torch", "torchvision", "timm", "wandb", "numpy"
 def environment(device: str, precision: str) -> dict[str, Any]:
     """Describe this machine, these versions and this command."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _without_password(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "device": device,
         "device_name": device_name(device),
         "precision": precision,
@@ -44,6 +45,11 @@ def device_name(device: str) -> str:
         return line.partition(":")[2].strip()
     except (OSError, StopIteration):  # not Linux on x86
         return platform.processor() or platform.machine()
+
+
+def _without_password(command: str) -> str:
+    """Leave the password out of an address, as of a data base."""
+    return re.sub(r"(://[^\s:/@]*):[^\s/@]+@", r"\1:***@", command)
 
 
 def _version(package: str) -> str | None:

@@ -56,6 +56,7 @@ def train(
     checkpoint_every: float = EVERY_MINUTES,
     threads: int | None = None,
     show_graph: bool = False,
+    sweep: str | None = None,
     write: Callable[[str], None] = print,
     on_start: Callable[[Run], None] = lambda run: None,
     on_epoch: Callable[[Run], None] = lambda run: None,
@@ -75,6 +76,8 @@ def train(
         threads: of the processor that torch computes with, which decide the last bits of the
             results. None takes those that a resumed run began with, and else torch's choice.
         show_graph: in a notebook, also draw the losses of each stage while it trains.
+        sweep: the sweep that this is a trial of, which groups its runs in W&B. A trial leaves test
+            images alone, unless they validate.
         write: called with each line that is printed apart from the epochs.
         on_start: called with the run when its directory is there.
         on_epoch: called with the run after every epoch; `run.metrics` has the epoch's row.
@@ -101,6 +104,7 @@ def train(
             keep_checkpoint=keep_checkpoint,
             checkpoint_every=checkpoint_every,
             show_graph=show_graph,
+            sweep=sweep,
             write=write,
             on_start=on_start,
             on_epoch=on_epoch,
@@ -137,6 +141,7 @@ def _train(
     keep_checkpoint: bool,
     checkpoint_every: float,
     show_graph: bool,
+    sweep: str | None,
     write: Callable[[str], None],
     on_start: Callable[[Run], None],
     on_epoch: Callable[[Run], None],
@@ -150,12 +155,16 @@ def _train(
     # A run that an older fastcv began goes on as it began.
     differs = refuse_other_images(ran) if stopped is None else None
     learn = built(ran, device=device)
+    if sweep:
+        # What is chosen by validation images must not be seen by the test.
+        learn.dls.loaders = learn.dls.loaders[:2]
     check_batch(learn)
     if stopped is not None:
         run = stopped
         checkpoint.prepare(learn, kept, len(ran.schedule))
     else:
-        run = _new_run(recipe, values, out, wandb=wandb, device=device, smoke=smoke)
+        how = {"wandb": wandb, "device": device, "sweep": sweep}
+        run = _new_run(recipe, values, out, smoke=smoke, **how)
 
     learn.path = run.path  # callbacks write there
     saves = Checkpoint(run.path / directory.CHECKPOINT, kept, every=checkpoint_every)
@@ -175,6 +184,7 @@ def _train(
                 name=recipe.name,
                 config=values,
                 smoke=smoke,
+                group=sweep,
                 resume_id=None if kept is None else run.environment.get("wandb_id"),
             )
         with closing(tracker):
@@ -202,6 +212,7 @@ def resume(
     *,
     device: str | None = None,
     trust: bool = False,
+    keep_checkpoint: bool = False,
     checkpoint_every: float = EVERY_MINUTES,
     threads: int | None = None,
     write: Callable[[str], None] = print,
@@ -212,6 +223,7 @@ def resume(
         run: the run, or its directory.
         device: as in `learner`; None takes the device that the run began on.
         trust: as for `Run`, where `run` is a directory.
+        keep_checkpoint: as in `train`.
         checkpoint_every: as in `train`.
         threads: as in `train`; with another number than the run began with, other bits result.
         write: as in `train`.
@@ -229,8 +241,10 @@ def resume(
         device=settings.get("device") if device is None else device,
         smoke=started["smoke"],
         resume=run,
+        keep_checkpoint=keep_checkpoint,
         checkpoint_every=checkpoint_every,
         threads=threads,
+        sweep=settings.get("sweep"),
         write=write,
     )
 
@@ -255,13 +269,23 @@ def _new_run(recipe: Recipe, values: dict[str, Any], out: Path, *, smoke: bool, 
     )
 
 
+class Pruned(Exception):
+    """A trial of a sweep was ended after an epoch, for a reason."""
+
+    def __init__(self, run: Run, reason: str):
+        super().__init__(reason)
+        self.run = run
+
+
 @contextmanager
 def _kept_or_removed(run: Run, learn: Learner) -> Iterator[None]:
     """When a run stops, say how to resume it; remove it if there is nothing to resume or to see."""
     try:
         yield
     except BaseException as error:
-        if command := run.resume_command:
+        if isinstance(error, Pruned):
+            pass
+        elif command := run.resume_command:
             if isinstance(error, FloatingPointError):
                 # A resumed run would meet the same loss.
                 learn.epoch_lines.line(f"stopped; what it measured until then is in {run.path}")

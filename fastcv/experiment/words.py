@@ -39,6 +39,17 @@ def number(metric: str, value: float) -> str:
     return f"{round(100 * value, 4):g} %" if metric.endswith("accuracy") else f"{value:g}"
 
 
+def in_words(metric: str, value: float) -> str:
+    """Write a measured number with its metric: "validation accuracy 91.64 %"."""
+    shown = percent(value, 2) if metric.endswith("accuracy") else f"{value:.4g}"
+    return f"{name(metric)} {shown}"
+
+
+def percent(fraction: float, digits: int) -> str:
+    """Write a fraction 0-1 as "91.64 %"."""
+    return f"{100 * fraction:.{digits}f} %"
+
+
 def name(metric: str) -> str:
     """Name a metric in words: "best test accuracy"."""
     if metric == TTA_ACCURACY:

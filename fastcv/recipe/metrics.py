@@ -28,3 +28,11 @@ HEADLINES = (
 # Test accuracy with test-time augmentation: measured if a stage has the callback TTA.
 TTA_ACCURACY = "tta_accuracy"
 MEASURES = (*METRICS, TTA_ACCURACY)
+
+# Ends of the names of metrics that should fall: scikit-learn's rule, and what fastai adds to it.
+_FALLS = ("loss", "error", "error_rate", "deviance", "perplexity")
+
+
+def should_fall(monitor: str) -> bool:
+    """Whether a metric is better when it is lower, by its name."""
+    return monitor.endswith(_FALLS)

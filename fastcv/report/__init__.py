@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastcv.experiment.comparison import Experiment, Result, Unfinished
+from fastcv.experiment.sweep import Sweep
 from fastcv.report import html, markdown
 from fastcv.report.document import compose
 from fastcv.report.gather import gather
@@ -22,6 +23,7 @@ def write(
     out: str | Path,
     warnings: Sequence[str] = (),
     warn: Callable[[str], None] = lambda line: None,
+    sweeps: Sequence[Sweep] = (),
 ) -> list[Path]:
     """Write the report as Markdown and as one HTML page, and return both files.
 
@@ -30,6 +32,7 @@ def write(
         out: folder for report.md, report.html and figures/.
         warnings: lines about what could not be read, to end the report with.
         warn: takes a line for every picture that cannot be read.
+        sweeps: as `fastcv.report.sweeps.gather` returns them.
 
     Raises:
         ValueError: the folder is a file, or cannot be written to.
@@ -42,5 +45,5 @@ def write(
             f"a report must go into a folder that can be written to, {str(out)!r} cannot: "
             f"{error.strerror}"
         ) from error
-    document = compose(experiments, out / "figures", warnings, warn)
+    document = compose(experiments, out / "figures", warnings, warn, sweeps)
     return [markdown.write(document, out), html.write(document, out)]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastcv import report as reports
-from fastcv.report import committed, wandb_report
+from fastcv.report import committed, sweeps, wandb_report
 from fastcv.report import readme as readmes
 from fastcv.report.gather import arrange, gather
 from fastcv.report.read import read_summaries
@@ -66,7 +66,13 @@ def report(
         return
     write(reports.as_text(experiments))
     write("")
-    for file in reports.write(experiments, out, warnings, lambda line: write(f"warning: {line}")):
+    searched = sweeps.gather(runs or default, warn)
+    if searched:
+        write(f"{sweeps.as_text(searched)}\n")
+    files = reports.write(
+        experiments, out, warnings, lambda line: write(f"warning: {line}"), searched
+    )
+    for file in files:
         write(str(file))
     if wandb:
         wandb_report.write(experiments, out, write)

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastcv.experiment.comparison import Experiment, Result, Unfinished
+from fastcv.experiment.sweep import Sweep
 from fastcv.experiment.words import measured, name, number
-from fastcv.report import charts, tables
+from fastcv.report import charts, sweeps, tables
 from fastcv.report.charts import Picture
+from fastcv.report.sweeps import SweepSection
 from fastcv.report.tables import Row
 
 READING = (
@@ -40,6 +42,11 @@ READING = (
         "your recipe file",
         "An experiment from a file of yours instead of the catalogue. It is what the file "
         "says: the settings of the newest run that changed none of them.",
+    ),
+    (
+        "sweep",
+        "A search of settings by many runs, its trials. The best was chosen by its number, which "
+        "therefore is too good; test images, or other seeds, tell how good it is.",
     ),
     (
         "time",
@@ -76,6 +83,7 @@ class Document:
         not_run: the catalogue's experiments that were not run in full, by recipe.
         missing: their names, those of one experiment together.
         differences: a chart of measured minus reported.
+        sweeps: searches of settings.
         runs: the runs behind the numbers, once each.
         warnings: lines about what could not be read.
     """
@@ -85,6 +93,7 @@ class Document:
     not_run: tuple[Section, ...]
     missing: tuple[str, ...]
     differences: Picture | None
+    sweeps: tuple[SweepSection, ...]
     unfinished: tuple[tuple[Experiment, Unfinished], ...]
     runs: tuple[Result, ...]
     warnings: tuple[str, ...]
@@ -100,6 +109,7 @@ def compose(
     folder: Path,
     warnings: Sequence[str] = (),
     warn: Callable[[str], None] = lambda line: None,
+    found: Sequence[Sweep] = (),
 ) -> Document:
     """Put a report together as `fastcv.report.write` does, and draw its charts into a folder."""
     lines = list(warnings)
@@ -130,6 +140,7 @@ def compose(
         not_run=tuple(not_run),
         missing=tuple(tables.names(group) for group in tables.not_run(catalogue)),
         differences=_differences(charts.compared(experiments), folder),
+        sweeps=tuple(sweeps.section(each, n, folder) for n, each in enumerate(found, 1)),
         unfinished=tuple((each, run) for each in experiments for run in each.unfinished),
         runs=tuple(tables.runs(experiments)),
         warnings=tuple(lines),

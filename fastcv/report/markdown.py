@@ -8,6 +8,7 @@ from fastcv.markdown import code, escaped, table
 from fastcv.report import tables
 from fastcv.report.charts import Picture
 from fastcv.report.document import READING, Document, Section
+from fastcv.report.sweeps import SweepSection
 from fastcv.report.tables import Row
 
 
@@ -33,6 +34,8 @@ def write(document: Document, folder: Path) -> Path:
         parts.append(table(tables.UNFINISHED_COLUMNS, cells))
     for section in document.sections:
         parts += _section(section, folder)
+    for each in document.sweeps:
+        parts += _sweep(each, folder)
     parts += ["## How to read this", *(f"**{word}**: {text}" for word, text in READING)]
     if document.runs:
         cells = ([escaped(cell) for cell in tables.made_by(run)] for run in document.runs)
@@ -87,6 +90,15 @@ def _section(section: Section, folder: Path) -> list[str]:
             parts.append(escaped(row.sentence))
         parts += [_picture(picture, folder) for picture in row.pictures]
     return parts
+
+
+def _sweep(section: SweepSection, folder: Path) -> list[str]:
+    parts = [f"## Sweep {escaped(section.sweep.name)}", escaped(section.sentence)]
+    if section.rows:
+        rows = ([*row[:2], *map(code, row[2:-2]), *row[-2:]] for row in section.rows)
+        parts.append(table(tuple(map(escaped, section.columns)), rows))
+        parts.append(f"{section.sweep.caution.capitalize()}: {code(section.sweep.command)}")
+    return parts + [_picture(picture, folder) for picture in section.pictures]
 
 
 def _picture(picture: Picture, folder: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastcv.experiment.comparison import Result, Unfinished, is_finite
 from fastcv.experiment.directory import Run
+from fastcv.experiment.sweep.summary import NAME as SWEEP
 from fastcv.files import read_csv
 from fastcv.recipe.aliases import NAMES, current_changes, current_flat, current_metrics
 from fastcv.recipe.diff import decisive, planned_epochs
@@ -25,7 +26,7 @@ UNREADABLE = (
 
 
 def read_runs(folder: Path, warn: Callable[[str], None]) -> list[Result | Unfinished]:
-    """Read all runs at any depth of a folder, newest first; smoke runs are left out.
+    """Read all runs at any depth of a folder, newest first, but no smoke runs and no trials.
 
     Raises:
         ValueError: there is no such folder.
@@ -126,7 +127,9 @@ def _measured(
 
 def _directories(folder: Path, warn: Callable[[str], None]) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
-        if _SIGNS & set(files):
+        if SWEEP in files:
+            folders.clear()  # its trials are compared with each other
+        elif _SIGNS & set(files):
             folders.clear()  # a run directory holds no other run
             yield Path(place)
         elif place.count(os.sep) - str(folder).count(os.sep) >= DEEPEST:

@@ -28,6 +28,7 @@ def start(
     name: str,
     config: dict[str, Any],
     smoke: bool = False,
+    group: str | None = None,
     resume_id: str | None = None,
     must_exist: bool = False,
 ) -> Tracker:
@@ -41,10 +42,11 @@ def start(
         name: recipe, or recipe/variant.
         config: flat recipe; values that JSON lacks are written as text.
         smoke: mark the run as a smoke run.
+        group: the runs to show it with; None: those of its recipe.
         resume_id: `Tracker.id` of the run to resume.
         must_exist: whether it must be on the server, if that is asked; else it is made again.
     """
-    tracker = Tracker(Path(directory).absolute(), name, smoke)
+    tracker = Tracker(Path(directory).absolute(), name, smoke, group)
     if wanted(mode):
         tracker._attempt(
             partial(tracker._open, mode, config, resume_id, must_exist),
@@ -83,10 +85,11 @@ def add_figures(
 class Tracker:
     """One run in W&B, or none; every method is safe to call at any time."""
 
-    def __init__(self, directory: Path, name: str, smoke: bool):
+    def __init__(self, directory: Path, name: str, smoke: bool, group: str | None = None):
         self._directory = directory
         self._name = name
         self._smoke = smoke
+        self._group = group or name.partition("/")[0]
         self.id: str | None = None  # W&B's, to resume the run by; None if nothing is tracked
         self._run: wandb.Run | None = None  # None: off, failed, or finished
         self._files: Path | None = None
@@ -244,7 +247,7 @@ class Tracker:
             project=session.project or service.PROJECT,
             name=self._title(config),
             config={k: plain(v) for k, v in config.items()},
-            group=self._name.partition("/")[0][:128] or None,
+            group=self._group[:128] or None,
             job_type="smoke" if self._smoke else "train",
             tags=self._tags(config),
             dir=str(self._directory),

@@ -10,6 +10,8 @@ import pytest
 
 from fastcv import catalogue, files
 from fastcv.experiment import directory
+from fastcv.experiment.building import find_device
+from fastcv.experiment.environment import _without_password
 from fastcv.experiment.series import (
     Job,
     Stopped,
@@ -142,8 +144,8 @@ def test_folds_of_data_that_has_none_fail(tmp_path):
 
 
 def test_a_fold_in_its_own_process_has_its_own_log_and_setting(tmp_path):
-    (job, _) = plan("digits", folds=2, out=tmp_path)
-    task = running._task(job, {"out": str(tmp_path)}, ["schedule.0.epochs=1"], tmp_path)
+    (job, _) = plan("digits", folds=2, settings=["schedule.0.epochs=1"], out=tmp_path)
+    task = running._task(job, {"out": str(tmp_path)}, tmp_path)
     assert task.log.name == "digits-seed0-fold1.log"
     work = json.loads(task.command[-1])
     assert work["settings"] == ["schedule.0.epochs=1", "data.fold=1,2", "seed=0"]
@@ -342,7 +344,9 @@ def test_tasks_run_so_many_at_a_time_and_each_is_heard_of(tmp_path):
         started.append(each)
         at_once.append(len(started) - len(ended))
 
-    run_tasks(tasks, 2, started=start, ended=lambda each, status: ended.update({each: status}))
+    waiting = iter(tasks)
+    take = lambda: next(waiting, None)  # noqa: E731
+    run_tasks(take, 2, started=start, ended=lambda each, status: ended.update({each: status}))
     assert started == tasks
     assert max(at_once) == 2
     assert [ended[each] for each in tasks] == [0, 1, 2, 3, 4]
@@ -354,13 +358,19 @@ def test_threads_are_divided_unless_the_user_said_how_many(tmp_path, monkeypatch
     told = "import os; print(os.environ['OMP_NUM_THREADS'])"
 
     def threads(tasks, at_once):
-        run_tasks(tasks, at_once, started=lambda each: None, ended=lambda each, status: None)
+        waiting = iter(tasks)
+        run_tasks(
+            lambda: next(waiting, None),
+            at_once,
+            started=lambda each: None,
+            ended=lambda each, status: None,
+        )
         return {each.log.read_text().strip() for each in tasks}
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     two = [task(tmp_path, told, "a"), task(tmp_path, told, "b")]
     assert threads(two, 2) == {str(max(1, cores // 2))}
-    assert threads(two[:1], 2) == {str(cores)}  # nothing to share with
+    assert threads(two[:1], 1) == {str(cores)}  # nothing to share with
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert threads(two, 2) == {"7"}
 
@@ -372,10 +382,16 @@ def interrupted(tmp_path, code, by):
     def watched(running):
         if all(each.log.read_text().endswith("ready\n") for each in tasks):
             by()
+        return ()
 
+    waiting = iter(tasks)
     with pytest.raises(KeyboardInterrupt):
         run_tasks(
-            tasks, 2, started=lambda each: None, ended=lambda each, status: None, watched=watched
+            lambda: next(waiting, None),
+            2,
+            started=lambda each: None,
+            ended=lambda each, status: None,
+            watched=watched,
         )
     logs = [each.log.read_text().split() for each in tasks]
     return logs, [int(log[0]) for log in logs]
@@ -527,10 +543,7 @@ def test_jobs_run_in_processes_of_their_own(mine, tmp_path):
     out, said = tmp_path / "runs", []
     jobs = plan(mine, every=True, seed=4, settings=["data.batch_size=64"], out=out)
     jobs = [job for job in jobs if job.name in ("mine", "mine/raises")]
-    done = run(
-        jobs, out=out, settings=["data.batch_size=64"], wandb="off", device="cpu", at_once=2,
-        write=said.append,
-    )  # fmt: skip
+    done = run(jobs, out=out, wandb="off", devices=["cpu", "cpu"], write=said.append)
     (stamp,) = (out / "logs").iterdir()
     good, bad = done
     assert good.run.path.parent == out / "mine"
@@ -542,14 +555,20 @@ def test_jobs_run_in_processes_of_their_own(mine, tmp_path):
     assert bad.failure == f"RuntimeError: a net that cannot be built (log {log})"
     assert "Traceback" in log.read_text()
     assert record.read(stamp / "mine-seed4.json") == {"finished": str(good.run.path)}
-    assert f"[1/2] mine seed 4: running, log {stamp / 'mine-seed4.log'}" in said
+    assert f"[1/2] mine seed 4: running on cpu, log {stamp / 'mine-seed4.log'}" in said
     assert any(line.startswith("[1/2] mine seed 4: done: validation ") for line in said)
     assert "shared this machine" in table(done, at_once=2)
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
-    [({"at_once": 0}, "--jobs must be 1 or more, got 0"), ({"wandb": "yes"}, "wandb must be one")],
+    [
+        ({"at_once": 0}, "--jobs must be 1 or more, got 0"),
+        ({"wandb": "yes"}, "wandb must be one"),
+        ({"devices": ["cpu", "cuda:9"]}, "device 'cuda:9'"),
+        ({"devices": ["cpu", "nowhere"]}, "device must be cpu, cuda, cuda:N or mps"),
+        ({"devices": ["cpu"], "device": "cpu"}, "leave --device out"),
+    ],
 )
 def test_what_no_job_can_run_with_is_said_once(tmp_path, asked, message):
     jobs = plan("digits", seeds=2, out=tmp_path)
@@ -575,7 +594,7 @@ def test_seeds_of_a_recipe_share_what_is_compiled(mine, tmp_path, monkeypatch):
             raise RuntimeError("a net that cannot be built")
 
     monkeypatch.setattr(running, "train", trained)
-    monkeypatch.setattr(running._State, "done", lambda self, index, run: None)
+    monkeypatch.setattr(running._Series, "done", lambda self, number, run: "")
     monkeypatch.setattr(running, "_forget_compiled", lambda: heard.append("reset"))
     jobs = [
         job
@@ -584,3 +603,90 @@ def test_seeds_of_a_recipe_share_what_is_compiled(mine, tmp_path, monkeypatch):
     ]
     run(jobs, out=tmp_path, wandb="off", device="cpu", write=lambda line: None)
     assert heard == ["one_cycle", "one_cycle", "reset", "raises", "reset", "raises", "reset"]
+
+
+def put_stopped(out, recipe):
+    """A run directory as a killed `train` leaves it, with a checkpoint that says nothing."""
+    put = put_run(out, recipe, summary={})
+    (put.path / "last.ckpt").touch()
+    return put
+
+
+def test_a_stopped_run_of_the_same_experiment_is_resumed(tmp_path, monkeypatch):
+    digits, resumed = catalogue.get_recipe("digits"), []
+
+    def trained(recipe, *, resume, **options):
+        resumed.append(resume and resume.path)
+        if resume is None:
+            return put_run(tmp_path, recipe)
+        summary = {"epochs": 2, "seconds": 1.0, "seed": recipe.seed}
+        files.write_json(resume.path / "summary.json", summary)
+        return resume
+
+    monkeypatch.setattr(running, "train", trained)
+    monkeypatch.setattr("fastcv.experiment.series.jobs.checkpoint.read", lambda path: {})
+    put_stopped(tmp_path, override(digits, "schedule.0.epochs=3"))  # another experiment
+    old, stopped = put_stopped(tmp_path, digits), put_stopped(tmp_path, digits)
+    os.utime(old.path / "last.ckpt", (1, 1))
+    (first, second) = plan("digits", seeds=2, out=tmp_path)
+    assert (first.stopped, second.stopped) == (stopped, None)
+    assert f"would resume: {stopped.path}" in listing([first])
+    assert plan("digits", again=True, out=tmp_path)[0].stopped is None
+    task = running._task(first, {"out": str(tmp_path)}, tmp_path)
+    assert json.loads(task.command[-1])["resume"] == str(stopped.path)
+    said = []
+    done = run([first, second], out=tmp_path, wandb="off", device="cpu", write=said.append)
+    assert resumed == [stopped.path, None]
+    assert done[0].run == stopped
+    assert f"resuming {stopped.path}" in said
+    assert [job.before for job in plan("digits", seeds=2, out=tmp_path)] == [True, True]
+
+
+def test_a_run_that_is_still_trained_is_not_resumed(tmp_path):
+    stopped = put_stopped(tmp_path, catalogue.get_recipe("digits"))
+    with files.lock(stopped.path):
+        assert files.is_locked(stopped.path)
+        assert plan("digits", out=tmp_path)[0].stopped is None
+    assert not files.is_locked(stopped.path)
+    assert plan("digits", out=tmp_path)[0].stopped == stopped
+
+
+def test_a_checkpoint_that_cannot_be_read_starts_the_job_over(tmp_path, monkeypatch):
+    put_stopped(tmp_path, catalogue.get_recipe("digits"))
+    monkeypatch.setattr(
+        running, "train", lambda recipe, *, resume, **options: put_run(tmp_path, recipe)
+    )
+    said = []
+    (job,) = run(plan("digits", out=tmp_path), out=tmp_path, device="cpu", write=said.append)
+    assert job.run is not None
+    assert any(line.startswith("starting over: a checkpoint must be whole") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("asked", "devices"),
+    [
+        ((None, (), None), [None]),
+        (("cpu", (), 3), ["cpu"] * 3),
+        ((None, ("cpu", "cpu:0"), None), ["cpu", "cpu:0"]),
+        ((None, ("cpu", "cpu:0"), 3), ["cpu", "cpu:0", "cpu"]),
+        ((None, ("cpu", "cpu:0"), 1), ["cpu"]),
+    ],
+)
+def test_jobs_share_the_devices_in_turn(asked, devices):
+    assert running.shared(*asked) == (devices, len(devices))
+
+
+def test_a_gpu_beyond_those_there_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert str(find_device("cuda:1")) == "cuda:1"
+    with pytest.raises(
+        ValueError, match="'cuda:2' must be one of the 2 GPUs here, cuda:0 to cuda:1"
+    ):
+        find_device("cuda:2")
+
+
+def test_a_password_is_not_written_down():
+    command = "fastcv sweep digits --storage postgresql://me:se:cr%40et@host/name"
+    assert _without_password(command).endswith("--storage postgresql://me:***@host/name")
+    assert _without_password("fastcv recipe a:b@c") == "fastcv recipe a:b@c"

@@ -23,9 +23,9 @@ from fastcv.learning import (
     Plateau,
     worst_class_recall,
 )
-from fastcv.learning.callbacks.monitor import should_fall
 from fastcv.learning.losses import balanced_weights
 from fastcv.recipe import Recipe, flat, override, unflat
+from fastcv.recipe.metrics import should_fall
 
 
 class Line(nn.Sequential):

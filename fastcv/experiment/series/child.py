@@ -13,6 +13,7 @@ from typing import Any
 from fastcv import catalogue
 from fastcv.experiment.building import smoked
 from fastcv.experiment.directory import Run
+from fastcv.experiment.series.jobs import resumable
 from fastcv.experiment.series.record import MISTAKES, sentence
 from fastcv.experiment.train import planned_epochs, train
 from fastcv.files import write_json
@@ -38,7 +39,14 @@ def work(job: Mapping[str, Any]) -> int:
             epoch = len(run.metrics)
             write_json(record, {"epoch": epoch, "epochs": epochs, "run": str(run.path)})
 
-        run = train(recipe, on_start=started, on_epoch=after_epoch, **job["options"])
+        stopped = job.get("resume") and Run(job["resume"], trust=True)
+        run = train(
+            recipe,
+            resume=resumable(stopped),
+            on_start=started,
+            on_epoch=after_epoch,
+            **job["options"],
+        )
     except KeyboardInterrupt as error:
         command = trained and trained.resume_command
         path = str(trained.path) if command else None

@@ -1,13 +1,14 @@
 """The jobs of a series: one for each experiment, seed and fold, and which of them are done."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fastcv import catalogue
 from fastcv.experiment import directory
 from fastcv.experiment.series.record import sentence
+from fastcv.learning.callbacks import checkpoint
 from fastcv.recipe import flat, override
 from fastcv.recipe.diff import has_settings, same_experiment
 from fastcv.recipe.values import Recipe
@@ -27,6 +28,12 @@ class Job:
         before: whether that run was finished before the series began.
         failure: why the job failed, in one sentence; empty if it did not.
         fold: (k, K) of a cross-validation; None outside of one.
+        settings: "key=value" as for `override`, which with the seed and the fold make the
+            reference's recipe this one.
+        stopped: a stopped run of the job, to be resumed.
+        title: what to call the job; empty for its name, seed and fold.
+        about: what else to say of it as it begins.
+        options: of `train`, for this job alone.
     """
 
     reference: str
@@ -39,10 +46,17 @@ class Job:
     before: bool = False
     failure: str = ""
     fold: tuple[int, int] | None = None
+    settings: tuple[str, ...] = ()
+    stopped: directory.Run | None = None
+    title: str = ""
+    about: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        """The name, the seed and the fold."""
+        """The title, or the name, the seed and the fold."""
+        if self.title:
+            return self.title
         return self.name if self.recipe is None else f"{self.name} {self.variation}"
 
     @property
@@ -80,6 +94,21 @@ def _newest(
     return None
 
 
+def resumable(
+    stopped: directory.Run | None, write: Callable[[str], None] = print
+) -> directory.Run | None:
+    """Return a stopped run if its checkpoint can be read; else say that the job starts over."""
+    if stopped is None:
+        return None
+    try:
+        checkpoint.read(stopped.path / directory.CHECKPOINT)
+    except ValueError as error:
+        write(f"starting over: {error}")
+        return None
+    write(f"resuming {stopped.path}")
+    return stopped
+
+
 def plan(
     reference: str,
     *,
@@ -95,8 +124,8 @@ def plan(
     """List the jobs of a series in the order they run: by variant, then by seed, then by fold.
 
     Variants that are the same experiment share one job per seed and fold. A job is done if a
-    finished run has the same experiment and seed, and the values of `settings`; smoke runs and
-    stopped runs do not count.
+    finished run has the same experiment and seed, and the values of `settings`; a stopped run that
+    has them is resumed. Smoke runs do not count.
 
     Args:
         reference: "NAME", "NAME/VARIANT", or the path of a recipe file, with "/VARIANT" or without.
@@ -108,7 +137,7 @@ def plan(
         settings: "key=value" as for `override`, for every variant; a job whose variant lacks the
             key fails.
         out: the folder of all runs, searched for finished ones.
-        again: also run what is done.
+        again: also run what is done, and resume nothing.
         smoke: plan smoke runs.
 
     Raises:
@@ -119,8 +148,11 @@ def plan(
     if folds is not None and folds < 2:
         raise ValueError(f"--folds must be 2 or more, got {folds}")
     experiments = _experiments(_references(reference) if every else [reference], settings, smoke)
-    done = [] if again or smoke else directory.finished(Path(out))
-    among = {run: run.started["flat"] for run in done}
+    fresh = again or smoke
+    done, stopped = (
+        {run: run.started["flat"] for run in ([] if fresh else found(Path(out)))}
+        for found in (directory.finished, directory.stopped)
+    )
     jobs = []
     for experiment in experiments:
         if experiment.recipe is None:
@@ -130,14 +162,17 @@ def plan(
         for each in range(first, first + seeds):
             for fold in [None] if folds is None else [(k, folds) for k in range(1, folds + 1)]:
                 job = replace(experiment, recipe=replace(experiment.recipe, seed=each), fold=fold)
-                jobs.append(_searched(job, among, settings))
+                jobs.append(_searched(job, done, stopped, settings))
     return jobs
 
 
 def _searched(
-    job: Job, among: Mapping[directory.Run, Mapping[str, Any]], settings: Sequence[str]
+    job: Job,
+    done: Mapping[directory.Run, Mapping[str, Any]],
+    stopped: Mapping[directory.Run, Mapping[str, Any]],
+    settings: Sequence[str],
 ) -> Job:
-    """Give a job its fold, and the run that is it, if one is finished."""
+    """Give a job its fold, and the run that is it, if one is finished or was stopped."""
     if job.fold is not None:
         data = job.recipe.data
         if not hasattr(data, "fold"):
@@ -150,8 +185,9 @@ def _searched(
         # Other images validate than those of the report.
         changed = job.changed or recipe.reported is not None
         job = replace(job, recipe=recipe, changed=changed)
-    found = _newest(job.recipe, among, settings)
-    return replace(job, run=found, before=found is not None)
+    if found := _newest(job.recipe, done, settings):
+        return replace(job, run=found, before=True)
+    return replace(job, stopped=_newest(job.recipe, stopped, settings))
 
 
 def _references(reference: str) -> list[str]:
@@ -186,9 +222,8 @@ def _experiments(references: list[str], settings: Sequence[str], smoke: bool) ->
                 break
         else:
             changed = not same_experiment(flat(recipe), flat(asked))
-            found.append(
-                Job(reference=reference, name=name, recipe=asked, changed=changed, smoke=smoke)
-            )
+            job = Job(reference=reference, name=name, recipe=asked, changed=changed, smoke=smoke)
+            found.append(replace(job, settings=tuple(settings)))
     if len(failures) == len(references):
         raise failures[0]
     return found

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +27,12 @@ class Task:
 
 
 def run_tasks(
-    tasks: Sequence[Task],
+    take: Callable[[], Task | None],
     at_once: int,
     *,
     started: Callable[[Task], None],
     ended: Callable[[Task, int], None],
-    watched: Callable[[list[Task]], None] = lambda running: None,
+    watched: Callable[[list[Task]], Iterable[Task]] = lambda running: (),
 ) -> None:
     """Run every task in its own process, with the processor's threads divided among them.
 
@@ -41,38 +41,41 @@ def run_tasks(
     tasks are asked for theirs, and no other starts.
 
     Args:
-        tasks: in the order they start.
+        take: returns the next task to start; None if there is none, until another has ended.
         at_once: how many run at the same time, at most.
         started: called as each task starts.
         ended: called as each task ends, with its exit status: negative, the signal that killed it.
-        watched: called several times a second with the running tasks.
+        watched: called several times a second with the running tasks; returns those to interrupt.
 
     Raises:
         KeyboardInterrupt: a signal stopped the tasks.
         Checkpointed: a checkpoint was asked for, and the running tasks have ended.
     """
-    waiting = list(tasks)
-    told = False  # the running tasks, to make a checkpoint
+    exhausted = told = False  # told: the running tasks, to make a checkpoint
     running: dict[Task, subprocess.Popen] = {}
-    environment = _environment(max(1, min(at_once, len(waiting))))
+    environment = _environment(at_once)
     with handled(), _interruptible():
         try:
-            while waiting or running:
-                while waiting and len(running) < at_once:
-                    task = waiting.pop(0)
+            while running or not exhausted:
+                while not exhausted and len(running) < at_once:
+                    if (task := take()) is None:
+                        exhausted = True
+                        break
                     running[task] = _start(task, environment)
                     started(task)
-                time.sleep(POLL_SECONDS)
+                if running:
+                    time.sleep(POLL_SECONDS)
                 for task, process in list(running.items()):
                     if process.poll() is not None:
                         del running[task]
                         ended(task, process.returncode)
+                        exhausted = told
                 if is_asked() and not told:
-                    told = True
-                    waiting.clear()
+                    exhausted = told = True
                     for process in running.values():
                         process.send_signal(signal.SIGUSR1)
-                watched(list(running))
+                for task in watched(list(running)):
+                    _interrupt(running[task])
             if told:
                 raise Checkpointed
         finally:
@@ -105,11 +108,15 @@ def _start(task: Task, environment: dict[str, str]) -> subprocess.Popen:
         )
 
 
+def _interrupt(process: subprocess.Popen) -> None:
+    if sys.platform != "win32":  # where Ctrl-C has already reached it
+        process.send_signal(signal.SIGINT)
+
+
 def _stop(processes: list[subprocess.Popen]) -> None:
     """Interrupt processes, wait for them, and kill those that are left."""
-    if sys.platform != "win32":  # where Ctrl-C has already reached them
-        for process in processes:
-            process.send_signal(signal.SIGINT)
+    for process in processes:
+        _interrupt(process)
     last = time.monotonic() + STOP_SECONDS
     try:
         for process in processes:

@@ -82,6 +82,7 @@ def listing(jobs: Sequence[Job]) -> str:
             state = f"fails: {job.failure}"
         else:
             state = f"done before: {job.run.path}" if job.run else "would run"
+            state = f"would resume: {job.stopped.path}" if job.stopped else state
         rows.append((_named(job), job.variation, state))
     return "\n".join(aligned(rows))
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from fastai.callback.core import Callback
 
-from fastcv.learning.callbacks.monitor import check_measured, should_fall
+from fastcv.learning.callbacks.monitor import check_measured
+from fastcv.recipe.metrics import should_fall
 
 # curve(step, epoch, steps an epoch, epochs) -> (factor of the learning rate, momentum or None).
 # Step and epoch count from 0 over the stage; None leaves the momentum as it is.

@@ -4,7 +4,8 @@ from typing import Any
 
 from fastai.callback.core import Callback, CancelFitException
 
-from fastcv.learning.callbacks.monitor import check_measured, should_fall
+from fastcv.learning.callbacks.monitor import check_measured
+from fastcv.recipe.metrics import should_fall
 
 
 class KeepBest(Callback):

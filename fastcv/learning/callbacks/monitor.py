@@ -7,14 +7,6 @@ from fastai.learner import Learner
 from fastcv.learning.metrics import Column
 from fastcv.recipe.bounds import shown
 
-# Ends of the names of metrics that should fall: scikit-learn's rule, and what fastai adds to it.
-_FALLS = ("loss", "error", "error_rate", "deviance", "perplexity")
-
-
-def should_fall(monitor: str) -> bool:
-    """Whether a metric is better when it is lower, by its name."""
-    return monitor.endswith(_FALLS)
-
 
 def check_monitor(monitor: str) -> None:
     """Raise a ValueError unless `monitor` reads train_NAME or valid_NAME; the fit knows which."""
