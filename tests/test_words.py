@@ -23,7 +23,7 @@ WORDS = {
     "pixels": ["px"],
     "recipe": ["config(uration)? files?", "experiment config(uration)?s?"],
     "run directory": ["run folder", "experiment director(y|ies)", "output director(y|ies)"],
-    "setting": ["hyper-?parameters?"],
+    "setting": ["(?-i:hyper-?parameters?)"],
     "similar words of value": ["utili[sz]e[sd]?", "leverag(e|es|ing)", "simply", "easily"],
     "spread is the standard deviation; rates have lr_mult": ["discriminative (learning )?rates?"],
     "stage": ["training phases?"],
