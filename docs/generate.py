@@ -9,8 +9,11 @@ Nothing of it is kept in the repository, so that nothing of it can be out of dat
 import html
 import inspect
 import io
+import json
+import math
 import os
 import re
+import statistics
 import sys
 import tomllib
 import typing
@@ -391,6 +394,84 @@ def _fail(line: str) -> None:
     raise ValueError(f"the committed results must be readable: {line}")
 
 
+def finder(name: str, image: Callable) -> str:
+    """Draw a measured curve of the LR finder, docs/curves/NAME.json, and list its suggestions."""
+    from fastcv import interpret
+
+    kept = json.loads((ROOT / f"docs/curves/{name}.json").read_text(encoding="utf-8"))
+    written = io.BytesIO()
+    interpret.lr_find(
+        kept["rates"], kept["losses"], kept["suggestions"], taken=kept.get("taken"), title=name
+    ).savefig(written, format="svg")
+    source = image(f"lr-find-{name}.svg", written.getvalue())
+    found = ", ".join(f"`{method}` {rate:.2g}" for method, (rate, _) in kept["suggestions"].items())
+    return (
+        f"![Loss of {name} against the learning rate, with five suggestions]({source})\n\n"
+        f"{found}. `{kept['command']}`, {kept['device']}."
+    )
+
+
+def few_images(recipe: str, image: Callable) -> str:
+    """Draw test accuracy against images of a class, from the committed runs of a recipe."""
+    from matplotlib.ticker import PercentFormatter
+
+    from fastcv.interpret import style
+
+    lines = points_by_images(recipe)
+    if not lines:
+        return "*Not measured yet.*"
+    counts = sorted({count for points in lines.values() for count in points})
+    figure = style.blank(f"{recipe}: images of a class, and accuracy", height=4, width=7)
+    axes = figure.subplots()
+    style.dress(axes, x="training images of a class, at most", y="test accuracy")
+    looks = ((style.BLUE, "o"), (style.VERMILION, "s"), (style.GREEN, "^"), (style.PURPLE, "v"))
+    for (name, points), (color, marker) in zip(sorted(lines.items()), looks, strict=False):
+        places = [counts.index(count) for count in sorted(points)]
+        values = [statistics.fmean(points[count]) for count in sorted(points)]
+        axes.plot(places, values, color=color, marker=marker, label=name)
+    axes.set_xticks(range(len(counts)), ["all" if math.isinf(each) else each for each in counts])
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    style.legend(axes, columns=2)
+    written = io.BytesIO()
+    figure.savefig(written, format="svg")
+    source = image(f"few-images-{recipe}.svg", written.getvalue())
+    head = "| training images of a class | " + " | ".join(f"`{name}`" for name in sorted(lines))
+    rows = [
+        f"| {'all' if math.isinf(count) else count} | "
+        + " | ".join(_mean(lines[name].get(count)) for name in sorted(lines))
+        + " |"
+        for count in counts
+    ]
+    rule = "| --- |" + " --- |" * len(lines)
+    return (
+        f"![Test accuracy of {recipe} against the training images of a class]({source})\n\n"
+        + "\n".join([f"{head} |", rule, *rows])
+    )
+
+
+def points_by_images(recipe: str) -> dict[str, dict[float, list[float]]]:
+    """Return {variant: {images of a class: test accuracy of each seed}}, infinity for all images.
+
+    Only runs that changed nothing else count, and only variants with two points or more.
+    """
+    key, found = "data.train_per_class", {}
+    for file in sorted((ROOT / "recipes/results").glob(f"{recipe}-*.json")):
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        accuracy = kept["measured"].get("test_accuracy")
+        if accuracy is None or not {*kept.get("changed", {})} <= {key}:
+            continue
+        count = kept["settings"].get(key) or math.inf
+        found.setdefault(kept["recipe"], {}).setdefault(count, []).append(accuracy)
+    return {name: points for name, points in found.items() if len(points) > 1}
+
+
+def _mean(values: Sequence[float] | None) -> str:
+    if not values:
+        return ""
+    spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{100 * statistics.fmean(values):.2f}{spread} %"
+
+
 def rooms(_: str, image: Callable) -> str:
     """Draw the layers of the code, from what imports all to what everybody imports."""
     with (ROOT / "pyproject.toml").open("rb") as file:
@@ -422,7 +503,11 @@ def _value(expression: str, room: Any) -> Any:
 
 
 MAKERS = {
-    make.__name__: make for make in (commands, draws, curve, shapes, ladders, differences, rooms)
+    make.__name__: make
+    for make in (
+        *(commands, draws, curve, shapes, ladders, differences),
+        *(finder, few_images, rooms),
+    )
 }
 
 if str(ROOT) not in sys.path:

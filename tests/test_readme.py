@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from course import COURSE
 from photos import make_photos, small
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -96,6 +97,7 @@ def test_the_recipe_for_your_own_photos_runs(here):
         pytest.param(page, place, code, id=f"{page.stem}-{place}")
         for page in PAGES[1:]
         if page.stem != "export"  # its snippets run elsewhere: tests/experiment/test_export_run.py
+        if page not in [ROOT / f"docs/{name}.md" for name in COURSE]  # run whole: test_course.py
         for place, code in enumerate(code_blocks(page, "python"))
     ],
 )

@@ -57,7 +57,7 @@ def texts():
                 )
 
 
-TEXTS = [(place, re.sub(r"`[^`]*`", "", text)) for place, text in texts()]
+TEXTS = [(place, re.sub(r"`[^`]*`|\]\([^)]*\)", "", text)) for place, text in texts()]
 
 
 def found(patterns):
