@@ -19,7 +19,7 @@ import tomllib
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from itertools import groupby
+from itertools import cycle, groupby
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -399,16 +399,12 @@ def finder(name: str, image: Callable) -> str:
     from fastcv import interpret
 
     kept = json.loads((ROOT / f"docs/curves/{name}.json").read_text(encoding="utf-8"))
-    written = io.BytesIO()
-    interpret.lr_find(
+    figure = interpret.lr_find(
         kept["rates"], kept["losses"], kept["suggestions"], taken=kept.get("taken"), title=name
-    ).savefig(written, format="svg")
-    source = image(f"lr-find-{name}.svg", written.getvalue())
-    found = ", ".join(f"`{method}` {rate:.2g}" for method, (rate, _) in kept["suggestions"].items())
-    return (
-        f"![Loss of {name} against the learning rate, with five suggestions]({source})\n\n"
-        f"{found}. `{kept['command']}`, {kept['device']}."
     )
+    alt = f"Loss of {name} against the learning rate, with five suggestions"
+    drawn = _figure(figure, f"lr-find-{name}", alt, image)
+    return f"{drawn}\n\n*`{kept['command']}`, {kept['device']}*"
 
 
 def few_images(recipe: str, image: Callable) -> str:
@@ -425,16 +421,13 @@ def few_images(recipe: str, image: Callable) -> str:
     axes = figure.subplots()
     style.dress(axes, x="training images of a class, at most", y="test accuracy")
     looks = ((style.BLUE, "o"), (style.VERMILION, "s"), (style.GREEN, "^"), (style.PURPLE, "v"))
-    for (name, points), (color, marker) in zip(sorted(lines.items()), looks, strict=False):
+    for (name, points), (color, marker) in zip(sorted(lines.items()), cycle(looks)):
         places = [counts.index(count) for count in sorted(points)]
         values = [statistics.fmean(points[count]) for count in sorted(points)]
         axes.plot(places, values, color=color, marker=marker, label=name)
     axes.set_xticks(range(len(counts)), ["all" if math.isinf(each) else each for each in counts])
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     style.legend(axes, columns=2)
-    written = io.BytesIO()
-    figure.savefig(written, format="svg")
-    source = image(f"few-images-{recipe}.svg", written.getvalue())
     head = "| training images of a class | " + " | ".join(f"`{name}`" for name in sorted(lines))
     rows = [
         f"| {'all' if math.isinf(count) else count} | "
@@ -443,10 +436,9 @@ def few_images(recipe: str, image: Callable) -> str:
         for count in counts
     ]
     rule = "| --- |" + " --- |" * len(lines)
-    return (
-        f"![Test accuracy of {recipe} against the training images of a class]({source})\n\n"
-        + "\n".join([f"{head} |", rule, *rows])
-    )
+    alt = f"Test accuracy of {recipe} against the training images of a class"
+    drawn = _figure(figure, f"few-images-{recipe}", alt, image)
+    return f"{drawn}\n\n" + "\n".join([f"{head} |", rule, *rows])
 
 
 def points_by_images(recipe: str) -> dict[str, dict[float, list[float]]]:
