@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from fastcv import files, tracking
+from fastcv import catalogue, files, tracking
 from fastcv.data.loader import threads as torch_threads
 from fastcv.experiment import directory
 from fastcv.experiment.building import (
@@ -434,4 +434,7 @@ def _judged(run: Run, results: Results) -> list[str]:
     if weakest:
         named = ", ".join(f"{row['class']} ({row['recall']:.0%})" for row in weakest)
         lines.append(f"weakest classes: {named}; per_class.csv lists all")
-    return [*lines, f"use it with: {shlex.join(['fastcv', 'predict', str(run.path)])} PHOTO..."]
+    net = {key: value for key, value in run.started["flat"].items() if key.startswith("model")}
+    trust = " --trust" if catalogue.own_modules(net) else ""
+    use = shlex.join(["fastcv", "predict", str(run.path)])
+    return [*lines, f"use it with: {use} PHOTO...{trust}"]
