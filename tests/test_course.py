@@ -47,7 +47,7 @@ def _same(made, kept):
     drawn.thumbnail((WIDEST, 4 * WIDEST))
     if os.environ.get("FASTCV_PICTURES"):
         kept.parent.mkdir(exist_ok=True)
-        drawn.save(kept, quality=82, method=6)
+        drawn.save(kept, quality=60, method=6)
     with Image.open(kept) as image:
         assert image.width == drawn.width
         assert abs(image.height - drawn.height) < 0.3 * drawn.height  # rows vary with mistakes
