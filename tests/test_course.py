@@ -16,6 +16,7 @@ WIDEST = 760  # pixels of a picture
 PICTURE = re.compile(r"!\[[^\]]+\]\(([^)]+)\)\n\*`([^`]+)`")
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # fastai's show
 @pytest.mark.parametrize("name", COURSE)
 def test_a_page_of_the_course_runs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
