@@ -168,7 +168,12 @@ class ColorJitter:
 
 @dataclass(frozen=True, kw_only=True)
 class Gamma:
-    """Raise each image to a power drawn from [low, high): above 1 darkens, below 1 lightens."""
+    """Raise each image to a power drawn from [low, high): above 1 darkens, below 1 lightens.
+
+    Args:
+        low: least power, at least 0.
+        high: the powers lie below it.
+    """
 
     low: float = 0.5
     high: float = 1.5
@@ -184,7 +189,11 @@ class Gamma:
 
 @dataclass(frozen=True, kw_only=True)
 class Grayscale:
-    """Turn images of 1 or 3 channels gray, each with probability `p`; they keep their channels."""
+    """Turn images of 1 or 3 channels gray; they keep their channels.
+
+    Args:
+        p: probability of each image, 0-1.
+    """
 
     p: float = 0.1
 

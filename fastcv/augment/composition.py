@@ -18,6 +18,10 @@ class Resampling(Resampled):
 
     Draws are the same, in the same order, as one after the other. Nothing is cut off in between: a
     pixel that one step moves out of the image and a later one moves back is kept.
+
+    Args:
+        values: the augmentations, in order.
+        interpolation: "bilinear" or "nearest".
     """
 
     values: tuple[Any, ...]
@@ -32,7 +36,11 @@ class Resampling(Resampled):
 
 @dataclass(frozen=True)
 class Composition:
-    """Applies augmentations in turn; bytes stay bytes up to one that does more than move pixels."""
+    """Applies augmentations in turn; bytes stay bytes up to one that does more than move pixels.
+
+    Args:
+        values: the augmentations, in order.
+    """
 
     values: tuple[Callable[[Tensor], Tensor], ...]
 

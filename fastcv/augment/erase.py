@@ -53,6 +53,7 @@ class RandomErasing:
     the data set.
 
     Args:
+        p: probability of each image, 0-1.
         scale: least and greatest area of the rectangle, fractions of the image.
         ratio: least and greatest height / width of the rectangle.
         value: in 0-1: a number, one for each channel, or "random" for noise, uniform in 0-1.

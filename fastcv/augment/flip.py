@@ -51,13 +51,21 @@ class _Flip:
 
 @dataclass(frozen=True, kw_only=True)
 class HorizontalFlip(_Flip):
-    """Mirror images left to right, each with probability `p`."""
+    """Mirror images left to right.
+
+    Args:
+        p: probability of each image, 0-1.
+    """
 
     axis: ClassVar[int] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerticalFlip(_Flip):
-    """Mirror images top to bottom, each with probability `p`."""
+    """Mirror images top to bottom.
+
+    Args:
+        p: probability of each image, 0-1.
+    """
 
     axis: ClassVar[int] = 1

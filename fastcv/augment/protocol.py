@@ -33,7 +33,7 @@ class Augmentation(Protocol):
     - `size`: pixels of the result, a number or (height, width). In a dataclass, `--smoke` lowers it
       to the size of the toy images.
 
-    Example, complete::
+    Example, complete:
 
         from dataclasses import dataclass
 

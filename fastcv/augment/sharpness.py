@@ -39,6 +39,7 @@ class Sharpness:
 
     Args:
         factor: 0 smooths, 1 changes nothing, 2 sharpens.
+        p: probability of each image, 0-1.
     """
 
     factor: float

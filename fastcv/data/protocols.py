@@ -16,7 +16,7 @@ class Source(Protocol):
     with a run and can be set by `--set data.source.FIELD=...`. Files are named by absolute paths,
     so that a run can be resumed from another folder.
 
-    Example, complete::
+    Example, complete:
 
         import numpy as np
         from fastcv.data import Images, Sample, Samples
@@ -62,7 +62,7 @@ class Data(Protocol):
     The loaders of `Images` also gather batches from decoded images, train on other images for a
     stage (`with_augment`), and let a CUDA graph make the batches. Other loaders do without.
 
-    Example, complete::
+    Example, complete:
 
         from dataclasses import dataclass, replace
         from operator import itemgetter

@@ -131,12 +131,23 @@ class Run:
         """
         started = self.started
         settings, values = started["settings"], started["flat"]
-        if catalogue.own_modules(values):
-            self._load_own(settings.get("file"))
+        self.load_own()
         return unflat(_with_paths_from(settings.get("cwd"), values), trust=self.trust)
 
-    def _load_own(self, file: str | None) -> None:
-        """Run the file that defines parts of the recipe, if the run is trusted."""
+    def load_own(self) -> None:
+        """Run the file that defines parts of the recipe, if there is one and the run is trusted.
+
+        A folder that only holds a trained model names no file.
+
+        Raises:
+            ValueError: the file is gone, or the run is not trusted.
+        """
+        if not (self.path / "recipe.json").is_file():
+            return
+        started = self.started
+        if not catalogue.own_modules(started["flat"]):
+            return
+        file = started["settings"].get("file")
         if file is None or not Path(file).is_file():
             raise ValueError(
                 f"a run whose recipe is defined by a file must find its file, {file!r} does not "

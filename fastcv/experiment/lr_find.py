@@ -1,4 +1,4 @@
-"""The learning-rate finder for a recipe: what `fastcv lr-find` runs."""
+"""The LR finder for a recipe: what `fastcv lr-find` runs."""
 
 from collections.abc import Callable
 from numbers import Real

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fastcv import files, ranks, tracking
+from fastcv import catalogue, files, ranks, tracking
 from fastcv.data.loader import threads as torch_threads
 from fastcv.experiment import directory, launch
 from fastcv.experiment.building import (
@@ -528,4 +528,7 @@ def _judged(run: Run, results: Results) -> list[str]:
         table = "per_class.csv" if mean is None else "per_label.csv"
         named = ", ".join(f"{row['class']} ({row['recall']:.0%})" for row in weakest)
         lines.append(f"weakest classes: {named}; {table} lists all")
-    return [*lines, f"use it with: {shlex.join(['fastcv', 'predict', str(run.path)])} PHOTO..."]
+    net = {key: value for key, value in run.started["flat"].items() if key.startswith("model")}
+    trust = " --trust" if catalogue.own_modules(net) else ""
+    use = shlex.join(["fastcv", "predict", str(run.path)])
+    return [*lines, f"use it with: {use} PHOTO...{trust}"]

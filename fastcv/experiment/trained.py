@@ -84,7 +84,7 @@ def load(run: str | PathLike, *, device: str | None = None, trust: bool = False)
     Args:
         run: a run directory, or any folder that holds its model.json and model.safetensors.
         device: "cpu", "cuda", "mps"; None takes a GPU if there is one.
-        trust: as in `Run`; an older run of your own recipe file needs it.
+        trust: as in `Run`; a net that your own recipe file defines needs it, and that file.
 
     Raises:
         ValueError: there is no trained model, or it cannot be read.
@@ -101,4 +101,6 @@ def trained_model(run: Run) -> TrainedModel:
     """
     if not (run.path / NAME).is_file() and (run.path / "classes.json").is_file():
         return describe(run.recipe, run.classes, precision=run.environment["precision"])
-    return TrainedModel.read(run.path)
+    if run.trust:
+        run.load_own()
+    return TrainedModel.read(run.path, trust=run.trust)

@@ -26,9 +26,14 @@ PANEL, BETWEEN, PICTURE, CAPTION, MARGIN, HEAD = SIDE / DPI, 0.14, 1.1, 0.4, 0.1
 
 @dataclass(frozen=True, eq=False)
 class FeatureMaps:
-    """One layer's output for one image: (C, H, W) float32, a map for each channel."""
+    """One layer's output for one image.
 
-    layer: str  # its name within the net and its class: "layer1.0 BasicBlock"
+    Args:
+        layer: its name within the net and its class: "layer1.0 BasicBlock".
+        maps: (C, H, W), float32, a map for each channel.
+    """
+
+    layer: str
     maps: np.ndarray
 
     @property

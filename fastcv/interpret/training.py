@@ -1,4 +1,4 @@
-"""Figures of a training: curves, schedule, and learning rate finder."""
+"""Figures of a training: curves, schedule, and LR finder."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""A learning-rate finder that leaves no trace: training after it equals training without it.
+"""An LR finder that leaves no trace: training after it equals training without it.
 
 fastai's own finder advances the random states and the loaders and writes into `path`; this one
 runs inside a `snapshot`. A callback that writes files or stops the fit should do nothing while

@@ -41,7 +41,7 @@ _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # for training GoogLeNet and Ince
 class FromScratch:
     """A net with random weights, in one parameter group.
 
-    Attributes:
+    Args:
         net: called as `net(classes=, channels=, size=, **settings)`; size in pixels. A builder of
             torchvision or timm is called with their names for these (`num_classes`, `in_chans`,
             `img_size`), as far as it takes them.
@@ -121,7 +121,7 @@ class Pretrained:
     images of one channel, the weights of the first convolution are summed over the three colors:
     the net's output is that for the gray image in all three.
 
-    Attributes:
+    Args:
         arch: one of torchvision's classification builders, such as `resnet50` or `convnext_tiny`,
             or the name of a timm model, with its tag ("convnext_tiny.in12k_ft_in1k") or without.
         weights: a name of torchvision's, a tag of timm's, or "DEFAULT" for the one that they

@@ -46,7 +46,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 class OrthogonalMomentum(torch.optim.Optimizer):
     """Muon for filters and stochastic gradient descent for all else, in one torch optimizer.
 
-    All groups have the same hyper-parameters; `orthogonal` selects the rule of a group:
+    All groups have the same settings; `orthogonal` selects the rule of a group:
 
     - True: subtract lr * `orthogonalize`(momentum), where each filter bank is a matrix with a row
       for each output. With `keep_norm` the mean squared norm of a bank's filters (its rows) is

@@ -52,7 +52,12 @@ class SGD(_Fused):
 class Adam(_Fused):
     """Adam, one fused step over all parameters; weight decay is added to the gradient (L2).
 
-    `fused` is as in `SGD`.
+    Args:
+        betas: fractions of the running means of the gradient and of its square that are kept.
+        eps: added to the denominator.
+        weight_decay: L2 penalty, added to the gradient; of `AdamW` the fraction of the weights,
+            times the learning rate, that each step subtracts.
+        fused: as in `SGD`.
 
     Source: Kingma and Ba 2015, arXiv:1412.6980.
     """

@@ -5,7 +5,7 @@
 
 The state of the Learner and of everything it holds is copied in memory and put back into the same
 objects. The price is a second copy of weights and optimizer state. Not restored: the insides of
-datasets and transforms (a filled cache stays filled), and attributes of objects of other libraries
+Datasets and transforms (a filled cache stays filled), and attributes of objects of other libraries
 that a callback holds.
 """
 

@@ -17,7 +17,7 @@ from fastcv.recipe.bounds import check_whole
 class Whitened(FromScratch):
     """A net with random weights whose first layer is set from some training images.
 
-    Attributes:
+    Args:
         images: number of images; the first ones, neither shuffled nor augmented.
     """
 

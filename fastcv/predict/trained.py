@@ -95,8 +95,12 @@ class TrainedModel:
         return {"format": FORMAT, **values}
 
     @classmethod
-    def read(cls, folder: Path) -> "TrainedModel":
+    def read(cls, folder: Path, *, trust: bool = False) -> "TrainedModel":
         """Read model.json from a folder.
+
+        Args:
+            folder: a run directory, or any folder that holds one.
+            trust: whether it may name anything that can be imported, such as a net of your own.
 
         Raises:
             ValueError: it is not there, is no such file, or names what a run may not name.
@@ -114,9 +118,9 @@ class TrainedModel:
             known = {each.name for each in dataclasses.fields(cls)}
             if unknown := sorted(set(values) - known):
                 raise ValueError(f"it holds {', '.join(unknown)}, which no model has")
-            values["net"] = resolve(values["net"])
+            values["net"] = resolve(values["net"], trust=trust)
             values["settings"] = {
-                key: resolve(value) if is_address(value) else _as_tuples(value)
+                key: resolve(value, trust=trust) if is_address(value) else _as_tuples(value)
                 for key, value in values["settings"].items()
             }
             for key in ("classes", "mean", "std"):

@@ -14,10 +14,14 @@ VERDICTS = {"within": "yes", "above": "no, above", "below": "no, below"}
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One reported number beside the measured one; `verdict` says how they compare.
+    """One reported number beside the measured one.
 
-    "within": inside the tolerance. "above" / "below": outside. "beaten" / "not beaten": of a number
-    that is to be beaten. "not measured": this run gives none.
+    Args:
+        metric: its name, such as "test_accuracy".
+        reported: the report's number.
+        measured: the run's; None if it has none.
+        verdict: "within" the tolerance, or "above" or "below" it; "beaten" or "not beaten" of a
+            number that is to be beaten; "not measured" if the run has none.
     """
 
     metric: str

@@ -88,6 +88,10 @@ class Reported:
 
     Args:
         source: the place in the report, such as "003 table 1".
+        train_accuracy, valid_accuracy, best_valid_accuracy: of training and validation images.
+        test_accuracy, best_test_accuracy: of test images.
+        train_loss, valid_loss, test_loss: mean cross-entropy of an image.
+        parameters: their number, of the whole net.
         tolerance: absolute, a fraction.
         loss_tolerance: relative to the reported loss, a fraction.
         to_beat: whether the recipe means to beat the number, by another method, instead of

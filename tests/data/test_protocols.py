@@ -16,7 +16,7 @@ from fastcv.learning import SGD, CrossEntropy, FromScratch, OneCycle
 
 @pytest.fixture(params=[Source, Data, Augmentation], ids=lambda protocol: protocol.__name__)
 def example(request, tmp_path):
-    _, _, code = textwrap.dedent(request.param.__doc__.expandtabs()).partition("complete::\n")
+    _, _, code = textwrap.dedent(request.param.__doc__.expandtabs()).partition("complete:\n")
     file = tmp_path / "example.py"
     file.write_text(textwrap.dedent(code))
     return runpy.run_path(file)

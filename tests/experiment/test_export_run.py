@@ -76,7 +76,9 @@ def test_a_run_is_exported_and_measured_on_its_own_images(exported):
 def test_the_onnxruntime_snippet_runs_without_fastcv_and_torch(exported, page, tmp_path):
     run, _ = exported
     folder = shutil.copytree(run / "export", tmp_path / "export")
-    text = (ROOT / "docs/export.md" if page == "docs" else run / "MODEL.md").read_text("utf-8")
+    text = (ROOT / "docs/how-to/export.md" if page == "docs" else run / "MODEL.md").read_text(
+        "utf-8"
+    )
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (snippet,) = (block for block in blocks if "onnxruntime" in block)
     sample = digits().train[300]

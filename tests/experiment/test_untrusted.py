@@ -11,11 +11,14 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import fastcv
 from fastcv import cli
 from fastcv.experiment import directory
+from fastcv.experiment.results import Results
 
 STOPPED = Path(__file__).parent.parent / "older" / "stopped"
 TRUST = "pass --trust (in Python trust=True) if you trust whoever wrote it"
@@ -294,3 +297,48 @@ def test_files_are_written_through_no_link(tmp_path):
     fastcv.files.write_json(tmp_path / "summary.json", {})
     assert mine.read_text() == "kept"
     assert not (tmp_path / "summary.json").is_symlink()
+
+
+OWN_NET = """\
+from torch import nn
+
+import fastcv
+from fastcv.learning import FromScratch, OneCycle
+
+
+class Perceptron(nn.Sequential):
+    def __init__(self, *, classes, channels, size):
+        super().__init__(nn.Flatten(), nn.Linear(channels * size * size, classes))
+
+
+recipe = fastcv.replace(
+    fastcv.get_recipe("digits"),
+    name="own",
+    model=FromScratch(net=Perceptron),
+    schedule=(OneCycle(epochs=1, lr=3e-3),),
+)
+"""
+
+
+def test_a_net_of_your_own_file_predicts_if_it_is_trusted(tmp_path, monkeypatch):
+    monkeypatch.setattr(Results, "_draw", lambda self: None)
+    file = tmp_path / "own.py"
+    file.write_text(OWN_NET)
+    lines = []
+    run = fastcv.train(
+        fastcv.get_recipe(str(file)), out=tmp_path / "runs", wandb="off", write=lines.append
+    )
+    assert any(f"fastcv predict {run.path} PHOTO... --trust" in line for line in lines)
+    expected = run.learner().model
+    sys.modules.pop("fastcv_recipe_own")  # another process has not run the file yet
+    with pytest.raises(ValueError, match=re.escape(TRUST)):
+        fastcv.load(run.path)
+    assert "fastcv_recipe_own" not in sys.modules
+    predictor = fastcv.load(run.path, trust=True)
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    logits = expected.eval()(torch.tensor(image / 255, dtype=torch.float32)[None, None])
+    assert predictor(image).label == predictor.classes[int(logits.argmax())]
+    assert predictor(image).probability == pytest.approx(logits.softmax(1).max().item(), abs=1e-5)
+    file.unlink()
+    with pytest.raises(ValueError, match=r"must find its file.*put it back"):
+        fastcv.load(run.path, trust=True)

@@ -24,7 +24,7 @@ from fastcv.learning import (
 def test_the_example_of_the_protocol_trains(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Results, "_draw", lambda self: None)
-    _, _, example = inspect.getdoc(StageLike).partition("Example:\n")
+    _, _, example = inspect.getdoc(StageLike).partition("complete:\n")
     code = textwrap.dedent(example)
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
     found = {"__name__": "stages_example"}

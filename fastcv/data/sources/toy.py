@@ -19,6 +19,7 @@ class Toy:
     on every machine.
 
     Args:
+        classes: their number.
         size: height and width, pixels.
         channels: 3 for RGB, 1 for gray.
         train: training images of each class.

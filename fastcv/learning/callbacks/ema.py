@@ -58,7 +58,7 @@ class WeightAverage(Callback):
     the checkpoint have seen the epoch, and from the end of the fit on, unless another callback put
     the weights of an epoch back. Tensors are copied in place, so that a captured step stays valid.
 
-    Attributes:
+    Args:
         steps: how many steps the average has seen in this fit.
     """
 

@@ -30,7 +30,8 @@ class StageLike(Protocol):
     then be saved, compared and resumed. A stage whose learning rate follows a curve is shorter to
     write as a subclass of `Stage`, which also freezes, clips and stops early.
 
-    Example:
+    Example, complete:
+
         from dataclasses import dataclass, replace
         import fastcv
 
