@@ -88,9 +88,14 @@ class Reported:
 
     Args:
         source: the place in the report, such as "003 table 1".
-        train_accuracy, valid_accuracy, best_valid_accuracy: of training and validation images.
-        test_accuracy, best_test_accuracy: of test images.
-        train_loss, valid_loss, test_loss: mean cross-entropy of an image.
+        train_accuracy: of the training images, a fraction.
+        valid_accuracy: of the validation images, after the last epoch.
+        best_valid_accuracy: of the validation images, after the best epoch.
+        test_accuracy: of the test images, by the final weights.
+        best_test_accuracy: of the test images, after the best epoch.
+        train_loss: mean cross-entropy of a training image.
+        valid_loss: of a validation image.
+        test_loss: of a test image.
         parameters: their number, of the whole net.
         tolerance: absolute, a fraction.
         loss_tolerance: relative to the reported loss, a fraction.
