@@ -107,8 +107,12 @@ def test_the_python_of_the_pages_runs(page, place, code, here, monkeypatch):
     shutil.copytree(ROOT / "tests/older/finished", here / "runs/digits/20260101-120000-seed0")
     if "labels.csv" in code:
         make_photos(here / "photos", count=10)
-        rows = [f"{label}/{n},{label},{n // 2}" for label in ("cat", "dog") for n in range(10)]
-        (here / "photos/labels.csv").write_text("\n".join(["file,species,animal", *rows]))
+        rows = [
+            f"{label}/{n},{label},{n // 2},{label}{' small' if n % 3 else ''}"
+            for label in ("cat", "dog")
+            for n in range(10)
+        ]
+        (here / "photos/labels.csv").write_text("\n".join(["file,species,animal,tags", *rows]))
     names = {}
     exec(compile(code, page.name, "exec"), names)
     if "recipe" in names:

@@ -9,21 +9,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-warnings.filterwarnings("error", category=FutureWarning, module="fastcv")
+import pytest
+import torch
+from fastai.callback.core import Callback
+from fastai.callback.tracker import SaveModelCallback
+from fastai.metrics import BalancedAccuracy
+from sklearn.metrics import f1_score
+from torch.nn import functional as F
 
-import torch  # noqa: E402
-from fastai.callback.core import Callback  # noqa: E402
-from fastai.callback.tracker import SaveModelCallback  # noqa: E402
-from fastai.metrics import BalancedAccuracy  # noqa: E402
-from sklearn.metrics import f1_score  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-
-from fastcv import nets, ranks  # noqa: E402
-from fastcv.augment import Affine, CutMix, MixUp, RandomErasing  # noqa: E402
-from fastcv.augment.part import part_of  # noqa: E402
-from fastcv.experiment.results import Results  # noqa: E402
-from fastcv.experiment.train import train  # noqa: E402
-from fastcv.learning import (  # noqa: E402
+from fastcv import nets, ranks
+from fastcv.augment import Affine, CutMix, MixUp, RandomErasing
+from fastcv.augment.part import part_of
+from fastcv.experiment.results import Results
+from fastcv.experiment.train import train
+from fastcv.learning import (
     EMA,
     TTA,
     Constant,
@@ -33,13 +32,9 @@ from fastcv.learning import (  # noqa: E402
     Muon,
     OneCycle,
 )
-from fastcv.learning.callbacks import checkpoint  # noqa: E402
-from fastcv.learning.parallel import Parallel, share  # noqa: E402
-from fastcv.recipes.digits import recipe as digits  # noqa: E402
-
-torch.set_num_threads(1)
-Results._draw = lambda self: None
-checkpoint.AGREE_EVERY = 2
+from fastcv.learning.callbacks import checkpoint
+from fastcv.learning.parallel import Parallel, share
+from fastcv.recipes.digits import recipe as digits
 
 
 def darker(x):
@@ -157,5 +152,14 @@ def main(out):
         print("the second rank is done")
 
 
+def undrawn(patch):
+    """Leave figures out, and let ranks agree often, until `patch` is undone."""
+    patch.setattr(Results, "_draw", lambda self: None)
+    patch.setattr(checkpoint, "AGREE_EVERY", 2)
+
+
 if __name__ == "__main__":
+    warnings.filterwarnings("error", category=FutureWarning, module="fastcv")
+    torch.set_num_threads(1)
+    undrawn(pytest.MonkeyPatch())
     main(Path(sys.argv[1]))
