@@ -374,6 +374,24 @@ def differences(_: str, image: Callable) -> str:
     return _figure(figure, "differences", "Measured minus reported accuracy", image)
 
 
+def histories(_: str, image: Callable) -> str:
+    """Draw loss and accuracy over the epochs of each experiment whose summary has them."""
+    from fastcv import interpret
+
+    parts = []
+    for each in _experiments():
+        result = next((run for run in each.results if run.history and not run.changed), None)
+        if result is None:
+            continue
+        columns = result.history
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        figure = interpret.curves(rows, title=f"{each.name}, seed {result.seed}")
+        name = "curves-" + each.name.replace("/", "-")
+        alt = f"Loss and accuracy of {each.name} in each epoch"
+        parts.append(_figure(figure, name, alt, image))
+    return "\n\n".join(parts)
+
+
 @cache
 def _experiments() -> list[Any]:
     """Return the catalogue's experiments with the committed summaries of their runs."""
@@ -498,7 +516,7 @@ MAKERS = {
     make.__name__: make
     for make in (
         *(commands, draws, curve, shapes, ladders, differences),
-        *(finder, few_images, rooms),
+        *(histories, finder, few_images, rooms),
     )
 }
 

@@ -38,6 +38,8 @@ class Result:
         reported: the fields of the recipe's `Reported`.
         changed: settings that differ from the experiment's, as {key: (its value, this run's)}.
         own: whether the recipe comes from a user's file, not from the catalogue.
+        history: of a saved summary: columns of metrics.csv, a number or None for each epoch. A
+            run directory holds that file itself.
         path: the run directory; None for a saved summary.
 
     Raises:
@@ -62,11 +64,16 @@ class Result:
     reported: Mapping[str, Any] = field(default_factory=dict)
     changed: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     own: bool = False
+    history: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
     def __post_init__(self) -> None:
         """Check the types: the values come from files, which may hold anything."""
         _check_types(self)
+        for name, column in self.history.items():
+            numbers = isinstance(column, list) and len(column) == self.epochs
+            if not numbers or not all(each is None or is_finite(each) for each in column):
+                raise ValueError(f"history must hold a number for each epoch, {name} does not")
         if self.reported:
             _check_reported(self.reported)
         if not all(len(pair) == 2 for pair in self.changed.values()):

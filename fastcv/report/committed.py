@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from fastcv import catalogue, files
-from fastcv.experiment.comparison import Experiment, Result
+from fastcv.experiment.comparison import Experiment, Result, is_finite
+from fastcv.experiment.directory import Run
 from fastcv.recipe.flat import flat
 from fastcv.report.charts import slug
 from fastcv.report.gather import completed, identity
 from fastcv.report.read import UNREADABLE, read_summary, sentence
 from fastcv.report.tables import runs
 
+CURVES = (
+    "stage", "epoch", "train_loss", "valid_loss", "train_accuracy", "valid_accuracy",
+)  # fmt: skip
 PLACES = ("--out", "--data")  # options that name places on one machine
 
 
@@ -80,7 +84,21 @@ def _as_json(result: Result) -> dict[str, Any]:
         default = {} if each.default_factory is dict else each.default
         if each.name != "path" and values[each.name] != default:  # reading restores defaults
             kept[each.name] = values[each.name]
+    try:
+        rows = Run(result.path).metrics
+    except UNREADABLE as error:
+        raise ValueError(
+            f"a run must have its metrics to be saved, {str(result.path)!r} has not: "
+            f"{sentence(error)}"
+        ) from error
+    if len(rows) == result.epochs:  # not of a file that somebody has cut
+        kept["history"] = {name: [_number(row.get(name)) for row in rows] for name in CURVES}
     return kept
+
+
+def _number(value: Any) -> float | None:
+    """Return a number of a table with what a curve can show of it."""
+    return float(f"{value:.5g}") if is_finite(value) else None
 
 
 def _same(there: Result, here: Result) -> bool:

@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 from fastcv import cli
 from fastcv.report import as_text, committed, gather, readme
+from fastcv.report.read import read_summary
 
 runner = CliRunner()
 
@@ -96,6 +97,9 @@ def test_saved_results_are_the_runs_and_the_readme_is_written_from_them(here, wr
     assert saved["packages"]["torch"] == "2.15.0"
     assert saved["measured"] == {"valid_accuracy": 0.98, "parameters": 12}
     assert "path" not in saved
+    assert saved["history"]["epoch"] == list(range(1, 11))
+    assert saved["history"]["train_loss"][2] == pytest.approx(1 / 3, rel=1e-4)
+    assert saved["history"]["valid_loss"] == [None] * 10
     file = here / "results" / "mnist_cnn-one_cycle-seed0-changed.json"
     assert json.loads(file.read_text(encoding="utf-8"))["changed"] == {"schedule.0.epochs": [5, 1]}
     text = (here / "README.md").read_text(encoding="utf-8")
@@ -142,6 +146,16 @@ def test_a_summary_that_cannot_be_read_is_named_and_not_replaced(here, write_run
     with pytest.raises(ValueError, match=r"'results/digits-seed0.json' cannot: it has no"):
         invoke("--save-results", "results")
     assert (here / "results" / "digits-seed0.json").read_text() == "{}"
+
+
+def test_a_history_of_other_epochs_is_refused(here, write_run):
+    write_run(here / "runs", "digits", valid_accuracy=0.98)
+    (file,) = committed.save(gather(["runs"]), here / "results")
+    summary = json.loads(file.read_text())
+    summary["history"]["train_loss"] = [0.5]
+    file.write_text(json.dumps(summary))
+    with pytest.raises(ValueError, match="a number for each epoch, train_loss does not"):
+        read_summary(file)
 
 
 def test_saving_again_replaces_and_another_device_gets_a_file_of_its_own(here, write_run):
