@@ -226,16 +226,16 @@ def _step(each: Experiment, recipe: Experiment) -> str:
 def _reported_bar(axes: Axes, row: int, each: Experiment, metric: str, note: str) -> None:
     value = each.numbers.get(metric)
     if value is None:
-        _write(axes, 0, row - 0.2, f"no {short(metric)} accuracy reported", GRAY)
+        write_beside(axes, 0, row - 0.2, f"no {short(metric)} accuracy reported", GRAY)
         return
     axes.barh(row - 0.2, value, 0.36, **(TO_BEAT if each.to_beat else {"color": REPORTED}))
-    _write(axes, value, row - 0.2, number(metric, value) + note, GRAY)
+    write_beside(axes, value, row - 0.2, number(metric, value) + note, GRAY)
 
 
 def _measured_bar(axes: Axes, row: int, each: Experiment, metric: str, note: str) -> None:
     mean, spread = each.mean(metric), each.spread(metric)
     if mean is None:
-        _write(axes, 0, row + 0.2, "not measured" if each.results else "not run", GRAY)
+        write_beside(axes, 0, row + 0.2, "not measured" if each.results else "not run", GRAY)
         return
     error = {"xerr": spread, "ecolor": INK, "capsize": 3} if spread is not None else {}
     axes.barh(row + 0.2, mean, 0.36, color=BLUE, **error)
@@ -243,11 +243,11 @@ def _measured_bar(axes: Axes, row: int, each: Experiment, metric: str, note: str
     count = len(each.values(metric))
     seeds = f", {count} seeds" if count == len(each.results) > 1 else ""
     text = measured(each, metric) + seeds + note
-    _write(axes, mean + (spread or 0), row + 0.2, text, INK)
+    write_beside(axes, mean + (spread or 0), row + 0.2, text, INK)
 
 
-def _write(axes: Axes, x: float, y: float, text: str, color: str, **look: Any) -> None:
-    """Write 4 points beside the end of a bar."""
+def write_beside(axes: Axes, x: float, y: float, text: str, color: str, **look: Any) -> None:
+    """Write 4 points beside a place, such as the end of a bar."""
     place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
     axes.annotate(text, (x, y), fontsize=SMALL, color=color, **(place | look))
 
@@ -286,7 +286,7 @@ def differences(experiments: Sequence[Experiment]) -> Figure:
         look = {"color": color, "marker": marker, "markersize": 7, "capsize": 3}
         axes.errorbar(away, row, xerr=spread or None, **look)
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
-        _write(axes, away + spread, row, f"{away:+.2f}", INK, xytext=(8, 0), bbox=box)
+        write_beside(axes, away + spread, row, f"{away:+.2f}", INK, xytext=(8, 0), bbox=box)
         farthest = max(farthest, abs(away) + spread, band)
     axes.set_xlim(-1.15 * farthest, 1.35 * farthest)
     _name_rows(axes, [f"{each.name}, {short(each.headline)}" for each in experiments])

@@ -18,7 +18,7 @@ from fastcv.experiment.sweep.summary import NAME, Sweep, Trial, read
 from fastcv.interpret import style
 from fastcv.interpret.style import BLUE, GRAY, INK, SMALL, VERMILION
 from fastcv.recipe.metrics import should_fall
-from fastcv.report.charts import Picture, drawn, slug
+from fastcv.report.charts import Picture, drawn, slug, write_beside
 from fastcv.report.read import UNREADABLE, sentence
 
 BEST = 10  # trials of the table
@@ -131,15 +131,7 @@ def importances(sweep: Sweep) -> Figure:
     axes.grid(False, axis="y")
     axes.barh(range(len(shares)), list(shares.values()), 0.6, color=BLUE)
     for row, share in enumerate(shares.values()):
-        axes.annotate(
-            style.percent(share),
-            (share, row),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=SMALL,
-            color=INK,
-        )
+        write_beside(axes, share, row, style.percent(share), INK)
     axes.set_yticks(range(len(shares)), list(shares), parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
@@ -227,18 +219,8 @@ def _axis(axes: Axes, x: int, labels: dict[float, str]) -> None:
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
     for height, text in labels.items():
         axes.plot([x - 0.015, x], [height, height], color=GRAY, linewidth=1.0, zorder=3)
-        axes.annotate(
-            text,
-            (x, height),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=SMALL,
-            color=INK,
-            bbox=box,
-            zorder=4,
-            parse_math=False,
-        )
+        look = {"xytext": (5, 0), "bbox": box, "zorder": 4, "parse_math": False}
+        write_beside(axes, x, height, text, INK, **look)
 
 
 def _short(text: str) -> str:
