@@ -251,7 +251,7 @@ def _study(
             key = next(key for key in about if before.get(key) != about[key])
             raise ValueError(
                 f"the sweep {name!r} has another {key}, {shown(before.get(key))} instead of "
-                f"{shown(about[key])}: call this one otherwise with --name"
+                f"{shown(about[key])}: give this one another name with --name"
             )
         there = [each.system_attrs.get("fixed_params") for each in study.get_trials()]
         for params in planned:
