@@ -405,18 +405,19 @@ def test_a_trial_in_its_own_process_is_pruned_by_a_signal(tmp_path, monkeypatch)
     """The process only writes what a training writes."""
     code = (
         "import json, sys, time\nfrom pathlib import Path\n"
+        "from fastcv.files import write_json, write_text\n"
         "job = json.loads(sys.argv[1])\nrun = Path(job['run'])\n"
-        "def record(**what):\n    Path(job['record']).write_text(json.dumps(what))\n"
+        "def record(**what):\n    write_json(Path(job['record']), what)\n"
         "try:\n"
         "    for epoch in (1, 2, 3, 4):\n"
         "        rows = [f'{n},{job[\"value\"]},0.5' for n in range(1, epoch + 1)]\n"
         "        text = '\\n'.join(['epoch,valid_accuracy,seconds', *rows, ''])\n"
-        "        (run / 'metrics.csv').write_text(text)\n"
+        "        write_text(run / 'metrics.csv', text)\n"
         "        record(epoch=epoch, epochs=4, run=str(run))\n"
         "        time.sleep(0.05 if job['value'] > 0.5 else 60)\n"
         "except KeyboardInterrupt:\n    record(stopped=str(run), resume=None)\n    sys.exit(130)\n"
         "seconds = {'valid_accuracy': job['value'], 'seconds': 2.0}\n"
-        "(run / 'summary.json').write_text(json.dumps(seconds))\nrecord(finished=str(run))\n"
+        "write_json(run / 'summary.json', seconds)\nrecord(finished=str(run))\n"
     )
     taken = []
 
