@@ -17,13 +17,18 @@ _ASIDE_FOLDERS = ("reported", "step", "metrics")
 _NAMED_SOURCES = "fastcv.data:"
 
 
-def diff(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def diff(
+    ours: Recipe | Mapping[str, Any], theirs: Recipe | Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
     """Return the settings that differ, as {key: (ours, theirs)}; None where one has no such key.
+
+    Either is a `Recipe`, or one as `flat` writes it.
 
     Seeds, names, places of named data sets and choices that only decide speed do not count, nor
     does a data folder added to a recipe without one. A setting that `theirs`, written by an older
     fastcv, does not have yet counts at its default. Only classes that `ours` names are looked up.
     """
+    ours, theirs = (flat(one) if isinstance(one, Recipe) else one for one in (ours, theirs))
     here, there = decisive(ours), decisive(with_defaults(theirs, ours))
     added = {"data.path"} if _without_folder(here) or _without_folder(there) else set()
     return {
