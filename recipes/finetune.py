@@ -56,6 +56,6 @@ recipe = Recipe(
     loss=CrossEntropy(label_smoothing=0.1),
     schedule=(
         with_augment(OneCycle(epochs=20, lr=3e-3, frozen=True)),
-        OneCycle(epochs=6, lr=2e-4, clip=1.0, callbacks=(EMA(),)),
+        OneCycle(epochs=6, lr=2e-4, clip=1.0, callbacks=(EMA(decay=0.998, warmup=False),)),
     ),
 )

@@ -95,8 +95,8 @@ one_cycle = replace(
     optimizer=AdamW(weight_decay=0.05),
     loss=CrossEntropy(label_smoothing=0.1),
     schedule=(
-        with_augment(OneCycle(epochs=2, lr="valley", frozen=True)),
-        OneCycle(epochs=6, lr=2e-4, clip=1.0, callbacks=(EMA(),)),
+        with_augment(OneCycle(epochs=20, lr=3e-3, frozen=True)),
+        OneCycle(epochs=4, lr=2e-4, clip=1.0, callbacks=(EMA(decay=0.998, warmup=False),)),
     ),
 )
 

@@ -29,7 +29,8 @@ recipe = Recipe(
     loss=CrossEntropy(label_smoothing=0.1),
     schedule=(
         with_augment(OneCycle(epochs=20, lr=3e-3, frozen=True)),  # the head alone
-        OneCycle(epochs=6, lr=2e-4, callbacks=(EMA(),)),  # then the whole net
+        # Then the whole net; it ends with the average of its weights since the stage began.
+        OneCycle(epochs=6, lr=2e-4, clip=1.0, callbacks=(EMA(decay=0.998, warmup=False),)),
     ),
 )
 '''
