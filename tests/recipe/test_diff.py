@@ -33,10 +33,14 @@ def test_of_folders_of_ones_own_the_place_is_of_the_essence():
 def test_differences_are_named_with_both_values():
     shorter = override(RECIPE, "schedule.0.epochs=1", "data.batch_size=7")
     epochs, batch = RECIPE.schedule[0].epochs, RECIPE.data.batch_size
-    assert diff(RECIPE, shorter) == diff(flat(RECIPE), flat(shorter)) == {
-        "data.batch_size": (batch, 7),
-        "schedule.0.epochs": (epochs, 1),
-    }
+    assert (
+        diff(RECIPE, shorter)
+        == diff(flat(RECIPE), flat(shorter))
+        == {
+            "data.batch_size": (batch, 7),
+            "schedule.0.epochs": (epochs, 1),
+        }
+    )
 
 
 def test_differences_of_unlike_lengths_have_none_where_a_value_is_missing():
