@@ -431,7 +431,12 @@ def finder(name: str, image: Callable) -> str:
     )
     alt = f"Loss of {name} against the learning rate, with five suggestions"
     drawn = _figure(figure, f"lr-find-{name}", alt, image)
-    return f"{drawn}\n\n*`{kept['command']}`, {kept['device']}*"
+    found = kept["suggestions"].items()
+    rows = [f"| `{name}` | {rate:.3g} | {loss:.2f} |" for name, (rate, loss) in found]
+    head = f"| suggestion | rate | loss there, {kept['losses'][0]:.2f} at first |"
+    rule = "| --- | ---: | ---: |"
+    caption = f"*`{kept['command']}`, {kept['device']}*"
+    return f"{drawn}\n\n{caption}\n\n" + "\n".join([head, rule, *rows])
 
 
 def few_images(recipe: str, image: Callable) -> str:
