@@ -80,6 +80,15 @@ def inside(markdown: str, uri: str) -> str:
     return LINK.sub(linked, markdown)
 
 
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Mark the options in code, which must not be broken after their hyphens."""
+    return re.sub(
+        r"<code>[^<]*</code>",
+        lambda code: re.sub(r"--[a-z][a-z-]*", r'<span class="option">\g<0></span>', code[0]),
+        html,
+    )
+
+
 def commands(_: str, image: Callable) -> str:
     """Describe every command: what it does, how it is called, its arguments and options."""
     from typer.main import get_command
@@ -422,7 +431,12 @@ def finder(name: str, image: Callable) -> str:
     )
     alt = f"Loss of {name} against the learning rate, with five suggestions"
     drawn = _figure(figure, f"lr-find-{name}", alt, image)
-    return f"{drawn}\n\n*`{kept['command']}`, {kept['device']}*"
+    found = kept["suggestions"].items()
+    rows = [f"| `{name}` | {rate:.3g} | {loss:.2f} |" for name, (rate, loss) in found]
+    head = f"| suggestion | rate | loss there, {kept['losses'][0]:.2f} at first |"
+    rule = "| --- | ---: | ---: |"
+    caption = f"*`{kept['command']}`, {kept['device']}*"
+    return f"{drawn}\n\n{caption}\n\n" + "\n".join([head, rule, *rows])
 
 
 def few_images(recipe: str, image: Callable) -> str:
@@ -482,11 +496,49 @@ def _mean(values: Sequence[float] | None) -> str:
     return f"{100 * statistics.fmean(values):.2f}{spread} %"
 
 
+def speeds(names: str, image: Callable) -> str:
+    """List how fast experiments trained in their committed runs, the fastest first."""
+    runs = [_unchanged_runs(name)[0] for name in names.split(", ")]
+    rows = [
+        f"| `{run.recipe}` | {run.measured['parameters']:,.0f} | {run.settings['data.size']} "
+        f"| {_processor(run)} | {run.images_per_second:,.0f} |"
+        for run in sorted(runs, key=lambda run: -run.images_per_second)
+    ]
+    head = "| experiment | parameters | pixels | processor | images/s |\n"
+    return "\n".join([f"{head}| --- | ---: | ---: | --- | ---: |", *rows])
+
+
+def stored_features(name: str, image: Callable) -> str:
+    """Set the time for the features of a frozen body beside that of the epochs, from its runs."""
+    runs = _unchanged_runs(name)
+    once = statistics.fmean(run.warmup_seconds for run in runs)
+    trained = statistics.fmean(run.seconds for run in runs)
+    epochs, processor = runs[0].epochs, _processor(runs[0])
+    return (
+        f"`{name}`: computing the features took {once:.0f} s, and all {epochs} epochs of the head "
+        f"{trained:.1f} s ({processor}, mean of {len(runs)} runs). Without them each epoch would "
+        f"compute the body again: {epochs} times {once:.0f} s."
+    )
+
+
+def _processor(run: Any) -> str:
+    return f"{run.device_name.replace('(R)', '').replace(' Processor', '')}, {run.precision}"
+
+
+def _unchanged_runs(name: str) -> list[Any]:
+    """Return the committed runs of an experiment that changed none of its settings, by seed."""
+    found = [each for each in _experiments() if each.name == name]
+    runs = [run for each in found for run in each.results if not run.changed]
+    if not runs:
+        raise ValueError(f"recipes/results must hold an unchanged run of {name}, it has none")
+    return sorted(runs, key=lambda run: run.seed)
+
+
 def rooms(_: str, image: Callable) -> str:
     """Draw the layers of the code, from what imports all to what everybody imports."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         (contract,) = tomllib.load(file)["tool"]["importlinter"]["contracts"]
-    width, height, gap = 560, 34, 12
+    width, height, gap = 660, 34, 12
     drawn = []
     for row, layer in enumerate(contract["layers"]):
         names = [name.strip().removeprefix("fastcv.") for name in layer.split("|")]
@@ -516,7 +568,7 @@ MAKERS = {
     make.__name__: make
     for make in (
         *(commands, draws, curve, shapes, ladders, differences),
-        *(histories, finder, few_images, rooms),
+        *(histories, finder, few_images, speeds, stored_features, rooms),
     )
 }
 

@@ -102,7 +102,7 @@ def test_a_resumed_run_computes_with_the_threads_that_it_began_with(tmp_path, mo
     resume(run.path, threads=began + 1, write=written.append)
     assert used[-1] == began + 1
     assert any(
-        f"began with {began} threads, and with {began + 1} it will differ" in each
+        f"began with --threads {began}, and with {began + 1} it will equal" in each
         for each in written
     )
     assert torch.get_num_threads() == began

@@ -35,7 +35,7 @@ def commands():
     """Every `fastcv ...` line of the pages' shell blocks, without its comment."""
     for page in PAGES:
         for block in code_blocks(page, "bash"):
-            for line in block.splitlines():
+            for line in block.replace("\\\n", " ").splitlines():
                 for call in re.findall(r"fastcv .*", line):
                     words = shlex.split(call, comments=True)
                     ends = [at for at, word in enumerate(words) if word in (">", "|", "||", "&&")]

@@ -155,8 +155,8 @@ def _threads(
         check_whole("threads", count, least=1, most=MOST_THREADS)
         if began not in (None, count):
             write(
-                f"the run began with {began} threads, and with {count} it will differ in the last "
-                "bits from one that was never stopped"
+                f"the run began with --threads {began}, and with {count} it will equal one that "
+                "was never stopped only up to rounding"
             )
     chosen = count or began
     with torch_threads(min(chosen, MOST_THREADS)) if chosen else nullcontext():
