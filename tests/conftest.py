@@ -29,6 +29,22 @@ def pytest_terminal_summary(terminalreporter):
                     terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {line}")
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave out the figures of trainings, which take longer than these: others look at them."""
+    from fastcv.experiment.results import Results
+
+    monkeypatch.setattr(Results, "_draw", lambda self: None)
+
+
+@pytest.fixture
+def short_finder(monkeypatch):
+    """Look for a stage's rate in 30 steps instead of 100: enough for every method."""
+    from fastcv.learning.stages import stage
+
+    monkeypatch.setattr(stage, "FINDER_STEPS", 30)
+
+
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory, monkeypatch):
     """Keep every test away from the user's data, caches and W&B account."""

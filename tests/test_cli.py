@@ -264,7 +264,7 @@ variants = {"raises": Recipe(**vars(recipe) | {"model": broken})}
 """
 
 
-def test_all_runs_every_variant_and_exits_with_1_where_one_failed(tmp_path):
+def test_all_runs_every_variant_and_exits_with_1_where_one_failed(tmp_path, undrawn):
     file = tmp_path / "mine.py"
     invoke("copy", "digits", file)
     file.write_text(file.read_text() + BROKEN)
@@ -294,7 +294,7 @@ def test_all_runs_every_variant_and_exits_with_1_where_one_failed(tmp_path):
     assert "1 done before" in output
 
 
-def test_seeds_end_with_their_mean_and_again_runs_them_again(tmp_path):
+def test_seeds_end_with_their_mean_and_again_runs_them_again(tmp_path, undrawn):
     asked = (
         "recipe", "digits", "--seeds", "2", "--seed", "1", "--set", "schedule.0.epochs=1", "--out",
         tmp_path, "--wandb", "off", "--device", "cpu",
@@ -318,7 +318,7 @@ def test_all_smoke_runs_are_never_done(tmp_path):
     assert "would run" in invoke("recipe", "digits", "--all", "--dry-run", "--out", tmp_path)[1]
 
 
-def test_smoke_run_of_a_pretrained_recipe_needs_no_weights_and_no_data(tmp_path):
+def test_smoke_run_of_a_pretrained_recipe_needs_no_weights_and_no_data(tmp_path, short_finder):
     start = time.perf_counter()
     code, output = invoke(
         "recipe", "transfer_resnet50/one_cycle", "--smoke", "--out", tmp_path, "--wandb", "off",
@@ -344,7 +344,7 @@ def test_lr_find_writes_plot_and_table(tmp_path):
     assert len(rows) > 50
 
 
-def test_copy_gives_a_file_that_runs(tmp_path):
+def test_copy_gives_a_file_that_runs(tmp_path, undrawn):
     file = tmp_path / "my_digits.py"
     code, output = invoke("copy", "digits", file)
     assert code == 0
@@ -400,7 +400,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path, monkeypatch, argu
     assert (tmp_path / "taken.py").read_text() == "mine\n"
 
 
-def test_resume_goes_on_with_a_stopped_run(tmp_path):
+def test_resume_goes_on_with_a_stopped_run(tmp_path, undrawn):
     invoke(
         "recipe", "digits", "--out", tmp_path, "--wandb", "off", "--device", "cpu",
         "--set", "schedule.0.epochs=2", "--keep-checkpoint",

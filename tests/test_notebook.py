@@ -24,7 +24,7 @@ def test_the_notebook_is_short_and_without_outputs():
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # fastai's show
-def test_the_notebook_runs_on_photos(tmp_path, monkeypatch):
+def test_the_notebook_runs_on_photos(tmp_path, short_finder, monkeypatch):
     make_photos(tmp_path / "photos", classes=("cat", "dog", "owl"), count=15)
     monkeypatch.chdir(tmp_path)
     thin = small(transfer_resnet18.variants["one_cycle"])

@@ -61,7 +61,7 @@ def test_an_older_run_is_loaded(copied):
     assert accuracy == pytest.approx(run.summary["valid_accuracy"], abs=0.01)
 
 
-def test_an_older_run_that_was_stopped_is_resumed(copied):
+def test_an_older_run_that_was_stopped_is_resumed(copied, undrawn):
     path = copied("stopped")
     before = fastcv.Run(path).metrics
     run = fastcv.resume(path, device="cpu", write=lambda line: None)

@@ -54,7 +54,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_python_of_the_readme_runs(here, monkeypatch, capsys):
+def test_the_python_of_the_readme_runs(here, undrawn, monkeypatch, capsys):
     make_photos(here / "data" / "cifar10", splits=("train", "test"), classes=CLASSES, size=(32, 32))
     monkeypatch.setenv("FASTCV_DATA", str(here / "data"))
     thin = override(light_resnet_cifar10.recipe, "model.settings.widths=(4,4,8,8)")
@@ -80,7 +80,7 @@ def test_the_python_of_the_readme_runs(here, monkeypatch, capsys):
     assert written - {"figures/"} <= set(re.findall(r"^\| `(.+?)` \|", page, flags=re.MULTILINE))
 
 
-def test_the_recipe_for_your_own_photos_runs(here):
+def test_the_recipe_for_your_own_photos_runs(here, short_finder):
     code = readme_block("ImageFolders")
     assert len(code.splitlines()) <= 25
     (here / "my_photos.py").write_text(code)

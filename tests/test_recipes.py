@@ -190,6 +190,7 @@ def test_whole_net_takes_the_images_and_has_the_reported_parameters(name):
         assert sum(p.numel() for p in net.parameters()) == recipe.reported.parameters
 
 
+@pytest.mark.usefixtures("short_finder")
 @pytest.mark.parametrize("name", EVERY)
 def test_smoke_run_trains_end_to_end(name, tmp_path, monkeypatch):
     # To write the figures takes longer than all the rest: a variant's are drawn, and left at that.

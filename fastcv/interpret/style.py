@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
@@ -113,13 +114,27 @@ def _with_palette(image: Image.Image, colors: int) -> Image.Image:
 
 
 def _png(figure: Figure, dpi: int, colors: int | None) -> bytes:
-    drawn, written = BytesIO(), BytesIO()
-    with warnings.catch_warnings():
-        # Class names in a script that the font lacks are drawn as boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(drawn, format="png", dpi=dpi, facecolor="white")
-    image = Image.open(drawn).convert("RGB")
+    image = _drawn(figure, dpi)
     if colors:
         image = _with_palette(image, colors)
+    written = BytesIO()
     image.save(written, format="PNG", optimize=True, dpi=(dpi, dpi))
     return written.getvalue()
+
+
+def _drawn(figure: Figure, dpi: int) -> Image.Image:
+    """Draw a figure on white, and leave it as it was; `savefig` would draw it twice."""
+    canvas, own_dpi, face = figure.canvas, figure.dpi, figure.get_facecolor()
+    try:
+        figure.set_dpi(dpi)
+        figure.set_facecolor("white")
+        with warnings.catch_warnings():
+            # Class names in a script that the font lacks are drawn as boxes.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            drawing = FigureCanvasAgg(figure)
+            drawing.draw()
+        return Image.fromarray(np.asarray(drawing.buffer_rgba())).convert("RGB")
+    finally:
+        figure.set_canvas(canvas)
+        figure.set_dpi(own_dpi)
+        figure.set_facecolor(face)

@@ -112,7 +112,7 @@ def test_a_run_without_weights_has_no_learner(tmp_path):
         run.learner()
 
 
-def test_a_run_is_resumed_by_itself(tmp_path):
+def test_a_run_is_resumed_by_itself(tmp_path, undrawn):
     run = fastcv.Run(shutil.copytree(OLDER / "stopped", tmp_path / "run"))
     before, lines = run.metrics, []
     (run.path / ".metrics.csv.1.part").write_text("what a killed process left")

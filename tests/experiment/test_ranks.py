@@ -122,7 +122,7 @@ def test_batch_norm_is_synchronized_on_request(together):
     assert found["statistics"] < 1e-12
 
 
-def test_a_run_of_two_ranks_goes_on_with_one_and_says_what_that_changes(together):
+def test_a_run_of_two_ranks_goes_on_with_one_and_says_what_that_changes(together, undrawn):
     stopped = run_in(together / "stopped" / "killed")
     (stopped.path / "summary.json").unlink()
     lines = []

@@ -11,6 +11,7 @@ from fastcv.data.images import Images
 from fastcv.experiment.building import learner
 from fastcv.experiment.directory import Run
 from fastcv.experiment.origin import changed
+from fastcv.experiment.results import Results
 from fastcv.experiment.train import train
 from fastcv.files import lock
 from fastcv.learning import WithSize, with_augment
@@ -19,12 +20,14 @@ from fastcv.recipe import check
 from fastcv.recipes.digits import recipe as digits
 
 QUICK = replace(digits, schedule=(replace(digits.schedule[0], epochs=2),))
+SMALL = replace(digits.data, train_per_class=32, batch_size=16)  # 20 batches an epoch
 
 
 def run_quick(tmp_path, recipe=QUICK, **options):
     return train(recipe, out=tmp_path / "runs", wandb="off", device="cpu", **options)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_digits_passes_97_percent(tmp_path):
     run = run_quick(tmp_path, digits)
     assert run.summary["valid_accuracy"] >= 0.97
@@ -75,6 +78,7 @@ def test_run_directory_holds_what_it_promises(tmp_path, capsys):
     assert len([line for line in printed.splitlines() if line.startswith("epoch")]) == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_summary_is_what_the_saved_weights_give(tmp_path):
     run = run_quick(tmp_path)
     learn = learner(QUICK, device="cpu")
@@ -95,9 +99,11 @@ def numbers(run):
     return [{k: v for k, v in row.items() if k not in timed} for row in run.metrics]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_same_seed_gives_the_same_numbers_bit_for_bit(tmp_path):
-    a, b = run_quick(tmp_path), run_quick(tmp_path)
-    other = run_quick(tmp_path, replace(QUICK, seed=1))
+    small = replace(QUICK, data=SMALL)
+    a, b = run_quick(tmp_path, small), run_quick(tmp_path, small)
+    other = run_quick(tmp_path, replace(small, seed=1))
     assert a.path != b.path
     assert numbers(a) == numbers(b)
     assert a.steps == b.steps
@@ -106,12 +112,12 @@ def test_same_seed_gives_the_same_numbers_bit_for_bit(tmp_path):
 
 
 def test_lr_find_before_a_training_changes_nothing():
-    histories = []
+    small, histories = replace(QUICK, data=SMALL), []
     for look in (False, True):
-        learn = learner(QUICK, device="cpu")
+        learn = learner(small, device="cpu")
         if look:
             learn.lr_find(show_plot=False)
-        QUICK.schedule[0](learn)
+        small.schedule[0](learn)
         histories.append(learn.history.steps)
     assert histories[0] == histories[1]
 
@@ -123,11 +129,12 @@ class Stop(Exception):
 @pytest.mark.parametrize(
     "rates", [(3e-3,), (3e-3, 1e-3), (3e-3, "valley")], ids=["one", "two", "found"]
 )
-def test_resumed_run_equals_one_never_stopped(tmp_path, monkeypatch, rates):
+def test_resumed_run_equals_one_never_stopped(tmp_path, short_finder, monkeypatch, rates):
     stages = len(rates)
-    recipe = replace(
-        digits, schedule=tuple(replace(digits.schedule[0], epochs=3, lr=rate) for rate in rates)
-    )
+    schedule = tuple(replace(digits.schedule[0], epochs=3, lr=rate) for rate in rates)
+    recipe = replace(digits, data=SMALL, schedule=schedule)
+    draw = Results._draw
+    monkeypatch.setattr(Results, "_draw", lambda self: None)
     whole = run_quick(tmp_path, recipe)
 
     from fastcv.learning.callbacks.checkpoint import Checkpoint
@@ -146,7 +153,7 @@ def test_resumed_run_equals_one_never_stopped(tmp_path, monkeypatch, rates):
     monkeypatch.setattr(Checkpoint, "after_epoch", stop_late)
     with pytest.raises(Stop):
         run_quick(tmp_path, recipe)
-    monkeypatch.undo()
+    monkeypatch.setattr(Checkpoint, "after_epoch", after_epoch)
     stopped = Run(written[-1])
     assert stopped.summary == {}
     assert len(stopped.metrics) == 3 * stages - 1
@@ -156,6 +163,8 @@ def test_resumed_run_equals_one_never_stopped(tmp_path, monkeypatch, rates):
         train(stopped.recipe, wandb="off", device="cpu", resume=stopped.path)
     assert {file: file.stat().st_mtime_ns for file in stopped.path.iterdir()} == files
 
+    if "valley" in rates:  # of which there is a figure more
+        monkeypatch.setattr(Results, "_draw", draw)
     resumed = train(stopped.recipe, wandb="off", device="cpu", resume=stopped.path)
     assert resumed.path == stopped.path
     assert numbers(resumed) == numbers(whole)
@@ -186,11 +195,12 @@ def test_a_run_where_nothing_can_be_locked_is_trained(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["weights"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_early_stop_keeps_its_last_epoch_and_says_so(tmp_path, capsys):
     from fastcv.learning import Constant, EarlyStop
 
     stage = Constant(epochs=30, lr=1e-12, early_stop=EarlyStop(patience=2, monitor="train_loss"))
-    run = run_quick(tmp_path, replace(QUICK, schedule=(stage,)))
+    run = run_quick(tmp_path, replace(QUICK, data=SMALL, schedule=(stage,)))
     printed = capsys.readouterr().out
     epochs = len(run.metrics)
     assert epochs < 30
@@ -204,6 +214,7 @@ def test_early_stop_keeps_its_last_epoch_and_says_so(tmp_path, capsys):
     assert run.summary["valid_loss"] == pytest.approx(kept["valid_loss"], rel=1e-4)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_epoch_lines_are_printed_once_beside_a_test_set(tmp_path, capsys):
     from fastcv.data import Toy
     from fastcv.data.images import Images
@@ -232,7 +243,7 @@ def untouched_test_set():
 
 
 def test_test_set_that_must_not_validate_is_read_once_at_the_end(
-    untouched_test_set, tmp_path, capsys, monkeypatch
+    untouched_test_set, tmp_path, short_finder, capsys, monkeypatch
 ):
     from fastcv.data.loader import ImageDL
 
@@ -266,6 +277,7 @@ def test_test_set_that_must_not_validate_is_read_once_at_the_end(
     assert learn.history.row["valid_accuracy"] == pytest.approx(run.summary["test_accuracy"])
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("monitor", ["valid_loss", "valid_accuracy"])
 def test_monitor_without_validation_images_is_refused_before_training(
     untouched_test_set, tmp_path, monitor
@@ -303,7 +315,7 @@ def test_mistake_in_a_stage_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_smoke_run_says_so_everywhere(tmp_path, capsys):
+def test_smoke_run_says_so_everywhere(tmp_path, undrawn, capsys):
     run = run_quick(tmp_path, smoke=True)
     assert run.path.parent.name == "digits-smoke"
     assert run.summary["smoke"] is True
@@ -314,6 +326,7 @@ def test_smoke_run_says_so_everywhere(tmp_path, capsys):
     assert Run(run.path).recipe == QUICK  # the recipe that was tried, not its toy
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_check_compares_a_run_with_its_report(tmp_path, capsys):
     from fastcv.recipe import Reported
 
@@ -329,6 +342,7 @@ def test_check_compares_a_run_with_its_report(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-2:] == [said, str(run.path)]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_ends_with_its_accuracies_though_no_report_gives_one(tmp_path, capsys):
     source = Toy(size=8, channels=1, train=8, test=4)
     data = Images(source=source, size=8, channels=1, batch_size=8, holdout=2)
@@ -414,6 +428,7 @@ def test_runs_must_go_into_a_folder(tmp_path):
         run_quick(tmp_path)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_own_file_with_a_callable_of_its_own_can_be_rebuilt(tmp_path):
     from fastcv import catalogue
 
@@ -437,6 +452,7 @@ def test_device_without_hardware_is_refused():
         learner(QUICK, device="cuda")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_rates_of_stages_within_others_are_recorded(tmp_path):
     found = replace(QUICK.schedule[0], epochs=1, lr="valley")
     stages = (WithSize(stage=with_augment(found), size=8), replace(found, lr=1e-3))

@@ -250,19 +250,17 @@ recipe = replace(digits, loss=Loss(), schedule=(replace(digits.schedule[0], epoc
 """
 
 
-def test_a_run_of_ones_own_file_is_resumed_with_trust_alone(tmp_path, monkeypatch, capsys):
-    from fastcv.experiment.results import Results
-
+def test_a_run_of_ones_own_file_is_resumed_with_trust_alone(tmp_path, undrawn, monkeypatch, capsys):
     file = tmp_path / "mine.py"
     file.write_text(OWN)
 
     def stop(self, parameters):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Results, "write", stop)
-    with pytest.raises(KeyboardInterrupt):
-        fastcv.train(fastcv.get_recipe(str(file)), out=tmp_path, wandb="off", device="cpu")
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(Results, "write", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fastcv.train(fastcv.get_recipe(str(file)), out=tmp_path, wandb="off", device="cpu")
     (run,) = (tmp_path / "mine").iterdir()
     assert f"resume it with: fastcv resume {run} --trust" in capsys.readouterr().out
     sys.modules.pop("fastcv_recipe_mine")

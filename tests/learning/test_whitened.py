@@ -101,7 +101,7 @@ def test_accuracy_through_views_is_measured_after_the_last_epoch():
     assert rows[1]["tta_accuracy"] == pytest.approx(expected)
 
 
-def test_resumed_speedrun_equals_one_never_stopped(tmp_path, monkeypatch):
+def test_resumed_speedrun_equals_one_never_stopped(tmp_path, undrawn, monkeypatch):
     recipe = short(epochs=3, callbacks=(FreezeFirst(after=1),))
     whole = train(recipe, out=tmp_path, wandb="off", device="cpu")
     after_epoch = Checkpoint.after_epoch
@@ -113,7 +113,7 @@ def test_resumed_speedrun_equals_one_never_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(Checkpoint, "after_epoch", stop_early)
     with pytest.raises(InterruptedError):
         train(recipe, out=tmp_path, wandb="off", device="cpu")
-    monkeypatch.undo()
+    monkeypatch.setattr(Checkpoint, "after_epoch", after_epoch)
     (stopped,) = [path.parent for path in tmp_path.rglob("last.ckpt") if path.parent != whole.path]
     resumed = train(recipe, wandb="off", device="cpu", resume=stopped)
     assert len(resumed.metrics) == 3

@@ -8,7 +8,6 @@ from fastai.data.core import DataLoaders
 from safetensors.torch import load_file
 from torch import nn
 
-from fastcv import interpret
 from fastcv.augment import AlternatingFlip, Gamma, HorizontalFlip, MixUp, Rotation
 from fastcv.data import Toy
 from fastcv.data.images import Images
@@ -237,8 +236,7 @@ class Stop(Exception):
     pass
 
 
-def test_resumed_rounds_give_what_rounds_never_stopped_give(tmp_path, monkeypatch):
-    monkeypatch.setattr(interpret, "save", lambda figure, path: None)  # takes most of the time
+def test_resumed_rounds_give_what_rounds_never_stopped_give(tmp_path, undrawn, monkeypatch):
     stage = replace(STAGE, epochs=2)
     rounds = (
         WithAugment(stage=stage, augment=(Rotation(degrees=40),)),

@@ -118,7 +118,7 @@ def test_channels_last_same_logits(net):
 
 @every_net
 def test_bf16_autocast_close_to_fp32(net):
-    model, x = built(net).eval(), images(net)
+    model, x = built(net).eval(), images(net, batch=2)
     with torch.inference_mode():
         expected = model(x)
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -128,7 +128,7 @@ def test_bf16_autocast_close_to_fp32(net):
 
 @every_net
 def test_compile_traces_one_whole_graph(net):
-    model, x = built(net).eval(), images(net)
+    model, x = built(net).eval(), images(net, batch=2)
     keys = list(model.state_dict())
     expected = model(x)
     model.compile(fullgraph=True, backend="eager")

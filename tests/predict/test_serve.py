@@ -126,21 +126,27 @@ def browser():
     return webdriver.Chrome(options, service)
 
 
-@pytest.fixture
-def users(url):
-    """Two people, each with the page open in a browser."""
+@pytest.fixture(scope="module")
+def browsers():
+    """The browsers of two people."""
     pytest.importorskip("selenium")
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         pytest.skip("needs chromium and chromedriver")
     drivers = [browser(), browser()]
     try:
-        for driver in drivers:
-            driver.get(url)
-            wait(driver, lambda d: d.find_elements("css selector", "#image input[type=file]"))
         yield drivers
     finally:
         for driver in drivers:
             driver.quit()
+
+
+@pytest.fixture
+def users(url, browsers):
+    """Two people, each with the page freshly opened in a browser."""
+    for driver in browsers:
+        driver.get(url)
+        wait(driver, lambda d: d.find_elements("css selector", "#image input[type=file]"))
+    return browsers
 
 
 def wait(driver, condition):
