@@ -27,6 +27,8 @@ class EMA:
     Args:
         decay: what a step keeps of the average, a fraction below 1: 0.999 spans some 1,000 steps.
         warmup: whether d grows to `decay`, as above; if False, it is `decay` from the first step.
+            Then a fraction of decay^T of the weights that the stage began with is left after T
+            steps, which keeps a net that is fine-tuned on few images near its pretraining.
 
     Raises:
         ValueError: `decay` is not a fraction below 1.
