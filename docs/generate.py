@@ -441,7 +441,7 @@ def finder(name: str, image: Callable) -> str:
 
 def few_images(recipe: str, image: Callable) -> str:
     """Draw test accuracy against images of a class, from the committed runs of a recipe."""
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MultipleLocator, PercentFormatter
 
     from fastcv.interpret import style
 
@@ -458,6 +458,7 @@ def few_images(recipe: str, image: Callable) -> str:
         values = [statistics.fmean(points[count]) for count in sorted(points)]
         axes.plot(places, values, color=color, marker=marker, label=name)
     axes.set_xticks(range(len(counts)), ["all" if math.isinf(each) else each for each in counts])
+    axes.yaxis.set_major_locator(MultipleLocator(0.05))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     style.legend(axes, columns=2)
     head = "| training images of a class | " + " | ".join(f"`{name}`" for name in sorted(lines))

@@ -28,7 +28,7 @@ class Result:
         measured: metric to number; accuracies are fractions 0-1.
         epochs: those run, with the seconds of all of them.
         warmup_seconds: time before the epochs: first batch, compilation, capture, features.
-        images_per_second: training speed, the median over the epochs.
+        images_per_second: training speed, the median over the epochs of the last stage.
         skipped: number of unreadable images that the run left out.
         device: torch's name for the device: "cpu", "cuda:0"; `device_name` is its maker's.
         precision: "fp32" or "bf16".

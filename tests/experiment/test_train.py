@@ -461,3 +461,4 @@ def test_rates_of_stages_within_others_are_recorded(tmp_path):
     assert [(each["stage"], each["rule"]) for each in chosen] == [(0, "valley"), (1, "recipe")]
     first = [step["lr"] for step in run.steps[: len(run.steps) // 2]]
     assert max(first) == pytest.approx(chosen[0]["lr"], rel=1e-2)
+    assert run.summary["images_per_second"] == pytest.approx(run.metrics[-1]["images_per_second"])
