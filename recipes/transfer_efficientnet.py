@@ -42,10 +42,11 @@ Measured:
     - `/fixed_extractor`: 70.08 % test (standard deviation 0.40, 3 seeds), in 72 s for the features
       and 3.8 s for all epochs. scikit-learn's logistic regression on the same features: 70.2 %.
       With 10 training images of each class 64.23 %, with 5 54.43 % (one seed each).
-    - `/one_cycle`: 71.65 % test (one seed), in 19 minutes on one core. Of the 3,033 test images it
-      is right on 137 on which the head alone, of the same seed, is wrong, and wrong on 76 on which
-      that is right (McNemar's exact test: p = 4e-5). With 10 training images of each class 65.48 %,
-      with 5 56.21 % (one seed each): more than the head alone each time.
+    - `/one_cycle`: 71.65 % test (one seed), in 18 min after 79 s for the features, on one core. Of
+      the 3,033 test images it is right on 137 on which the head alone, of the same seed, is wrong,
+      and wrong on 76 on which that is right (McNemar's exact test: p = 4e-5). With 10 training
+      images of each class 65.48 %, with 5 56.21 % (one seed each): more than the head alone each
+      time.
     - An earlier form, 2 epochs of the head and 6 of the whole net with an average of the last steps
       alone, came to 70.29, 63.70 and 46.16 %: no more than the head alone.
     - The weights were a copy rounded to half precision, and the images square crops around the

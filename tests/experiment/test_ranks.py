@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import ranked
 import torch
 from safetensors.torch import load_file
+from torch import distributed
 from typer.testing import CliRunner
 
 from fastcv import ranks
@@ -113,7 +116,24 @@ def test_a_killed_rank_ends_the_others_and_a_restart_equals_a_run_without_it(tog
     for name, tensor in load_file(stopped.path / "model.safetensors").items():
         assert tensor.equal(weights[name])
     assert len(stopped.environment["resumed"]) == 1
-    assert "another one has ended" in (together / "errors").read_text()
+
+
+def test_a_rank_whose_partner_is_gone_says_so(monkeypatch):
+    """The launcher may end it before it can: so two ranks of one process."""
+    store = distributed.HashStore()
+
+    def join(rank):
+        return distributed.ProcessGroupGloo(store, rank, 2, timedelta(seconds=60))
+
+    with ThreadPoolExecutor(2) as threads:
+        groups = list(threads.map(join, range(2)))
+    del groups[1]
+    monkeypatch.setattr(ranks, "asked", lambda: 2)
+    with (
+        pytest.raises(ranks.Lost, match="another one has ended, .* [(].*closed by peer"),
+        ranks.lost_in_words(),
+    ):
+        groups[0].allreduce([torch.ones(1)]).wait()
 
 
 def test_batch_norm_is_synchronized_on_request(together):
