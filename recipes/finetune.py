@@ -31,7 +31,12 @@ Readings:
       --set model.weights=IMAGENET1K_V2 --set data.normalize=IMAGENET_STATS`.
 
 Measured:
-    Not measured yet; transfer_efficientnet trains the same net on birds.
+    CIFAR-10 as a folder of photos (48,000 train, 2,000 validation and 10,000 test images of 32
+    pixels), no option given: 93.79 % test and 95.75 % validation accuracy, in 49 min after 26 min
+    for the features, on one core that other work shared (AMD EPYC, fp32, seed 0). The head alone
+    was right on 90.65 % of the validation images. That these are easier than the test images was
+    seen with other code as well, and is not explained. transfer_efficientnet trains this net on
+    birds.
 
 Command:
     fastcv recipe finetune --data PHOTOS

@@ -130,7 +130,7 @@ def test_a_rank_whose_partner_is_gone_says_so(monkeypatch):
     del groups[1]
     monkeypatch.setattr(ranks, "asked", lambda: 2)
     with (
-        pytest.raises(ranks.Lost, match="another one has ended, .* [(].*closed by peer"),
+        pytest.raises(ranks.Lost, match=r"another one has ended, .* [(].*closed by peer"),
         ranks.lost_in_words(),
     ):
         groups[0].allreduce([torch.ones(1)]).wait()

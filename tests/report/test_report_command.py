@@ -171,6 +171,14 @@ def test_saving_again_replaces_and_another_device_gets_a_file_of_its_own(here, w
     assert read == {"digits-seed0.json": 0.98, "digits-seed0-2.json": 0.99}
 
 
+def test_a_saved_summary_does_not_say_where_photos_lie(here, write_run):
+    write_run(here / "runs", "finetune", "data.path=/home/somebody/photos", valid_accuracy=0.9)
+    (file,) = committed.save(gather(["runs"]), here / "results")
+    assert json.loads(file.read_text())["settings"]["data.path"] == "photos"
+    assert "somebody" not in file.read_text()
+    assert committed.save(gather(["runs"]), here / "results") == [file]
+
+
 def test_saving_again_replaces_a_summary_of_before_a_setting_was_there(here, write_run):
     without = ("data.drop_last", "data.test_per_class")
     write_run(here / "old", "digits", without=without, valid_accuracy=0.1)
