@@ -499,10 +499,12 @@ def _mean(values: Sequence[float] | None) -> str:
 
 def speeds(names: str, image: Callable) -> str:
     """List how fast experiments trained in their committed runs, the fastest first."""
+    from fastcv.report import tables
+
     runs = [_unchanged_runs(name)[0] for name in names.split(", ")]
     rows = [
         f"| `{run.recipe}` | {run.measured['parameters']:,.0f} | {run.settings['data.size']} "
-        f"| {_processor(run)} | {run.images_per_second:,.0f} |"
+        f"| {tables.device(run)} | {run.images_per_second:,.0f} |"
         for run in sorted(runs, key=lambda run: -run.images_per_second)
     ]
     head = "| experiment | parameters | pixels | processor | images/s |\n"
@@ -511,10 +513,12 @@ def speeds(names: str, image: Callable) -> str:
 
 def stored_features(name: str, image: Callable) -> str:
     """Set the time for the features of a frozen body beside that of the epochs, from its runs."""
+    from fastcv.report import tables
+
     runs = _unchanged_runs(name)
     once = statistics.fmean(run.warmup_seconds for run in runs)
     trained = statistics.fmean(run.seconds for run in runs)
-    epochs, processor = runs[0].epochs, _processor(runs[0])
+    epochs, processor = runs[0].epochs, tables.device(runs[0])
     return (
         f"`{name}`: computing the features took {once:.0f} s, and all {epochs} epochs of the head "
         f"{trained:.1f} s ({processor}, mean of {len(runs)} runs). Without them each epoch would "
@@ -522,17 +526,12 @@ def stored_features(name: str, image: Callable) -> str:
     )
 
 
-def _processor(run: Any) -> str:
-    return f"{run.device_name.replace('(R)', '').replace(' Processor', '')}, {run.precision}"
-
-
-def _unchanged_runs(name: str) -> list[Any]:
+def _unchanged_runs(name: str) -> Sequence[Any]:
     """Return the committed runs of an experiment that changed none of its settings, by seed."""
-    found = [each for each in _experiments() if each.name == name]
-    runs = [run for each in found for run in each.results if not run.changed]
+    runs = next((each.results for each in _experiments() if each.name == name), ())
     if not runs:
         raise ValueError(f"recipes/results must hold an unchanged run of {name}, it has none")
-    return sorted(runs, key=lambda run: run.seed)
+    return runs
 
 
 def rooms(_: str, image: Callable) -> str:

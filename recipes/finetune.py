@@ -14,11 +14,11 @@ Net:
 
 Schedule:
     The head for 20 epochs, on the features of the unchanged images, which are computed once; then
-    the whole net for 6, which ends with the average of its weights over these steps, beginning with
-    those that only the head was trained of: so few photos change the net a little, and many as much
-    as they can. Batch norm keeps the statistics of ImageNet: with few images of each class those of
-    small batches spoil more than they adapt. An epoch takes at most 5,000 images, other ones each
-    time, so that large sets end soon too; with more time, `--set data.epoch_images=None` takes all.
+    the whole net for 6, which ends with an average of its weights over all steps, the starting
+    weights included: few photos, and so few steps, change it little, and many change it fully.
+    Batch norm keeps the statistics of ImageNet: with few images of each class those of small
+    batches spoil more than they adapt. An epoch takes at most 5,000 images, other ones each time,
+    so that large sets end soon too; with more time, `--set data.epoch_images=None` takes all.
 
 Readings:
     - The epochs of the head cost next to nothing, and are needed: on birds, 5 images of each class,

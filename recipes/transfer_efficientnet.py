@@ -18,8 +18,8 @@ Weights:
 
 Variants:
     fixed_extractor: only the last layer is trained, on the features of the unchanged images
-    one_cycle: the head for 20 epochs, then the whole net for 4; it ends with the average of the
-        weights over its steps, beginning with those that only the head was trained of
+    one_cycle: the head for 20 epochs, then the whole net for 4; it ends with an average of the
+        weights over all steps, the starting weights included
     from_scratch: the whole net from random weights, 8 epochs: what transfer brings
 
 Readings:

@@ -125,16 +125,16 @@ def _png(figure: Figure, dpi: int, colors: int | None) -> bytes:
 def _drawn(figure: Figure, dpi: int) -> Image.Image:
     """Draw a figure on white, and leave it as it was; `savefig` would draw it twice."""
     canvas, own_dpi, face = figure.canvas, figure.dpi, figure.get_facecolor()
+    drawing = FigureCanvasAgg(figure)  # first: a change of dpi would resize the window of another
     try:
         figure.set_dpi(dpi)
         figure.set_facecolor("white")
         with warnings.catch_warnings():
             # Class names in a script that the font lacks are drawn as boxes.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            drawing = FigureCanvasAgg(figure)
             drawing.draw()
         return Image.fromarray(np.asarray(drawing.buffer_rgba())).convert("RGB")
     finally:
-        figure.set_canvas(canvas)
         figure.set_dpi(own_dpi)
         figure.set_facecolor(face)
+        figure.set_canvas(canvas)

@@ -3,7 +3,7 @@
 import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from fastcv import catalogue, files
@@ -11,7 +11,7 @@ from fastcv.experiment.comparison import Experiment, Result, is_finite
 from fastcv.experiment.directory import Run
 from fastcv.recipe.flat import flat
 from fastcv.report.charts import slug
-from fastcv.report.gather import completed, identity
+from fastcv.report.gather import completed, identity, without_place
 from fastcv.report.read import UNREADABLE, read_summary, sentence
 from fastcv.report.tables import runs
 
@@ -37,7 +37,7 @@ def save(experiments: Sequence[Experiment], folder: Path) -> list[Path]:
     flats = {name: flat(catalogue.get_recipe(name)) for name in names}
     folder.mkdir(parents=True, exist_ok=True)
     found = [result for result in runs(experiments) if result.path is not None]
-    return [_write(_without_place(result), folder, flats) for result in found]
+    return [_write(without_place(result), folder, flats) for result in found]
 
 
 def portable(command: str) -> str:
@@ -56,15 +56,6 @@ def portable(command: str) -> str:
         elif not word.startswith(tuple(f"{option}=" for option in PLACES)):
             kept.append(word)
     return shlex.join(kept)
-
-
-def _without_place(result: Result) -> Result:
-    """Keep only the name of a folder of images: where it lies is one machine's business."""
-    place = result.settings.get("data.path")
-    if not isinstance(place, str):
-        return result
-    kept = result.settings | {"data.path": PurePath(place).name}
-    return dataclasses.replace(result, settings=kept)
 
 
 def _write(result: Result, folder: Path, flats: Mapping[str, Mapping[str, Any]]) -> Path:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from fastcv import catalogue
@@ -95,10 +95,26 @@ def completed(result: Result, flats: Mapping[str, Mapping[str, Any]]) -> Result:
 def _distinct(results: Iterable[Result]) -> list[Result]:
     """Keep the newest result of a seed on a device, and any run before its saved summary."""
     kept: dict[str, Result] = {}
+    saved: set[str] = set()  # the keys of the runs' summaries
     for result in results:
-        # A run that lacks images does not replace one that has all.
-        kept.setdefault(f"{identity(result)} {not result.skipped}", result)
+        key = _key(result)
+        if key not in kept and not (result.path is None and key in saved):
+            kept[key] = result
+            saved.add(_key(without_place(result)))
     return list(kept.values())
+
+
+def _key(result: Result) -> str:
+    """A run that lacks images does not replace one that has all."""
+    return f"{identity(result)} {not result.skipped}"
+
+
+def without_place(result: Result) -> Result:
+    """Keep only the name of a folder of images: where it lies is one machine's business."""
+    place = result.settings.get("data.path")
+    if not isinstance(place, str):
+        return result
+    return replace(result, settings=result.settings | {"data.path": PurePath(place).name})
 
 
 def identity(result: Result) -> str:

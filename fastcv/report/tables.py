@@ -111,9 +111,7 @@ class Row:
         """The device without trademark signs, and the precision."""
         if not self.results:
             return ""
-        first = self.results[0]
-        plain = re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b", "", first.device_name)
-        return f"{' '.join(plain.split())}, {first.precision}"
+        return device(self.results[0])
 
     @property
     def seeds(self) -> str:
@@ -204,6 +202,12 @@ def runs(experiments: Iterable[Experiment]) -> list[Result]:
         for result in (*each.results, *each.changed)
     }
     return list(found.values())
+
+
+def device(result: Result) -> str:
+    """Return the device of a run without trademark signs, and the precision."""
+    plain = re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b", "", result.device_name)
+    return f"{' '.join(plain.split())}, {result.precision}"
 
 
 def made_by(result: Result) -> tuple[str, ...]:

@@ -177,6 +177,10 @@ def test_a_saved_summary_does_not_say_where_photos_lie(here, write_run):
     assert json.loads(file.read_text())["settings"]["data.path"] == "photos"
     assert "somebody" not in file.read_text()
     assert committed.save(gather(["runs"]), here / "results") == [file]
+    for folders in (["runs"], []):
+        found = gather(folders, here / "results")
+        (experiment,) = (each for each in found if each.name == "finetune")
+        assert len(experiment.results) == 1  # a run and its summary are one
 
 
 def test_saving_again_replaces_a_summary_of_before_a_setting_was_there(here, write_run):
