@@ -1,11 +1,13 @@
 """The number format that a net computes in, and the memory layout of its images."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from fastai.callback.core import Callback
 from torch import Tensor, nn
 
+from fastcv.learning.depthwise import DepthwiseGradients, has_slow_gradients
 from fastcv.recipe.values import PRECISIONS
 
 BLOCK = 8  # channels that oneDNN computes together where a processor has AVX2
@@ -59,6 +61,7 @@ class Precision(Callback):
     def __init__(self, precision: str, *, channels_last: bool = True):
         self.precision = precision
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.slow_gradients = False
 
     def use(self, precision: str) -> None:
         """Compute in another precision, "fp32" or "bf16", from the next batch on."""
@@ -66,9 +69,10 @@ class Precision(Callback):
 
     def before_fit(self) -> None:
         """Convert the layout of the weights in place."""
-        device = next(self.learn.model.parameters()).device
-        if device.type == "cpu" and breaks_channels_last(self.learn.model):
+        on_cpu = next(self.learn.model.parameters()).device.type == "cpu"
+        if on_cpu and breaks_channels_last(self.learn.model):
             self.layout = torch.contiguous_format
+        self.slow_gradients = on_cpu and has_slow_gradients(self.learn.model)
         self.learn.model.to(memory_format=self.layout)
 
     def before_batch(self) -> None:
@@ -86,7 +90,14 @@ class Precision(Callback):
         # A captured graph must convert the weights in every replay, not use casts from the cache;
         # and as a net is recompiled whenever this changes, it is the same for all steps.
         cached = device.type != "cuda"
-        return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=cached)
+        autocast = torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=cached)
+        return _with_fast_gradients(autocast) if self.slow_gradients else autocast
+
+
+@contextmanager
+def _with_fast_gradients(autocast: AbstractContextManager) -> Iterator[None]:
+    with autocast, DepthwiseGradients():
+        yield
 
 
 def breaks_channels_last(net: nn.Module) -> bool:
