@@ -882,7 +882,8 @@ def _chosen(name: str, settings: list[str], seed: int | None = None) -> Any:
 def _loading(what: str = "PyTorch and fastai") -> Iterator[None]:
     """Show on a terminal why nothing happens yet: these imports take seconds."""
     bar = Bar(sys.stderr)
-    bar.draw(f"loading {what}")
+    if bar.live:
+        bar.draw(f"loading {what}")
     try:
         yield
     finally:

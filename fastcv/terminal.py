@@ -1,5 +1,6 @@
 """What a terminal shows: tables, and a bar; a file or a pipe gets plain lines."""
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ from fastcv.notebook import NotebookBar, in_notebook
 
 BAR_WIDTH = 24  # characters
 REDRAW_SECONDS = 0.1
+LINE_SECONDS = 60.0  # without a line, until a file or a pipe gets one of how much is done
 ERASE = "\r\x1b[2K"  # back to the start of the line, and clear it
 
 Chunk = TypeVar("Chunk")
@@ -48,23 +50,28 @@ class Bar:
     """The last line of a terminal, which shows how much of a task is done.
 
     It has no thread and does not hide the cursor, so that an exception leaves the terminal as it
-    was. Where `stream` is no terminal, only lines are written.
+    was. Where `stream` is no terminal, lines are written, one after each minute without one.
+
+    Args:
+        stream: where to write.
+        silent: write nothing but what `line` is given.
     """
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: TextIO, *, silent: bool = False):
         self.stream = stream
-        self._drawn = 0.0
         self._shown = False
         terminal = stream.isatty()
         self._console = Console(
             file=stream, force_terminal=terminal, force_jupyter=False, highlight=False, markup=False
         )
-        self.live = terminal and not self._console.is_dumb_terminal
+        self.live = terminal and not self._console.is_dumb_terminal and not silent
+        self._every = math.inf if silent else REDRAW_SECONDS if self.live else LINE_SECONDS
+        self._written = 0.0 if self.live else time.perf_counter()
 
     @property
     def due(self) -> bool:
-        """Whether it is a terminal's, and was not redrawn just now; ask before making its text."""
-        return self.live and time.perf_counter() - self._drawn >= REDRAW_SECONDS
+        """Whether nothing was drawn or written just now; ask before making the text."""
+        return time.perf_counter() - self._written >= self._every
 
     @property
     def width(self) -> int | None:
@@ -73,13 +80,14 @@ class Bar:
 
     def wait(self) -> None:
         """Begin a task; one that is over at once shows no bar."""
-        self._drawn = time.perf_counter()
+        self._written = time.perf_counter()
 
     def draw(self, text: str, done: float | None = None) -> None:
-        """Redraw: a text, and a bar filled to the fraction `done` if that is known."""
+        """Redraw when `due`: a text, and a bar filled to the fraction `done` if that is known."""
         if not self.live:
+            self.line(text)
             return
-        self._drawn, self._shown = time.perf_counter(), True
+        self._written, self._shown = time.perf_counter(), True
         room = self._console.width - len(text) - 2
         with self._console as console:  # collects, and writes once
             self.stream.write(ERASE)
@@ -101,6 +109,8 @@ class Bar:
     def line(self, text: str) -> None:
         """Write a line in place of the bar."""
         self._shown = False
+        if not self.live:
+            self._written = time.perf_counter()
         self.stream.write(f"{ERASE if self.live else ''}{text}\n")
         self.stream.flush()
 

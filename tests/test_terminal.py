@@ -36,12 +36,17 @@ def test_bar_is_due_ten_times_a_second_at_most(clock):
     assert bar.stream.getvalue().count(ERASE) == drawn
 
 
-def test_bar_is_never_due_in_a_file(clock):
-    bar = Bar(io.StringIO())
-    assert not bar.due
+def test_a_file_gets_a_line_after_a_minute_without_one(clock):
+    bar, silent = Bar(io.StringIO()), Bar(io.StringIO(), silent=True)
     assert bar.width is None
-    bar.line("epoch 1")
-    assert bar.stream.getvalue() == "epoch 1\n"
+    for second in range(1, 200):
+        clock.seconds = 100 + second
+        if second == 30:
+            bar.line("epoch 1")
+        if bar.due:
+            bar.draw(f"{second} s", 0.5)
+        assert not silent.due
+    assert bar.stream.getvalue().splitlines() == ["epoch 1", "90 s", "150 s"]
 
 
 def test_bar_is_not_drawn_where_lines_cannot_be_erased(monkeypatch):

@@ -130,8 +130,7 @@ class Progress(Callback):
     @contextmanager
     def without_bar(self) -> Iterator[None]:
         """Write nothing but lines while the block runs."""
-        bar, self.bar = self.bar, Bar(getattr(self.bar, "stream", sys.stdout))
-        self.bar.live = False
+        bar, self.bar = self.bar, Bar(getattr(self.bar, "stream", sys.stdout), silent=True)
         try:
             yield
         finally:
