@@ -18,8 +18,9 @@ Weights:
 
 Variants:
     fixed_extractor: only the last layer is trained, on the features of the unchanged images
-    one_cycle: the head for 20 epochs, then the whole net for 4; it ends with an average of the
-        weights over all steps, the starting weights included
+    fixed_extractor_256: the same on images of 256 pixels
+    one_cycle: on 256 pixels the head for 20 epochs, then the whole net for 4; it ends with an
+        average of the weights over all steps, the starting weights included
     from_scratch: the whole net from random weights, 8 epochs: what transfer brings
 
 Readings:
@@ -89,39 +90,49 @@ recipe = Recipe(
     reported=Reported(source="001, part 2, whole network", test_accuracy=0.6413, to_beat=True),
 )
 
+fixed_extractor = replace(
+    recipe,
+    data=replace(recipe.data, augment=()),
+    model=replace(recipe.model, train_bn=False),
+    optimizer=AdamW(weight_decay=0.01),
+    loss=CrossEntropy(label_smoothing=0.1),
+    schedule=(OneCycle(epochs=20, lr=3e-3, frozen=True),),
+)
+
 one_cycle = replace(
     recipe,
     data=replace(
         recipe.data,
-        augment=(
-            RandomResizedCrop(size=224, scale=(0.4, 1.0)),
-            HorizontalFlip(),
-            ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
-        ),
+        size=256,
+        augment=(RandomResizedCrop(size=256, scale=(0.5, 1.0)), HorizontalFlip()),
     ),
     model=replace(recipe.model, dropout=0.2, train_bn="weights"),
     optimizer=AdamW(weight_decay=0.05),
     loss=CrossEntropy(label_smoothing=0.1),
     schedule=(
         with_augment(OneCycle(epochs=20, lr=3e-3, frozen=True)),
-        OneCycle(epochs=4, lr=2e-4, clip=1.0, callbacks=(EMA(decay=0.998, warmup=False),)),
+        OneCycle(epochs=4, lr=5e-4, clip=1.0, callbacks=(EMA(decay=0.998, warmup=False),)),
     ),
 )
 
 variants = named(
     recipe,
-    fixed_extractor=replace(
-        recipe,
-        data=replace(recipe.data, augment=()),
-        model=replace(recipe.model, train_bn=False),
-        optimizer=AdamW(weight_decay=0.01),
-        loss=CrossEntropy(label_smoothing=0.1),
-        schedule=(OneCycle(epochs=20, lr=3e-3, frozen=True),),
-    ),
+    fixed_extractor=fixed_extractor,
+    fixed_extractor_256=replace(fixed_extractor, data=replace(fixed_extractor.data, size=256)),
     one_cycle=one_cycle,
     from_scratch=replace(
-        one_cycle,
+        recipe,
+        data=replace(
+            recipe.data,
+            augment=(
+                RandomResizedCrop(size=224, scale=(0.4, 1.0)),
+                HorizontalFlip(),
+                ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
+            ),
+        ),
         model=replace(recipe.model, weights=None),
+        optimizer=one_cycle.optimizer,
+        loss=one_cycle.loss,
         schedule=(OneCycle(epochs=8, lr=1e-3, clip=1.0),),
     ),
 )
