@@ -104,14 +104,18 @@ one_cycle = replace(
     data=replace(
         recipe.data,
         size=256,
-        augment=(RandomResizedCrop(size=256, scale=(0.5, 1.0)), HorizontalFlip()),
+        augment=(
+            RandomResizedCrop(size=256, scale=(0.4, 1.0)),
+            HorizontalFlip(),
+            ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
+        ),
     ),
     model=replace(recipe.model, dropout=0.2, train_bn="weights"),
     optimizer=AdamW(weight_decay=0.05),
     loss=CrossEntropy(label_smoothing=0.1),
     schedule=(
         with_augment(OneCycle(epochs=20, lr=3e-3, frozen=True)),
-        OneCycle(epochs=4, lr=5e-4, clip=1.0, callbacks=(EMA(decay=0.998, warmup=False),)),
+        OneCycle(epochs=4, lr=2e-4, clip=1.0, callbacks=(EMA(decay=0.998, warmup=False),)),
     ),
 )
 
