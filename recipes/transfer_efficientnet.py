@@ -19,8 +19,9 @@ Weights:
 Variants:
     fixed_extractor: only the last layer is trained, on the features of the unchanged images
     fixed_extractor_256: the same on images of 256 pixels
-    one_cycle: on 256 pixels the head for 20 epochs, then the whole net for 4; it ends with an
-        average of the weights over all steps, the starting weights included
+    one_cycle: the head for 20 epochs, then the whole net for 4; it ends with an average of the
+        weights over all steps, the starting weights included
+    one_cycle_256: the same on 256 pixels, with milder augmentation and a higher rate
     from_scratch: the whole net from random weights, 8 epochs: what transfer brings
 
 Readings:
@@ -99,13 +100,14 @@ fixed_extractor = replace(
     schedule=(OneCycle(epochs=20, lr=3e-3, frozen=True),),
 )
 
+head = with_augment(OneCycle(epochs=20, lr=3e-3, frozen=True))  # on unchanged images
+
 one_cycle = replace(
     recipe,
     data=replace(
         recipe.data,
-        size=256,
         augment=(
-            RandomResizedCrop(size=256, scale=(0.4, 1.0)),
+            RandomResizedCrop(size=224, scale=(0.4, 1.0)),
             HorizontalFlip(),
             ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
         ),
@@ -114,7 +116,7 @@ one_cycle = replace(
     optimizer=AdamW(weight_decay=0.05),
     loss=CrossEntropy(label_smoothing=0.1),
     schedule=(
-        with_augment(OneCycle(epochs=20, lr=3e-3, frozen=True)),
+        head,
         OneCycle(epochs=4, lr=2e-4, clip=1.0, callbacks=(EMA(decay=0.998, warmup=False),)),
     ),
 )
@@ -124,19 +126,21 @@ variants = named(
     fixed_extractor=fixed_extractor,
     fixed_extractor_256=replace(fixed_extractor, data=replace(fixed_extractor.data, size=256)),
     one_cycle=one_cycle,
-    from_scratch=replace(
-        recipe,
+    one_cycle_256=replace(
+        one_cycle,
         data=replace(
             recipe.data,
-            augment=(
-                RandomResizedCrop(size=224, scale=(0.4, 1.0)),
-                HorizontalFlip(),
-                ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
-            ),
+            size=256,
+            augment=(RandomResizedCrop(size=256, scale=(0.5, 1.0)), HorizontalFlip()),
         ),
+        schedule=(
+            head,
+            OneCycle(epochs=4, lr=5e-4, clip=1.0, callbacks=(EMA(decay=0.998, warmup=False),)),
+        ),
+    ),
+    from_scratch=replace(
+        one_cycle,
         model=replace(recipe.model, weights=None),
-        optimizer=one_cycle.optimizer,
-        loss=one_cycle.loss,
         schedule=(OneCycle(epochs=8, lr=1e-3, clip=1.0),),
     ),
 )

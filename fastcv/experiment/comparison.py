@@ -79,6 +79,12 @@ class Result:
         if not all(len(pair) == 2 for pair in self.changed.values()):
             raise ValueError(f"changed must hold pairs of values, got {self.changed!r:.40}")
 
+    @property
+    def images(self) -> str | None:
+        """The folder of images that the run read; None for a data set known by name."""
+        folder = self.settings.get("data.path")
+        return folder if isinstance(folder, str) else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
@@ -230,7 +236,7 @@ class Experiment:
         rows = compare(self.reported, {metric: mean})
         return next((row.verdict for row in rows if row.metric == metric), "")
 
-    def by_device(self) -> list["Experiment"]:
-        """Split the experiment by device and precision; without results it stays whole."""
-        groups = groupby(self.results, lambda result: (result.device_name, result.precision))
+    def comparable(self) -> list["Experiment"]:
+        """Split the experiment by images, device and precision; without results it stays whole."""
+        groups = groupby(self.results, lambda each: (each.images, each.device_name, each.precision))
         return [replace(self, results=tuple(group)) for group in groups.values()] or [self]

@@ -51,7 +51,7 @@ def result_table(rows: Iterable[Row]) -> str:
     """Set rows as a table: a line for each number, reported and measured."""
     lines = []
     for row in rows:
-        name, run = code(row.experiment.name), run_cells(row)
+        name, run = run_name(row), run_cells(row)
         for line in row.lines:
             lines.append((name, *line[:3], line.within, *run))
             name, run = "", [""] * len(run)
@@ -64,8 +64,13 @@ def changed_table(rows: Iterable[Row], *, revision: bool = False) -> str:
     for row in rows:
         changed = "<br>".join(map(code, row.changed))
         last = [tables.revisions(row.results)] if revision else []
-        lines.append((code(row.experiment.name), changed, row.measured, *run_cells(row), *last))
+        lines.append((run_name(row), changed, row.measured, *run_cells(row), *last))
     return table(tables.CHANGED_COLUMNS + (("revision",) if revision else ()), lines)
+
+
+def run_name(row: Row) -> str:
+    """Return the name of a row's experiment and, where they are the user's, its images."""
+    return f"{code(row.experiment.name)} {escaped(row.images)}".strip()
 
 
 def run_cells(row: Row) -> list[str]:

@@ -80,6 +80,7 @@ def _table(found: Iterable[tuple[Sequence[Experiment], Row]]) -> str:
             if metric in (row.group.headline, "test_accuracy")
         )
         reported, within = escaped(_reported(row.experiment)), row.lines[0].within
+        names = f"{names} {escaped(row.images)}".strip()
         lines.append((names, reported, numbers, within, *run_cells(row), revisions(row.results)))
     return table(COLUMNS, lines)
 

@@ -4,6 +4,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import NamedTuple
 
 from fastcore.basics import groupby
@@ -52,7 +53,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """An experiment's runs on one device, in words.
+    """An experiment's runs on the same images and one device, in words.
 
     Args:
         experiment: with all its results.
@@ -71,6 +72,17 @@ class Row:
         """The experiment with this row's results alone."""
         reported = None if self.changed else self.experiment.reported
         return replace(self.experiment, results=self.results, reported=reported)
+
+    @property
+    def images(self) -> str:
+        """Where the images are a folder of the user's, "on NAME"."""
+        folder = self.results[0].images if self.results else None
+        return "" if folder is None else f"on {PurePath(folder).name}"
+
+    @property
+    def name(self) -> str:
+        """The experiment's name, with the folder of its images."""
+        return f"{self.experiment.name} {self.images}".strip()
 
     @property
     def lines(self) -> list[Line]:
@@ -133,15 +145,16 @@ class Row:
 
 
 def rows(experiment: Experiment) -> list[Row]:
-    """Return the experiment's rows, one for each device and precision that ran it."""
-    return [Row(experiment=experiment, results=group.results) for group in experiment.by_device()]
+    """Return the experiment's rows, one for each folder of images, device and precision."""
+    return [Row(experiment=experiment, results=group.results) for group in experiment.comparable()]
 
 
 def changed_rows(experiment: Experiment) -> list[Row]:
     """Return the rows of changed runs, one for each set of changes on a device."""
 
     def alike(result: Result) -> str:
-        return repr((sorted(result.changed.items()), result.device_name, result.precision))
+        device = result.device_name, result.precision
+        return repr((sorted(result.changed.items()), result.images, *device))
 
     return [
         Row(
@@ -259,7 +272,7 @@ def as_text(experiments: Sequence[Experiment]) -> str:
     table = [("experiment", "", "reported", "measured", "within tolerance", "epochs", "time")]
     for row in (row for each in experiments if each.results for row in rows(each)):
         listed = row.seeds if row.seeds.endswith("seeds") else f"seed {row.seeds}"
-        first = row.experiment.name, row.epochs, f"{row.time} on {row.device}, {listed}"
+        first = row.name, row.epochs, f"{row.time} on {row.device}, {listed}"
         for line in row.lines:
             experiment, epochs, time = first
             table.append((experiment, *line[:3], line.within, epochs, time))
@@ -267,7 +280,7 @@ def as_text(experiments: Sequence[Experiment]) -> str:
     parts = ["\n".join(aligned(table)) if len(table) > 1 else "no experiment was run in full"]
     if changed := [row for each in experiments for row in changed_rows(each)]:
         lines = (
-            f"  {row.experiment.name}: {row.measured}; {epochs_in_words(row.epochs)}; "
+            f"  {row.name}: {row.measured}; {epochs_in_words(row.epochs)}; "
             f"{row.time}; {', '.join(row.changed)}"
             for row in changed
         )

@@ -10,6 +10,7 @@ from fastcv.recipe import override
 from fastcv.report import gather
 from fastcv.report.gather import arrange
 from fastcv.report.read import read_summaries
+from fastcv.report.readme import results_table
 from fastcv.report.tables import changed_rows, rows
 
 
@@ -172,6 +173,30 @@ def test_devices_and_precisions_stand_in_lines_of_their_own(tmp_path, write_run)
         ("Two, bf16", "90.00 %"),
     }
     assert found.mean("valid_accuracy") == pytest.approx(0.85)
+
+
+def test_folders_of_images_stand_in_lines_of_their_own(tmp_path, write_run):
+    for folder, accuracy in (("here/cats", 0.9), ("there/cats", 0.8), ("dogs", 0.7)):
+        write_run(tmp_path, "finetune", f"data.path=/{folder}", test_accuracy=accuracy)
+    for accuracy in (0.6, 0.5):
+        write_run(
+            tmp_path,
+            "finetune",
+            f"data.path=/{accuracy}",
+            "data.size=192",
+            "data.augment.0.size=192",
+            test_accuracy=accuracy,
+        )
+    found = of(gather([tmp_path]), "finetune")
+    assert {(row.name, row.measured) for row in rows(found)} == {
+        ("finetune on cats", "90.00 % test"),
+        ("finetune on cats", "80.00 % test"),
+        ("finetune on dogs", "70.00 % test"),
+    }
+    assert {row.name for row in changed_rows(found)} == {"finetune on 0.6", "finetune on 0.5"}
+    table = results_table([found])
+    assert "| `finetune` on dogs | none | 70.00 % test |" in table
+    assert "| `finetune` on 0.6 | `data.size" in table
 
 
 def test_of_one_seed_on_one_device_the_newest_run_counts(tmp_path, write_run):
