@@ -231,14 +231,18 @@ RESULTS = catalogue.folder() / "results"
 
 
 def measured_in_full():
-    """The committed results of whole experiments: {recipe: [one list of summaries a variant]}."""
+    """The committed results of whole experiments: {recipe: [summaries of a variant's seeds]}.
+
+    Runs on different folders of images stand apart.
+    """
     found = {name: {} for name in catalogue.names()}
     for file in sorted(RESULTS.glob("*.json")):
         summary = json.loads(file.read_text(encoding="utf-8"))
         if not summary.get("changed"):
             of_recipe = found[summary["recipe"].partition("/")[0]]
-            of_recipe.setdefault(summary["recipe"], []).append(summary)
-    return {name: list(by_variant.values()) for name, by_variant in found.items()}
+            kind = summary["recipe"], summary["settings"].get("data.path")
+            of_recipe.setdefault(kind, []).append(summary)
+    return {name: list(by_kind.values()) for name, by_kind in found.items()}
 
 
 @pytest.mark.parametrize(("name", "series"), measured_in_full().items())
