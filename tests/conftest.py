@@ -45,6 +45,16 @@ def short_finder(monkeypatch):
     monkeypatch.setattr(stage, "FINDER_STEPS", 30)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _same_precision():
+    """Let "auto" mean fp32 on every processor: numbers of the tests are those of fp32."""
+    from fastcv.learning.callbacks import precision
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "cpu_has_bf16", lambda: False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory, monkeypatch):
     """Keep every test away from the user's data, caches and W&B account."""

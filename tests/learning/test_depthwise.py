@@ -4,10 +4,10 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from test_precision import make_learner
 from torch import nn
 
 from fastcv.learning.depthwise import DepthwiseGradients, has_slow_gradients
-from tests.learning.test_precision import make_learner
 
 BF16 = 2**-8  # relative rounding of a number
 
