@@ -469,6 +469,7 @@ recipe = replace(
     data=replace(digits.data, train_per_class=6, batch_size=16),
     schedule=(OneCycle(epochs=4, lr=3e-3),),
     callbacks=(Hold,),
+    precision="fp32",
 )
 '''
 
