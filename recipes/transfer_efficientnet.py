@@ -58,7 +58,7 @@ Measured:
       the 3,033 test images it is right on 137 on which the head alone, of the same seed, is wrong,
       and wrong on 76 on which that is right (McNemar's exact test: p = 4e-5). With 10 training
       images of each class 65.48 %, with 5 56.21 % (one seed each): more than the head alone each
-      time. On 256 pixels, `--set data.size=256 --set data.augment.0.size=256`: 73.30 % (seeds 1 and
+      time. On 256 pixels, `--set data.size=256 --set data.augment.0.size=256`: 73.29 % (seeds 1 and
       2), in 13 min.
     - `/one_cycle_256`: 75.24 % test (75.01 and 75.47 %, seeds 0 and 1), in 14 min after 54 s for
       the features, on one core (Intel Xeon, bf16). Of the test images it is right on 206 and 204 on

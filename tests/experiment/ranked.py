@@ -55,9 +55,7 @@ class Halves(FromScratch):
 
 # 70 images in batches of 23: the last one has a single image, and the last one of validation too.
 data = replace(digits.data, train_per_class=7, batch_size=23, valid_batch_size=358)
-digits = replace(
-    replace(digits, data=data), precision="fp32"
-)  # the same numbers on every processor
+digits = replace(digits, data=data, precision="fp32")  # the same on every processor
 moved = (Affine(degrees=10, translate=(0.1, 0.1)), RandomErasing(value="random"))
 
 RECIPES = {
