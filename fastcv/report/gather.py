@@ -111,10 +111,9 @@ def _key(result: Result) -> str:
 
 def without_place(result: Result) -> Result:
     """Keep only the name of a folder of images: where it lies is one machine's business."""
-    place = result.settings.get("data.path")
-    if not isinstance(place, str):
+    if result.images is None:
         return result
-    return replace(result, settings=result.settings | {"data.path": PurePath(place).name})
+    return replace(result, settings=result.settings | {"data.path": PurePath(result.images).name})
 
 
 def identity(result: Result) -> str:
