@@ -40,7 +40,8 @@ def find_learning_rate(
     stage = recipe.schedule[0] if recipe.schedule else None
     with learn.epoch_lines.doing("finding a learning rate"):
         found = rates_for(stage, learn)
-    taken = getattr(stage, "lr", None)
+    rate = getattr(stage, "lr", None)
+    taken = rate if isinstance(rate, str | Real) else None
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     plot = folder / ("lr_find_smoke.png" if smoke else "lr_find.png")

@@ -3,6 +3,7 @@
 import statistics
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -118,23 +119,16 @@ class Results:
     def _images_to_predict(self) -> int:
         return sum(len(loader.dataset) for loader in self.learn.dls.loaders[1:])
 
-    def _rule(self, stage: int) -> str | None:
-        """Return the LR finder's suggestion that a stage takes; None if its rate is a number."""
-        rate = getattr(self.recipe.schedule[stage], "lr", None)
-        return rate if isinstance(rate, str) else None
-
     def _learning_rates(self) -> list[dict[str, Any]]:
         """Return each stage's learning rate, and the rule that chose it: the recipe, or a name."""
-        found = dict(self.learn.history.found)
+        trained = dict(self.learn.history.rates)
         rates = []
         for number, stage in enumerate(self.recipe.schedule):
-            rule = self._rule(number)
-            if rule is None:
-                rate = getattr(stage, "lr", None)
-            else:
-                rate = found[number].suggestions[rule][0] if number in found else None
-            if rate is not None:
-                rates.append({"stage": number, "lr": rate, "rule": rule or "recipe"})
+            given = getattr(stage, "lr", None)
+            set_there = isinstance(given, Real)  # as any stage may, also one that is no Stage
+            if set_there or number in trained:
+                rule = "recipe" if set_there else str(given)
+                rates.append({"stage": number, "lr": trained.get(number, given), "rule": rule})
         return rates
 
     def _split(self) -> dict[str, Any]:
@@ -259,7 +253,7 @@ class Results:
         for number, (stage, found_there) in enumerate(history.found, 1):
             name = "lr_find" if number == 1 else f"lr_find_{number}"
             rates, losses, suggestions = found_there
-            taken = self._rule(stage)
+            taken = getattr(self.recipe.schedule[stage], "lr", None)
             drawn[name] = interpret.lr_find(rates, losses, suggestions, taken=taken, **smoke)
         figures = self.run.path / "figures"
         for name, figure in self.learn.epoch_lines.over(list(drawn.items()), "drawing figures"):

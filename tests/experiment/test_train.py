@@ -14,7 +14,7 @@ from fastcv.experiment.origin import changed
 from fastcv.experiment.results import Results
 from fastcv.experiment.train import train
 from fastcv.files import lock
-from fastcv.learning import WithSize, with_augment
+from fastcv.learning import PreviousRate, WithSize, with_augment
 from fastcv.predict import evaluation
 from fastcv.recipe import check
 from fastcv.recipes.digits import recipe as digits
@@ -127,7 +127,9 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize(
-    "rates", [(3e-3,), (3e-3, 1e-3), (3e-3, "valley")], ids=["one", "two", "found"]
+    "rates",
+    [(3e-3,), (3e-3, 1e-3), (3e-3, "valley"), (3e-3, PreviousRate(divided_by=3))],
+    ids=["one", "two", "found", "previous"],
 )
 def test_resumed_run_equals_one_never_stopped(tmp_path, short_finder, monkeypatch, rates):
     stages = len(rates)
@@ -173,7 +175,7 @@ def test_resumed_run_equals_one_never_stopped(tmp_path, short_finder, monkeypatc
     assert ("valley" in rates) == (resumed.path / "figures" / "lr_find.png").is_file()
     chosen = resumed.summary["learning_rates"]
     assert chosen == whole.summary["learning_rates"]
-    rules = ["valley" if rate == "valley" else "recipe" for rate in rates]
+    rules = ["recipe" if isinstance(rate, float) else str(rate) for rate in rates]
     assert [(each["stage"], each["rule"]) for each in chosen] == list(enumerate(rules))
     steps = len(resumed.steps) // stages
     for each in chosen:  # the top of the cycle

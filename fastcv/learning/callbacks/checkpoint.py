@@ -26,7 +26,8 @@ from fastcv.learning.weights import first_misfit, torch_file, unpickling
 # "smooth", and what describes an epoch that was stopped within: "batch" and the rest of `WITHIN`.
 KEPT: dict[str, type | tuple[type, ...]] = {
     "stage": int, "epochs": int, "model": Mapping, "optimizer": Mapping, "rows": list,
-    "steps": (Mapping, list), "found": list, "callbacks": list, "random": Mapping,
+    "steps": (Mapping, list), "found": list, "rates": list, "callbacks": list,
+    "random": Mapping,
 }  # fmt: skip
 WITHIN: dict[str, type | tuple[type, ...]] = {
     "batch": int, "begun": Mapping, "epoch": Mapping, "counts": Mapping
@@ -191,6 +192,7 @@ class Checkpoint(Callback):
             "rows": _plain(learn.history.rows),
             "steps": learn.history.steps.state(),
             "found": _plain([(stage, tuple(rates)) for stage, rates in learn.history.found]),
+            "rates": _plain(learn.history.rates),
             "saved": _plain(learn.history.saved),
             "smooth": learn.recorder.smooth_loss.state(),
             "callbacks": [_plain(_state(callback)) for callback in _remembering(learn)],
@@ -356,6 +358,7 @@ def prepare(learn: Learner, found: dict[str, Any], stages: int) -> None:
         if found["stage"] >= stages:
             raise ValueError(f"it was written in stage {found['stage'] + 1} of {stages}")
         learn.history.found[:] = [(stage, Rates(*rates)) for stage, rates in found["found"]]
+        learn.history.rates[:] = map(tuple, found["rates"])
     learn.history.resuming = True
 
 

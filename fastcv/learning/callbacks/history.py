@@ -155,6 +155,7 @@ class History(Callback):
 
     Attributes:
         found: what the LR finder found, each with its stage.
+        rates: the last parameter group's learning rate in each stage, with the stage's number.
         also: further numbers for the row of the running epoch, by column.
         stage: the number of the running stage.
         kept: the epoch whose weights the last fit put back, if it did.
@@ -170,6 +171,7 @@ class History(Callback):
         self.rows: list[dict[str, Any]] = []
         self.steps = Steps()
         self.found: list[tuple[int, Rates]] = []
+        self.rates: list[tuple[int, float]] = []
         self.also: dict[str, float] = {}
         self.stage = 0
         self.kept: int | None = None

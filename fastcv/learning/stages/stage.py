@@ -113,6 +113,32 @@ class EarlyStop:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PreviousRate:
+    """As a stage's `lr`: the learning rate of the stage before it, divided by a number.
+
+    What the LR finder suggests for a new head is a base for the whole net too, whose own sweep says
+    little: the loss of a net that is trained already hardly falls.
+
+    Args:
+        divided_by: above 0; fastai's `fine_tune` takes 2.
+
+    Example:
+        schedule = (
+            OneCycle(epochs=1, lr="valley", frozen=True),
+            OneCycle(epochs=5, lr=PreviousRate(divided_by=2), lr_mult=100),
+        )
+    """
+
+    divided_by: float
+
+    def __post_init__(self):
+        check_number("divided_by", self.divided_by, above=0)
+
+    def __str__(self):
+        return f"the previous stage's / {self.divided_by:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """Base class of stages: a fresh optimizer, some layers frozen, and a fit with fresh callbacks.
 
@@ -122,7 +148,8 @@ class Stage:
         epochs: passes over the training images.
         lr: learning rate of the last parameter group. A name (valley, steep, slide, minimum,
             largest) takes what the LR finder suggests when the stage starts; "steep" and "slide"
-            may lie where the loss has exploded.
+            may lie where the loss has exploded. `PreviousRate` takes a part of the previous
+            stage's rate.
         lr_mult: the first group trains at lr / lr_mult, and those between are spaced evenly, in
             ratio (fastai's `slice(lr / lr_mult, lr)`).
         frozen: True trains the head alone, a number n the last n children of the net, False all.
@@ -140,12 +167,12 @@ class Stage:
             trackers.
 
     Raises:
-        ValueError: a number is outside its bounds, `lr` is neither a number nor one of these names,
-            or a callback is an instance.
+        ValueError: a number is outside its bounds, `lr` is none of these, or a callback is an
+            instance; in training, the first stage's `lr` is a PreviousRate.
     """
 
     epochs: int
-    lr: float | str
+    lr: float | str | PreviousRate
     lr_mult: float = 1.0
     frozen: bool | int = False
     clip: float | None = None
@@ -157,12 +184,12 @@ class Stage:
     def __post_init__(self):
         check_whole("epochs", self.epochs, least=1)
         names = [suggest.__name__ for suggest in SUGGESTIONS]
-        if not isinstance(self.lr, Real) and self.lr not in names:
+        if not isinstance(self.lr, Real | PreviousRate) and self.lr not in names:
             raise ValueError(
                 f"lr must be a number or one of {', '.join(names)}, got {shown(self.lr)}: for "
                 "rates that grow towards the head, set lr to the head's and lr_mult to the ratio"
             )
-        if not isinstance(self.lr, str):
+        if isinstance(self.lr, Real):
             check_number("lr", self.lr, above=0)
         check_number("lr_mult", self.lr_mult, least=1)
         if not isinstance(self.frozen, bool):
@@ -200,25 +227,41 @@ class Stage:
         return find_rates(learn, lr_mult=self.lr_mult, num_it=FINDER_STEPS * self.accumulate)
 
     def _rates(self, learn: Learner) -> slice:
-        """Return the rates as fastai's `fit` takes them; a name asks the LR finder.
+        """Return the rates as fastai's `fit` takes them; one that is no number is printed.
 
-        A resumed run reads what the finder found before it was stopped. The rate is printed.
+        A resumed run takes the rate that it had before it was stopped.
         """
-        lr = self.lr
-        if isinstance(lr, str):
-            history, lines = (getattr(learn, name, None) for name in ("history", "epoch_lines"))
-            if history is not None and history.resuming:
-                rates = next(rates for stage, rates in history.found if stage == history.stage)
-            else:
-                with nullcontext() if lines is None else lines.doing("finding a learning rate"):
-                    rates = self._found(learn)
-                if history is not None:
-                    history.found.append((history.stage, rates))
-            lr = rates.suggestions[lr][0]
-            if lines is not None:
-                spread = f"{lr / self.lr_mult:.2g} to " if self.lr_mult > 1 else ""
-                lines.line(f"learning rate {spread}{lr:.2g} ({self.lr})")
+        history, lines = (getattr(learn, name, None) for name in ("history", "epoch_lines"))
+        if history is not None and history.resuming:
+            lr = next(rate for stage, rate in history.rates if stage == history.stage)
+        else:
+            lr = self._rate(learn)
+            if history is not None:
+                history.rates.append((history.stage, lr))
+        if lines is not None and not isinstance(self.lr, Real):
+            spread = f"{lr / self.lr_mult:.2g} to " if self.lr_mult > 1 else ""
+            lines.line(f"learning rate {spread}{lr:.2g} ({self.lr})")
         return slice(lr / self.lr_mult, lr)
+
+    def _rate(self, learn: Learner) -> float:
+        """Return the last group's rate: a name asks the LR finder, a PreviousRate the history."""
+        if isinstance(self.lr, Real):
+            return self.lr
+        history, lines = (getattr(learn, name, None) for name in ("history", "epoch_lines"))
+        if isinstance(self.lr, PreviousRate):
+            known = [] if history is None else history.rates[-1:]
+            if not known or known[0][0] < history.stage - 1:
+                raise ValueError(
+                    "a stage whose lr is a PreviousRate must follow a Stage on the same Learner of "
+                    "fastcv, got none right before it: give it a number, or the name of a "
+                    "suggestion"
+                )
+            return known[0][1] / self.lr.divided_by
+        with nullcontext() if lines is None else lines.doing("finding a learning rate"):
+            found = self._found(learn)
+        if history is not None:
+            history.found.append((history.stage, found))
+        return found.suggestions[self.lr][0]
 
     def curve(self) -> Curve | None:
         """Return how learning rate and momentum move over the stage; None leaves both alone."""
