@@ -54,15 +54,9 @@ Command:
 
 from fastcv import HALF_STATS, ImageFolders, Images, Recipe
 from fastcv.augment import HorizontalFlip, RandomResizedCrop
-from fastcv.learning import (
-    EMA,
-    AdamW,
-    CrossEntropy,
-    OneCycle,
-    Pretrained,
-    PreviousRate,
-    with_augment,
-)
+from fastcv.learning import EMA, AdamW, CrossEntropy, OneCycle, Pretrained, PreviousLR, with_augment
+
+average = EMA(decay=0.998, warmup=False)  # of the weights since its stage began
 
 recipe = Recipe(
     name="finetune",
@@ -81,11 +75,6 @@ recipe = Recipe(
     loss=CrossEntropy(label_smoothing=0.1),
     schedule=(
         with_augment(OneCycle(epochs=20, lr="valley", frozen=True)),
-        OneCycle(
-            epochs=6,
-            lr=PreviousRate(divided_by=4),
-            clip=1.0,
-            callbacks=(EMA(decay=0.998, warmup=False),),
-        ),
+        OneCycle(epochs=6, lr=PreviousLR(divided_by=4), clip=1.0, callbacks=(average,)),
     ),
 )

@@ -12,25 +12,26 @@ _RECIPE = '''\
 
 from fastcv import HALF_STATS, ImageFolders, Images, Recipe
 from fastcv.augment import HorizontalFlip, RandomResizedCrop
-from fastcv.learning import EMA, AdamW, CrossEntropy, OneCycle, Pretrained, with_augment
+from fastcv.learning import EMA, AdamW, CrossEntropy, OneCycle, Pretrained, PreviousLR, with_augment
+
+average = EMA(decay=0.998, warmup=False)  # of the weights since its stage began
 
 recipe = Recipe(
     data=Images(
         source=ImageFolders(path={path}, valid={valid}, valid_most=2_000),
-        size=224,
+        size=256,
         batch_size=32,
         epoch_images=5_000,  # at most; each epoch draws other ones
         upright=True,
-        augment=(RandomResizedCrop(size=224, scale=(0.4, 1.0)), HorizontalFlip()),
+        augment=(RandomResizedCrop(size=256, scale=(0.5, 1.0)), HorizontalFlip()),
         normalize=HALF_STATS,
     ),
     model=Pretrained(arch="tf_efficientnet_lite0", weights="in1k", train_bn="weights"),
     optimizer=AdamW(weight_decay=0.05),
     loss=CrossEntropy(label_smoothing=0.1),
     schedule=(
-        with_augment(OneCycle(epochs=20, lr=3e-3, frozen=True)),  # the head alone
-        # Then the whole net; it ends with the average of its weights since the stage began.
-        OneCycle(epochs=6, lr=2e-4, clip=1.0, callbacks=(EMA(decay=0.998, warmup=False),)),
+        with_augment(OneCycle(epochs=20, lr="valley", frozen=True)),  # the head alone
+        OneCycle(epochs=6, lr=PreviousLR(divided_by=4), clip=1.0, callbacks=(average,)),
     ),
 )
 '''

@@ -24,7 +24,7 @@ from .stages.schedules import OneCycle as OneCycle
 from .stages.schedules import Plateau as Plateau
 from .stages.size import WithSize as WithSize
 from .stages.stage import EarlyStop as EarlyStop
-from .stages.stage import PreviousRate as PreviousRate
+from .stages.stage import PreviousLR as PreviousLR
 from .stages.stage import Stage as Stage
 from .stages.stage import StageLike as StageLike
 from .tta import TTA as TTA

@@ -14,7 +14,7 @@ from fastcv.experiment.origin import changed
 from fastcv.experiment.results import Results
 from fastcv.experiment.train import train
 from fastcv.files import lock
-from fastcv.learning import PreviousRate, WithSize, with_augment
+from fastcv.learning import PreviousLR, WithSize, with_augment
 from fastcv.predict import evaluation
 from fastcv.recipe import check
 from fastcv.recipes.digits import recipe as digits
@@ -128,7 +128,7 @@ class Stop(Exception):
 
 @pytest.mark.parametrize(
     "rates",
-    [(3e-3,), (3e-3, 1e-3), (3e-3, "valley"), (3e-3, PreviousRate(divided_by=3))],
+    [(3e-3,), (3e-3, 1e-3), (3e-3, "valley"), (3e-3, PreviousLR(divided_by=3))],
     ids=["one", "two", "found", "previous"],
 )
 def test_resumed_run_equals_one_never_stopped(tmp_path, short_finder, monkeypatch, rates):

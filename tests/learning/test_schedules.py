@@ -17,7 +17,7 @@ from fastcv.learning.losses import CrossEntropyLoss
 from fastcv.learning.models import parameter_groups
 from fastcv.learning.optimizers import SGD, Adam, AdamW
 from fastcv.learning.stages.schedules import Constant, Cosine, OneCycle, Plateau, cosine, one_cycle
-from fastcv.learning.stages.stage import EarlyStop, PreviousRate
+from fastcv.learning.stages.stage import EarlyStop, PreviousLR
 
 
 def make_learner(optimizer=None, batches=5, groups=False):
@@ -167,7 +167,7 @@ def test_named_rate_is_found_with_the_groups_spread_as_in_training():
 @pytest.mark.parametrize("lr", [0.3, "valley"])
 def test_rate_of_the_previous_stage_is_divided(lr):
     learn = make_learner(batches=30)
-    for stage, given in enumerate((lr, PreviousRate(divided_by=4), PreviousRate(divided_by=0.5))):
+    for stage, given in enumerate((lr, PreviousLR(divided_by=4), PreviousLR(divided_by=0.5))):
         learn.history.stage = stage
         Constant(epochs=1, lr=given)(learn)
     first = learn.history.found[0][1].suggestions[lr][0] if lr == "valley" else lr
@@ -177,7 +177,7 @@ def test_rate_of_the_previous_stage_is_divided(lr):
 
 def test_rate_of_a_previous_stage_that_is_none_is_refused():
     learn = make_learner()
-    stage = Constant(epochs=1, lr=PreviousRate(divided_by=4))
+    stage = Constant(epochs=1, lr=PreviousLR(divided_by=4))
     with pytest.raises(ValueError, match="must follow a Stage on the same Learner"):
         stage(learn)
     Constant(epochs=1, lr=0.3)(learn)
@@ -185,7 +185,7 @@ def test_rate_of_a_previous_stage_that_is_none_is_refused():
     with pytest.raises(ValueError, match="got none right before it"):
         stage(learn)
     with pytest.raises(ValueError, match="divided_by must be above 0, got 0"):
-        PreviousRate(divided_by=0)
+        PreviousLR(divided_by=0)
 
 
 @pytest.mark.parametrize("lr", ["best", (1e-5, 1e-3), slice(1e-5, 1e-3), None])

@@ -22,12 +22,12 @@ from fastcv.interruption import Checkpointed, is_asked
 from fastcv.learning.lr_finder import Rates
 from fastcv.learning.weights import first_misfit, torch_file, unpickling
 
-# What a checkpoint holds, and as what. An older one may lack "fit", the number of the fit, "saved",
-# "smooth", and what describes an epoch that was stopped within: "batch" and the rest of `WITHIN`.
+# What a checkpoint holds, and as what. An older one may lack "fit", the number of the fit, "rates",
+# "saved", "smooth", and what describes an epoch that was stopped within: "batch" and the rest of
+# `WITHIN`.
 KEPT: dict[str, type | tuple[type, ...]] = {
     "stage": int, "epochs": int, "model": Mapping, "optimizer": Mapping, "rows": list,
-    "steps": (Mapping, list), "found": list, "rates": list, "callbacks": list,
-    "random": Mapping,
+    "steps": (Mapping, list), "found": list, "callbacks": list, "random": Mapping,
 }  # fmt: skip
 WITHIN: dict[str, type | tuple[type, ...]] = {
     "batch": int, "begun": Mapping, "epoch": Mapping, "counts": Mapping
@@ -358,7 +358,7 @@ def prepare(learn: Learner, found: dict[str, Any], stages: int) -> None:
         if found["stage"] >= stages:
             raise ValueError(f"it was written in stage {found['stage'] + 1} of {stages}")
         learn.history.found[:] = [(stage, Rates(*rates)) for stage, rates in found["found"]]
-        learn.history.rates[:] = map(tuple, found["rates"])
+        learn.history.rates[:] = map(tuple, found.get("rates", ()))
     learn.history.resuming = True
 
 

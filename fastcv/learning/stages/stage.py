@@ -113,7 +113,7 @@ class EarlyStop:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreviousRate:
+class PreviousLR:
     """As a stage's `lr`: the learning rate of the stage before it, divided by a number.
 
     What the LR finder suggests for a new head is a base for the whole net too, whose own sweep says
@@ -125,7 +125,7 @@ class PreviousRate:
     Example:
         schedule = (
             OneCycle(epochs=1, lr="valley", frozen=True),
-            OneCycle(epochs=5, lr=PreviousRate(divided_by=2), lr_mult=100),
+            OneCycle(epochs=5, lr=PreviousLR(divided_by=2), lr_mult=100),
         )
     """
 
@@ -148,7 +148,7 @@ class Stage:
         epochs: passes over the training images.
         lr: learning rate of the last parameter group. A name (valley, steep, slide, minimum,
             largest) takes what the LR finder suggests when the stage starts; "steep" and "slide"
-            may lie where the loss has exploded. `PreviousRate` takes a part of the previous
+            may lie where the loss has exploded. `PreviousLR` takes a part of the previous
             stage's rate.
         lr_mult: the first group trains at lr / lr_mult, and those between are spaced evenly, in
             ratio (fastai's `slice(lr / lr_mult, lr)`).
@@ -168,11 +168,11 @@ class Stage:
 
     Raises:
         ValueError: a number is outside its bounds, `lr` is none of these, or a callback is an
-            instance; in training, the first stage's `lr` is a PreviousRate.
+            instance; in training, the first stage's `lr` is a PreviousLR.
     """
 
     epochs: int
-    lr: float | str | PreviousRate
+    lr: float | str | PreviousLR
     lr_mult: float = 1.0
     frozen: bool | int = False
     clip: float | None = None
@@ -184,7 +184,7 @@ class Stage:
     def __post_init__(self):
         check_whole("epochs", self.epochs, least=1)
         names = [suggest.__name__ for suggest in SUGGESTIONS]
-        if not isinstance(self.lr, Real | PreviousRate) and self.lr not in names:
+        if not isinstance(self.lr, Real | PreviousLR) and self.lr not in names:
             raise ValueError(
                 f"lr must be a number or one of {', '.join(names)}, got {shown(self.lr)}: for "
                 "rates that grow towards the head, set lr to the head's and lr_mult to the ratio"
@@ -232,8 +232,9 @@ class Stage:
         A resumed run takes the rate that it had before it was stopped.
         """
         history, lines = (getattr(learn, name, None) for name in ("history", "epoch_lines"))
-        if history is not None and history.resuming:
-            lr = next(rate for stage, rate in history.rates if stage == history.stage)
+        known = dict(history.rates) if history is not None and history.resuming else {}
+        if history is not None and history.stage in known:
+            lr = known[history.stage]
         else:
             lr = self._rate(learn)
             if history is not None:
@@ -244,19 +245,22 @@ class Stage:
         return slice(lr / self.lr_mult, lr)
 
     def _rate(self, learn: Learner) -> float:
-        """Return the last group's rate: a name asks the LR finder, a PreviousRate the history."""
+        """Return the last group's rate: a name asks the LR finder, a PreviousLR the history."""
         if isinstance(self.lr, Real):
             return self.lr
         history, lines = (getattr(learn, name, None) for name in ("history", "epoch_lines"))
-        if isinstance(self.lr, PreviousRate):
+        if isinstance(self.lr, PreviousLR):
             known = [] if history is None else history.rates[-1:]
             if not known or known[0][0] < history.stage - 1:
                 raise ValueError(
-                    "a stage whose lr is a PreviousRate must follow a Stage on the same Learner of "
+                    "a stage whose lr is a PreviousLR must follow a Stage on the same Learner of "
                     "fastcv, got none right before it: give it a number, or the name of a "
                     "suggestion"
                 )
             return known[0][1] / self.lr.divided_by
+        known = dict(history.found) if history is not None and history.resuming else {}
+        if history is not None and history.stage in known:  # an older checkpoint has no rates
+            return known[history.stage].suggestions[self.lr][0]
         with nullcontext() if lines is None else lines.doing("finding a learning rate"):
             found = self._found(learn)
         if history is not None:
