@@ -358,7 +358,8 @@ def prepare(learn: Learner, found: dict[str, Any], stages: int) -> None:
         if found["stage"] >= stages:
             raise ValueError(f"it was written in stage {found['stage'] + 1} of {stages}")
         learn.history.found[:] = [(stage, Rates(*rates)) for stage, rates in found["found"]]
-        learn.history.rates[:] = map(tuple, found.get("rates", ()))
+        before = (tuple(pair) for pair in found.get("rates", ()))
+        learn.history.rates[:] = [(stage, rate) for stage, rate in before if stage < found["stage"]]
     learn.history.resuming = True
 
 

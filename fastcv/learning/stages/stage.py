@@ -227,44 +227,38 @@ class Stage:
         return find_rates(learn, lr_mult=self.lr_mult, num_it=FINDER_STEPS * self.accumulate)
 
     def _rates(self, learn: Learner) -> slice:
-        """Return the rates as fastai's `fit` takes them; one that is no number is printed.
-
-        A resumed run takes the rate that it had before it was stopped.
-        """
+        """Return the rates as fastai's `fit` takes them; one that is no number is printed."""
         history, lines = (getattr(learn, name, None) for name in ("history", "epoch_lines"))
-        known = dict(history.rates) if history is not None and history.resuming else {}
-        if history is not None and history.stage in known:
-            lr = known[history.stage]
-        else:
-            lr = self._rate(learn)
-            if history is not None:
-                history.rates.append((history.stage, lr))
+        lr = self.lr if isinstance(self.lr, Real) else self._derived(learn)
+        if history is not None:
+            history.rates.append((history.stage, lr))
         if lines is not None and not isinstance(self.lr, Real):
             spread = f"{lr / self.lr_mult:.2g} to " if self.lr_mult > 1 else ""
             lines.line(f"learning rate {spread}{lr:.2g} ({self.lr})")
         return slice(lr / self.lr_mult, lr)
 
-    def _rate(self, learn: Learner) -> float:
-        """Return the last group's rate: a name asks the LR finder, a PreviousLR the history."""
-        if isinstance(self.lr, Real):
-            return self.lr
+    def _derived(self, learn: Learner) -> float:
+        """Return a part of the previous stage's rate, or what the LR finder suggests by name.
+
+        A resumed run reads what the finder found before it was stopped.
+        """
         history, lines = (getattr(learn, name, None) for name in ("history", "epoch_lines"))
         if isinstance(self.lr, PreviousLR):
-            known = [] if history is None else history.rates[-1:]
-            if not known or known[0][0] < history.stage - 1:
+            last = history.rates[-1:] if history is not None else []
+            if not last or last[0][0] < history.stage - 1:
                 raise ValueError(
                     "a stage whose lr is a PreviousLR must follow a Stage on the same Learner of "
                     "fastcv, got none right before it: give it a number, or the name of a "
                     "suggestion"
                 )
-            return known[0][1] / self.lr.divided_by
-        known = dict(history.found) if history is not None and history.resuming else {}
-        if history is not None and history.stage in known:  # an older checkpoint has no rates
-            return known[history.stage].suggestions[self.lr][0]
-        with nullcontext() if lines is None else lines.doing("finding a learning rate"):
-            found = self._found(learn)
-        if history is not None:
-            history.found.append((history.stage, found))
+            return last[0][1] / self.lr.divided_by
+        if history is not None and history.resuming:
+            found = next(rates for stage, rates in history.found if stage == history.stage)
+        else:
+            with nullcontext() if lines is None else lines.doing("finding a learning rate"):
+                found = self._found(learn)
+            if history is not None:
+                history.found.append((history.stage, found))
         return found.suggestions[self.lr][0]
 
     def curve(self) -> Curve | None:
