@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fastcv import ranks
+from fastcv import catalogue, ranks
 from fastcv.learning import cuda
 
 PACKAGES = ("fastcv", "fastai", "torch", "torchvision", "timm", "wandb", "numpy", "pillow")
@@ -62,9 +62,13 @@ def _version(package: str) -> str | None:
 
 
 def _git_revision() -> str | None:
-    """Return the revision of fastcv's own checkout; None when it is installed otherwise."""
+    """Return the revision of fastcv's own checkout; None when it is installed otherwise.
+
+    None too where Python finds the recipes in another checkout, as an editable install may let it.
+    """
     checkout = Path(__file__).resolve().parents[2]
-    if not (checkout / ".git").exists():
+    own = catalogue.folder().resolve().parent == checkout
+    if not own or not (checkout / ".git").exists():
         return None
     # Without tags it is the commit alone.
     describe = ("describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=-changed")
