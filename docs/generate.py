@@ -480,13 +480,13 @@ def points_by_images(recipe: str) -> dict[str, dict[float, list[float]]]:
     Only runs that changed nothing else count, and only variants with two points or more.
     """
     key, found = "data.train_per_class", {}
-    for file in sorted((ROOT / "recipes/results").glob(f"{recipe}-*.json")):
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        accuracy = kept["measured"].get("test_accuracy")
-        if accuracy is None or not {*kept.get("changed", {})} <= {key}:
-            continue
-        count = kept["settings"].get(key) or math.inf
-        found.setdefault(kept["recipe"], {}).setdefault(count, []).append(accuracy)
+    for each in _experiments():
+        for result in (*each.results, *each.changed):
+            accuracy = result.measured.get("test_accuracy")
+            ours = each.name.partition("/")[0] == recipe and {*result.changed} <= {key}
+            if ours and accuracy is not None:
+                count = result.settings.get(key) or math.inf
+                found.setdefault(each.name, {}).setdefault(count, []).append(accuracy)
     return {name: points for name, points in found.items() if len(points) > 1}
 
 

@@ -14,7 +14,10 @@ FIELDS = {
     "model": {"he_initialisation": "he_initialization"},
     "schedule": {"spread": "lr_mult"},
 }
-NAMES = {"mnist_cnn/regularised": "mnist_cnn/regularized"}  # of recipes
+NAMES = {  # of recipes
+    "mnist_cnn/regularised": "mnist_cnn/regularized",
+    "transfer_efficientnet/one_cycle_256": "transfer_efficientnet/one_cycle",
+}
 METRICS = {"views_accuracy": "tta_accuracy"}
 
 # Stages that were written without `callbacks`.
