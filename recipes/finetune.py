@@ -81,6 +81,6 @@ recipe = Recipe(
     loss=CrossEntropy(label_smoothing=0.1),
     schedule=(
         with_augment(OneCycle(epochs=20, lr="valley", frozen=True)),
-        OneCycle(epochs=6, lr=PreviousLR(divided_by=4), lr_mult=10, clip=1.0, callbacks=(average,)),
+        OneCycle(epochs=6, lr=PreviousLR(divided_by=16), clip=1.0, callbacks=(average,)),
     ),
 )
