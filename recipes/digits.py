@@ -7,7 +7,7 @@ Data:
     1,797 digits of the UCI set; 359 of them, stratified by class, validate.
 
 Measured:
-    98.24 ± 0.43 % validation accuracy over seeds 0 to 2, 5.2 s each (Intel Xeon @ 2.80GHz, fp32).
+    98.33 ± 0.56 % validation accuracy over seeds 0 to 2, 1.1 s each (AMD EPYC, bf16, one core).
 
 Command:
     fastcv recipe digits

@@ -50,23 +50,22 @@ Readings:
 Measured:
     - `/fixed_extractor`: 70.08 % test (standard deviation 0.40, 3 seeds), in 72 s for the features
       and 3.8 s for all epochs. scikit-learn's logistic regression on the same features: 70.2 %.
-      With 10 training images of each class 64.23 %, with 5 54.43 % (one seed each).
+      With 10 training images of each class 64.48 %, with 5 54.70 % (3 seeds each).
     - `/fixed_extractor_256`: 71.02 % test (standard deviation 0.26, 3 seeds), in 52 s for the
-      features and 3.1 s for all epochs (Intel Xeon, bf16). With 10 images of each class 65.48 %,
-      with 5 56.35 % (one seed each).
-    - `/one_cycle`: 71.65 % test (one seed), in 18 min after 79 s for the features, on one core. Of
-      the 3,033 test images it is right on 137 on which the head alone, of the same seed, is wrong,
-      and wrong on 76 on which that is right (McNemar's exact test: p = 4e-5). With 10 training
-      images of each class 65.48 %, with 5 56.21 % (one seed each): more than the head alone each
-      time. On 256 pixels, `--set data.size=256 --set data.augment.0.size=256`: 73.29 % (seeds 1 and
-      2), in 13 min.
-    - `/one_cycle_256`: 75.24 % test (75.01 and 75.47 %, seeds 0 and 1), in 14 min after 54 s for
-      the features, on one core (Intel Xeon, bf16). Of the test images it is right on 206 and 204 on
-      which the head alone, `/fixed_extractor_256` of the same seed, is wrong, and wrong on 90 and
-      73 on which that is right (p = 1e-11 and 2e-15).
+      features and 3.1 s for all epochs (Intel Xeon, bf16). With 10 images of each class 65.82 %,
+      with 5 56.44 % (3 seeds each).
+    - `/one_cycle`: 75.12 % test (standard deviation 0.31, 3 seeds), in 12 min on one core: 14 min
+      after 54 s for the features on an Intel Xeon, 8.5 min after 24 s on an AMD EPYC, both in bf16.
+      Of the test images it is right on 206 and 204 (seeds 0 and 1) on which the head alone,
+      `/fixed_extractor_256` of the same seed, is wrong, and wrong on 90 and 73 on which that is
+      right (McNemar's exact test: p = 1e-11 and 2e-15). With 10 training images of each class
+      68.63 %, with 5 57.70 % (3 seeds each): more than the head alone each time.
     - `/from_scratch`: 6.03 % test in 39 min on one core (Intel Xeon, bf16): what transfer brings.
-    - An earlier form of `/one_cycle`, 2 epochs of the head and 6 of the whole net with an average
-      of the last steps alone, came to 70.29, 63.70 and 46.16 %: no more than the head alone.
+    - `/one_cycle` was first trained on 224 pixels, with crops from 0.4, color jitter and a rate of
+      0.0002: 71.65 % (seed 0), with 10 and 5 images of each class 65.48 and 56.21 %; the same on
+      256 pixels 73.29 % (seeds 1 and 2).
+    - Its earliest form, 2 epochs of the head and 6 of the whole net with an average of the last
+      steps alone, came to 70.29, 63.70 and 46.16 %: no more than the head alone.
     - The weights were a copy rounded to half precision, and the images square crops around the
       birds, an easier task than the whole photographs.
     - The recipe itself is not measured yet.
