@@ -53,7 +53,7 @@ Measured:
       With 10 training images of each class 64.48 %, with 5 54.70 % (3 seeds each).
     - `/fixed_extractor_256`: 71.02 % test (standard deviation 0.26, 3 seeds), in 52 s for the
       features and 3.1 s for all epochs (Intel Xeon, bf16). With 10 images of each class 65.82 %,
-      with 5 56.44 % (3 seeds each).
+      with 5 56.43 % (3 seeds each).
     - `/one_cycle`: 75.12 % test (standard deviation 0.31, 3 seeds), in 12 min on one core: 14 min
       after 54 s for the features on an Intel Xeon, 8.5 min after 24 s on an AMD EPYC, both in bf16.
       Of the test images it is right on 206 and 204 (seeds 0 and 1) on which the head alone,
