@@ -263,6 +263,7 @@ def test_the_charts_of_the_results_are_drawn_from_the_committed_files():
     generate.differences("", image)
     runs = (generate.ROOT / "recipes/results").glob("vgg_cifar100-step04-seed?.json")
     found = [json.loads(run.read_text(encoding="utf-8"))["measured"] for run in runs]
-    mean = 100 * statistics.mean(each["valid_accuracy"] for each in found)
-    assert f"<!-- {mean:.2f} " in files["ladder-vgg_cifar100.svg"]  # matplotlib names its texts
+    values = [100 * each["valid_accuracy"] for each in found]
+    drawn = f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} %, 3 seeds"
+    assert f"<!-- {drawn} -->" in files["ladder-vgg_cifar100.svg"]  # matplotlib names its texts
     assert "<!-- mnist_cnn/one_cycle, test -->" in files["differences.svg"]

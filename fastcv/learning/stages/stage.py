@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from fastai.callback.core import Callback
 from fastai.callback.training import GradientClip
@@ -229,7 +229,7 @@ class Stage:
     def _rates(self, learn: Learner) -> slice:
         """Return the rates as fastai's `fit` takes them; one that is no number is printed."""
         history, lines = (getattr(learn, name, None) for name in ("history", "epoch_lines"))
-        lr = self.lr if isinstance(self.lr, Real) else self._derived(learn)
+        lr = self.lr if isinstance(self.lr, Real) else self._derived(learn, history, lines)
         if history is not None:
             history.rates.append((history.stage, lr))
         if lines is not None and not isinstance(self.lr, Real):
@@ -237,12 +237,12 @@ class Stage:
             lines.line(f"learning rate {spread}{lr:.2g} ({self.lr})")
         return slice(lr / self.lr_mult, lr)
 
-    def _derived(self, learn: Learner) -> float:
+    def _derived(self, learn: Learner, history: Any, lines: Any) -> float:
         """Return a part of the previous stage's rate, or what the LR finder suggests by name.
 
-        A resumed run reads what the finder found before it was stopped.
+        A resumed run reads what the finder found before it was stopped. A Learner that is not
+        fastcv's has no history and no lines: None.
         """
-        history, lines = (getattr(learn, name, None) for name in ("history", "epoch_lines"))
         if isinstance(self.lr, PreviousLR):
             last = history.rates[-1:] if history is not None else []
             if not last or last[0][0] < history.stage - 1:
