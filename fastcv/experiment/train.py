@@ -35,7 +35,7 @@ from fastcv.learning.origins import Origin
 from fastcv.predict import evaluation
 from fastcv.recipe.bounds import check_number, check_whole
 from fastcv.recipe.checks import compare
-from fastcv.recipe.diff import describe
+from fastcv.recipe.diff import described
 from fastcv.recipe.flat import flat
 from fastcv.recipe.values import Recipe
 from fastcv.terminal import Bar
@@ -502,7 +502,7 @@ def _conclude(
         if checks := compare(recipe.reported, summary):
             write(str(checks))
             if changes := changed(recipe):
-                settings = ", ".join(describe(key, *pair) for key, pair in changes.items())
+                settings = ", ".join(described(changes))
                 write(f"not the reported experiment; changed: {settings}")
         if recipe.reported is None:
             for line in _judged(run, results):

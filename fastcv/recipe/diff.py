@@ -50,7 +50,7 @@ def decisive(flat: Mapping[str, Any]) -> dict[str, Any]:
     A folder of images does; that of a named data set does not: the set is the same everywhere.
     """
     source = str(flat.get("data.source", ""))
-    named = source.startswith(_NAMED_SOURCES) and not source.endswith("()")
+    named = source.startswith(_NAMED_SOURCES) and not _is_object(source)
     aside = (*_ASIDE, "data.path") if named else _ASIDE
     return {
         key: value
@@ -112,15 +112,48 @@ def planned_epochs(values: Mapping[str, Any]) -> int:
     )
 
 
-def describe(key: str, ours: Any, theirs: Any) -> str:
-    """Describe one entry of `diff`: "schedule.0.epochs: 70 → 2"."""
-    return f"{key}: {_value(ours)} → {_value(theirs)}"
+def described(changes: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Describe what `diff` found, a line for each setting: "schedule.0.epochs: 70 → 2".
+
+    A value that was replaced has its settings in parentheses instead of on lines of their own:
+    "data.augment.0: None → HorizontalFlip(p=0.5)".
+    """
+    whole = [key for key, pair in changes.items() if any(map(_is_object, pair))]
+    lines = {
+        key: f"{key}: {_value(changes, key, 0)} → {_value(changes, key, 1)}"
+        for key in changes
+        if not any(key.startswith(f"{each}.") for each in whole)
+    }
+    # A setting that one recipe lacks and the other has empty follows from another line.
+    told = [line for key, line in lines.items() if any(map(_says_something, changes[key]))]
+    return told or list(lines.values())
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, str) and ":" in value:
-        return value.partition(":")[2]
-    return str(value)
+def _value(changes: Mapping[str, Sequence[Any]], key: str, side: int) -> str:
+    """Return one side of a change in words, with the settings below it that are not None."""
+    value = changes[key][side]
+    if not isinstance(value, str) or ":" not in value:
+        return str(value)
+    name = value.partition(":")[2]
+    if not _is_object(value):
+        return name
+    below = {each: pair for each, pair in changes.items() if each.startswith(f"{key}.")}
+    objects = [each for each, pair in below.items() if _is_object(pair[side])]
+    settings = ", ".join(
+        f"{each.removeprefix(f'{key}.')}={_value(changes, each, side)}"
+        for each, pair in below.items()
+        if pair[side] is not None and not any(each.startswith(f"{one}.") for one in objects)
+    )
+    return f"{name.removesuffix('()')}({settings})"
+
+
+def _says_something(value: Any) -> bool:
+    return value is not None and value != []
+
+
+def _is_object(value: Any) -> bool:
+    """Whether a value of a flat recipe is the address of a class whose settings lie below it."""
+    return isinstance(value, str) and ":" in value and value.endswith("()")
 
 
 def _without_folder(settings: Mapping[str, Any]) -> bool:
@@ -130,7 +163,7 @@ def _without_folder(settings: Mapping[str, Any]) -> bool:
 
 def _class(made: Any) -> type | None:
     """Return the class at an address like "module:Name()"."""
-    return loaded(made) if isinstance(made, str) and made.endswith("()") else None
+    return loaded(made) if _is_object(made) else None
 
 
 def _default(kind: type, name: str, key: str) -> dict[str, Any]:

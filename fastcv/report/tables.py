@@ -2,10 +2,10 @@
 
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastcore.basics import groupby
 
@@ -22,7 +22,7 @@ from fastcv.experiment.words import (
     short,
 )
 from fastcv.recipe.checks import VERDICTS
-from fastcv.recipe.diff import describe
+from fastcv.recipe.diff import described
 from fastcv.recipe.metrics import HEADLINES, MEASURES, TTA_ACCURACY
 from fastcv.report.charts import Picture
 from fastcv.terminal import aligned
@@ -160,13 +160,16 @@ def changed_rows(experiment: Experiment) -> list[Row]:
         Row(
             experiment=experiment,
             results=tuple(group),
-            changed=tuple(
-                f"{key}: {theirs}" if key == SKIPPED else describe(key, ours, theirs)
-                for key, (ours, theirs) in group[0].changed.items()
-            ),
+            changed=_changes_in_words(group[0].changed),
         )
         for group in groupby(experiment.changed, alike).values()
     ]
+
+
+def _changes_in_words(changed: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
+    settings = {key: pair for key, pair in changed.items() if key != SKIPPED}
+    skipped = [f"{SKIPPED}: {changed[SKIPPED][1]}"] if SKIPPED in changed else []
+    return (*described(settings), *skipped)
 
 
 def _line(group: Experiment, metric: str) -> Line:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from fastcv import catalogue
 from fastcv.recipe import flat, override
-from fastcv.recipe.diff import decisive, diff
+from fastcv.recipe.diff import decisive, described, diff
 
 RECIPE = catalogue.get_recipe("digits")
 
@@ -60,3 +60,45 @@ def test_every_value_that_decides_a_result_is_of_the_essence():
 def test_a_value_of_none_differs_from_one_that_is_not_there():
     said = replace(RECIPE, model=RECIPE.model.but(activation=None))
     assert "model.settings.activation" in diff(flat(RECIPE), flat(said))
+
+
+def told(*settings, recipe=RECIPE):
+    return described(diff(recipe, override(recipe, *settings)))
+
+
+def test_a_change_is_described_with_both_values():
+    assert told("schedule.0.epochs=1", "data.batch_size=7") == [
+        "data.batch_size: 32 → 7",
+        "schedule.0.epochs: 10 → 1",
+    ]
+    assert described({}) == []
+
+
+def test_what_was_put_in_or_taken_out_has_its_settings_in_parentheses():
+    flipped = override(RECIPE, "data.augment=HorizontalFlip(p=0.25)")
+    assert described(diff(RECIPE, flipped)) == ["data.augment.0: None → HorizontalFlip(p=0.25)"]
+    assert described(diff(flipped, RECIPE)) == ["data.augment.0: HorizontalFlip(p=0.25) → None"]
+    assert told("data.source=LongTail(source=birds, ratio=7.5)", "data.balance=1") == [
+        "data.source: digits → LongTail(source=birds, ratio=7.5, seed=0)",
+        "data.balance: 0.0 → 1.0",
+    ]
+
+
+def test_two_objects_are_described_with_the_settings_that_differ():
+    crops = override(RECIPE, "data.augment=RandomCrop(padding=2)", "optimizer=SGD")
+    said = told("data.augment=TrivialAugment()", "optimizer=AdamW", recipe=crops)
+    assert said == [
+        "data.augment.0: RandomCrop(padding=2, padding_mode=zeros) → TrivialAugment()",
+        "optimizer: SGD(momentum=0.9, weight_decay=0.0, nesterov=False)"
+        " → AdamW(weight_decay=0.01, betas=[0.9, 0.999], eps=1e-08)",
+    ]
+
+
+def test_only_a_lone_change_to_none_is_described_as_none():
+    named = override(RECIPE, "data.source=LongTail(source=birds, ratio=2)")
+    changes = diff(RECIPE, named)
+    assert changes["data.path"] == (None, None)
+    assert not [line for line in described(changes) if line.startswith("data.path")]
+    assert described({"model.settings.activation": (None, None)}) == [
+        "model.settings.activation: None → None"
+    ]
