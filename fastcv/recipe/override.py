@@ -117,17 +117,30 @@ def _value(node: ast.expr, key: str) -> Any:
         found = _named(node.func.id)
         if found is None or any(each.arg is None for each in node.keywords):
             return None
-        settings = {each.arg: _setting(each.value, key) for each in node.keywords}
+        settings = {each.arg: _setting(each, found, key) for each in node.keywords}
         return _made(found, True, settings, key)
     return None
 
 
-def _setting(node: ast.expr, key: str) -> Any:
-    """The value of a keyword: plain data, or an expression of public names."""
+def _setting(keyword: ast.keyword, owner: Any, key: str) -> Any:
+    """The value of a keyword: plain data, an expression of public names, or a word."""
+    node = keyword.value
     try:
         return as_tuples(ast.literal_eval(node))
-    except ValueError:
-        return _value(node, key)
+    except _NO_LITERAL:
+        pass
+    if (found := _value(node, key)) is not None:
+        return found
+    text, allowed = ast.unparse(node), _allowed_types(owner, keyword.arg)
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if isinstance(node, ast.Name) and str in allowed:
+        return text
+    hint = _near(text, list(public_names()), cutoff=0.6)
+    raise ValueError(
+        f"{key} must be made of plain values and public names of fastcv, "
+        f"got {keyword.arg}={shown(text)}{hint}"
+    )
 
 
 def _named(name: str) -> Any:
@@ -154,15 +167,21 @@ def _choices(old: Any, text: str) -> str:
     known = public_names()
     names = [name for name, each in known.items() if each.startswith(f"{room}:")] or list(known)
     where = room if room in ROOMS else "fastcv"
-    hint = did_you_mean(text.partition("(")[0][:80], names, cutoff=0.4)
-    hint = f".{hint}" if hint.startswith(" Did") else ""  # those there are stand here already
+    hint = _near(text, names, cutoff=0.4)
     return f"a public name of {where} ({', '.join(sorted(names))}), got {shown(text)}{hint}"
+
+
+def _near(text: str, names: list[str], *, cutoff: float) -> str:
+    """Suggest the nearest name, as a sentence to append, or "" where none is near."""
+    hint = did_you_mean(text.partition("(")[0][:80], names, cutoff=cutoff)
+    return f".{hint}" if hint.startswith(" Did") else ""
 
 
 def _allowed_types(owner: Any, part: str) -> set[Any]:
     if not is_dataclass(owner):
         return set()
-    hint = typing.get_type_hints(type(owner)).get(part)
+    kind = owner if isinstance(owner, type) else type(owner)
+    hint = typing.get_type_hints(kind).get(part)
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     options = typing.get_args(hint) if is_union else (hint,)
     origins = {typing.get_origin(option) or option for option in options}

@@ -131,6 +131,19 @@ def test_settings_that_a_value_does_not_have_are_named():
             "schedule",
             (learning.Constant(epochs=2, lr=0.1),),
         ),
+        (
+            "schedule=OneCycle(epochs=2, lr=valley, early_stop=none)",
+            "schedule",
+            (learning.OneCycle(epochs=2, lr="valley"),),
+        ),
+        (
+            "model=Pretrained(arch=resnet18, weights=DEFAULT, train_bn=false)",
+            "model",
+            learning.Pretrained(
+                arch=torchvision.models.resnet18, weights="DEFAULT", train_bn=False
+            ),
+        ),
+        ("loss=CrossEntropy(weights=balanced)", "loss", learning.CrossEntropy(weights="balanced")),
     ],
 )
 def test_public_names_are_values_of_settings(setting, key, value):
@@ -158,6 +171,12 @@ def test_public_names_are_nets_sources_and_augmentations():
         ("optimizer=SDG", r"optimizer must be a public name of fastcv.learning \(.*AdamW.*'SGD'"),
         ("model.net=LightResnet", r"public name of fastcv.nets .*Did you mean 'LightResNet'\?"),
         ("optimizer=SGD(momentun=1)", r"optimizer must .* unexpected keyword argument 'momentun'"),
+        ("optimizer=SGD(nesterov=yes)", r"optimizer must be made of plain .*got nesterov='yes'"),
+        ("optimizer=SGD(momentum=1/3)", r"optimizer must be made .*got momentum='1 / 3'$"),
+        (
+            "schedule.0=OneCycle(epochs=2, lr=1, early_stop=EarlyStopp(patience=3))",
+            r"got early_stop='EarlyStopp\(patience=3\)'\. Did you mean 'EarlyStop'\?",
+        ),
         ("data.augment=Flop", r"data.augment must be a public name of"),
         ("optimizer=__import__('os')", r"optimizer must be a public name"),
     ],
