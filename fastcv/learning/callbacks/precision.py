@@ -7,7 +7,7 @@ import torch
 from fastai.callback.core import Callback
 from torch import Tensor, nn
 
-from fastcv.learning.depthwise import DepthwiseGradients, has_slow_gradients
+from fastcv.learning.conv_gradients import ConvGradients, needs_fp32_gradients
 from fastcv.recipe.values import PRECISIONS
 
 BLOCK = 8  # channels that oneDNN computes together where a processor has AVX2
@@ -61,7 +61,7 @@ class Precision(Callback):
     def __init__(self, precision: str, *, channels_last: bool = True):
         self.precision = precision
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.slow_gradients = False
+        self.fp32_gradients = False
 
     def use(self, precision: str) -> None:
         """Compute in another precision, "fp32" or "bf16", from the next batch on."""
@@ -72,7 +72,7 @@ class Precision(Callback):
         on_cpu = next(self.learn.model.parameters()).device.type == "cpu"
         if on_cpu and breaks_channels_last(self.learn.model):
             self.layout = torch.contiguous_format
-        self.slow_gradients = on_cpu and has_slow_gradients(self.learn.model)
+        self.fp32_gradients = on_cpu and needs_fp32_gradients(self.learn.model)
         self.learn.model.to(memory_format=self.layout)
 
     def before_batch(self) -> None:
@@ -91,12 +91,12 @@ class Precision(Callback):
         # and as a net is recompiled whenever this changes, it is the same for all steps.
         cached = device.type != "cuda"
         autocast = torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=cached)
-        return _with_fast_gradients(autocast) if self.slow_gradients else autocast
+        return _with_conv_gradients(autocast) if self.fp32_gradients else autocast
 
 
 @contextmanager
-def _with_fast_gradients(autocast: AbstractContextManager) -> Iterator[None]:
-    with autocast, DepthwiseGradients():
+def _with_conv_gradients(autocast: AbstractContextManager) -> Iterator[None]:
+    with autocast, ConvGradients():
         yield
 
 

@@ -1,4 +1,4 @@
-"""Gradients of depthwise convolutions in bf16, against float64 and against torch's own."""
+"""Gradients of convolutions in bf16, against float64 and against torch's own."""
 
 from contextlib import nullcontext
 
@@ -7,7 +7,7 @@ import torch
 from test_precision import make_learner
 from torch import nn
 
-from fastcv.learning.depthwise import DepthwiseGradients, has_slow_gradients
+from fastcv.learning.conv_gradients import ConvGradients, needs_fp32_gradients
 
 BF16 = 2**-8  # relative rounding of a number
 
@@ -42,10 +42,10 @@ def computed(net, x, scope=None):
 )
 def test_gradients_are_closer_to_float64_than_those_of_torch_in_bf16(keywords):
     net = conv(**keywords)
-    assert has_slow_gradients(nn.Sequential(net))
+    assert needs_fp32_gradients(nn.Sequential(net))
     x = torch.randn(3, 6, 12, 12, generator=torch.Generator().manual_seed(1))
-    out, ours = computed(net, x, DepthwiseGradients())
-    assert out.grad_fn.name() == "_DepthwiseBackward"
+    out, ours = computed(net, x, ConvGradients())
+    assert out.grad_fn.name() == "_ConvFp32GradientsBackward"
     torchs_out, torchs = computed(net, x)
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out, torchs_out, rtol=0, atol=0)
@@ -69,13 +69,45 @@ def test_gradients_are_closer_to_float64_than_those_of_torch_in_bf16(keywords):
 )
 def test_other_convolutions_stay_as_they_are(keywords):
     out, _ = computed(
-        conv(**keywords), torch.randn(2, keywords.get("channels", 6), 8, 8), DepthwiseGradients()
+        conv(**keywords), torch.randn(2, keywords.get("channels", 6), 8, 8), ConvGradients()
     )
-    assert out.grad_fn.name() != "_DepthwiseBackward"
+    assert out.grad_fn.name() != "_ConvFp32GradientsBackward"
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("size", "keywords"),
+    [
+        (1, {"kernel_size": 3, "stride": 2, "padding": 1}),  # ResNet-18's last on 16 pixels
+        (1, {"kernel_size": 3, "stride": 2, "padding": 1, "groups": 4}),
+        (1, {"kernel_size": 5, "stride": 2, "padding": 2}),
+        (2, {"kernel_size": 7, "stride": 4, "padding": 3}),
+        ((4, 1), {"kernel_size": 3, "stride": 2, "padding": 1}),
+        (3, {"kernel_size": 4, "stride": 4, "padding": 1}),
+    ],
+)
+def test_weights_that_meet_only_padding_get_a_gradient_of_zero(size, keywords, layout):
+    torch.manual_seed(0)
+    net = nn.Conv2d(64, 128, bias=False, **keywords).to(memory_format=layout)
+    assert needs_fp32_gradients(net)
+    height, width = (size, size) if isinstance(size, int) else size
+    x = torch.randn(32, 64, height, width).contiguous(memory_format=layout)
+    out, ours = computed(net, x, ConvGradients())
+    assert out.dtype == torch.bfloat16
+    exact = computed(net.double(), x.double())[1]
+    for mine, oracle in zip(ours, exact, strict=True):
+        assert (mine - oracle).norm() / oracle.norm() < BF16
+        assert not mine[oracle == 0].any()
+
+
+def test_a_strided_convolution_of_a_wider_image_stays_as_it_is():
+    net = nn.Conv2d(4, 8, 3, stride=2, padding=1)
+    out, _ = computed(net, torch.randn(2, 4, 2, 2), ConvGradients())
+    assert out.grad_fn.name() != "_ConvFp32GradientsBackward"
 
 
 def test_nothing_is_kept_where_no_gradient_is_asked_for():
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), DepthwiseGradients():
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), ConvGradients():
         assert conv()(torch.randn(2, 6, 8, 8)).grad_fn is None
 
 
@@ -83,7 +115,7 @@ def test_frozen_weights_get_no_gradient():
     net = conv(padding=2)
     net.weight.requires_grad_(False)
     x = torch.randn(2, 6, 8, 8, requires_grad=True)
-    with torch.autocast("cpu", torch.bfloat16), DepthwiseGradients():
+    with torch.autocast("cpu", torch.bfloat16), ConvGradients():
         net(x).float().sum().backward()
     assert net.weight.grad is None
     assert x.grad is not None
@@ -91,11 +123,11 @@ def test_frozen_weights_get_no_gradient():
 
 
 class Seen(nn.Module):
-    """Notes what computes the gradient of a depthwise convolution."""
+    """Notes what computes the gradient of its convolution."""
 
-    def __init__(self):
+    def __init__(self, conv):
         super().__init__()
-        self.conv = nn.Conv2d(3, 3, 5, groups=3)
+        self.conv = conv
         self.head = nn.Linear(3, 2)
         self.seen = set()
 
@@ -107,11 +139,14 @@ class Seen(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("bf16", "_DepthwiseBackward"), ("fp32", "ConvolutionBackward0")]
+    ("kind", "name"), [("bf16", "_ConvFp32GradientsBackward"), ("fp32", "ConvolutionBackward0")]
 )
-def test_training_in_bf16_takes_them(kind, name):
+@pytest.mark.parametrize(
+    "settings", [{"kernel_size": 5, "groups": 3}, {"kernel_size": 3, "stride": 16, "padding": 1}]
+)
+def test_training_in_bf16_takes_them(settings, kind, name):
     learn = make_learner(kind)
-    learn.model = Seen()
+    learn.model = Seen(nn.Conv2d(3, 3, **settings))
     with learn.no_bar(), learn.no_logging():
         learn.fit(1)
     assert learn.model.seen == {name}

@@ -1,4 +1,4 @@
-"""Fast gradients of depthwise convolutions in bf16 on a processor."""
+"""Gradients of convolutions for which bf16 is slow or wrong on a processor."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,13 +10,19 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 
-class DepthwiseGradients(TorchFunctionMode):
-    """Within the block, compute gradients of some depthwise convolutions in fp32 instead of bf16.
+class ConvGradients(TorchFunctionMode):
+    """Within the block, compute gradients of some convolutions in fp32 instead of bf16.
 
-    For use within bf16 autocast on a processor. oneDNN's gradient of a depthwise convolution is
-    fast in bf16 for kernels of 3x3 with stride 1 alone; with others it takes 3 to 14 times as long
-    as in fp32, which is the larger part of an EfficientNet's training step. The forward pass stays
-    in bf16, and other convolutions stay as they are.
+    For use within bf16 autocast on a processor. Two kinds of convolutions are meant:
+
+    - Depthwise ones: oneDNN's gradient is fast in bf16 for kernels of 3x3 with stride 1 alone; with
+      others it takes 3 to 14 times as long as in fp32, which is the larger part of an
+      EfficientNet's training step.
+    - Those whose input is narrower than their stride, as a ResNet's last on images of 16 pixels:
+      oneDNN's bf16 gradient of the weights that meet only padding is then whatever lay in memory,
+      1e36 or not a number, where it must be zero.
+
+    The forward pass stays in bf16, and other convolutions stay as they are.
     """
 
     def __torch_function__(
@@ -31,11 +37,14 @@ class DepthwiseGradients(TorchFunctionMode):
         return function(*args, **kwargs or {})
 
 
-def has_slow_gradients(net: nn.Module) -> bool:
-    """Return whether a net has convolutions whose gradients `DepthwiseGradients` computes."""
+def needs_fp32_gradients(net: nn.Module) -> bool:
+    """Return whether a net has convolutions of which `ConvGradients` computes some gradients."""
     return any(
         isinstance(each, nn.Conv2d)
-        and _is_slow(each.weight, each.stride, each.dilation, each.groups)
+        and (
+            _is_slow(each.weight, each.stride, each.dilation, each.groups)
+            or _reads_garbage(1, each.weight, each.stride)
+        )
         for each in net.modules()
     )
 
@@ -45,6 +54,10 @@ def _is_slow(weight: Tensor, stride: Any, dilation: Any, groups: int) -> bool:
     return depthwise and not (
         weight.shape[2:] == (3, 3) and _pair(stride) == (1, 1) and _pair(dilation) == (1, 1)
     )
+
+
+def _reads_garbage(width: int, weight: Tensor, stride: Any) -> bool:
+    return weight.shape[3] > 1 and width < _pair(stride)[1]
 
 
 def _pair(value: int | Iterable[int]) -> tuple[int, ...]:
@@ -61,13 +74,15 @@ def _conv2d(
     groups: int = 1,
 ) -> Tensor:
     """Compute `F.conv2d`, whose signature it has."""
-    if isinstance(padding, str) or not _is_slow(weight, stride, dilation, groups):
+    in_fp32 = _is_slow(weight, stride, dilation, groups)
+    in_fp32 = in_fp32 or _reads_garbage(input.shape[-1], weight, stride)
+    if isinstance(padding, str) or not in_fp32:
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
     settings = _pair(stride), _pair(padding), _pair(dilation), groups
-    return _Depthwise.apply(input, weight, bias, *settings)
+    return _ConvFp32Gradients.apply(input, weight, bias, *settings)
 
 
-class _Depthwise(torch.autograd.Function):
+class _ConvFp32Gradients(torch.autograd.Function):
     """A convolution in bf16 with its gradients in fp32."""
 
     @staticmethod
