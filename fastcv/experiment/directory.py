@@ -22,6 +22,7 @@ Each file appears under its name only when it is complete.
 
 import json
 import os
+import re
 import shlex
 import shutil
 import time
@@ -132,7 +133,10 @@ class Run:
         started = self.started
         settings, values = started["settings"], started["flat"]
         self.load_own()
-        return unflat(_with_paths_from(settings.get("cwd"), values), trust=self.trust)
+        began = settings.get("cwd")
+        if began is not None and Path(began) != Path.cwd():
+            values = absolute_paths(values, began)
+        return unflat(values, trust=self.trust)
 
     def load_own(self) -> None:
         """Run the file that defines parts of the recipe, if there is one and the run is trusted.
@@ -187,6 +191,12 @@ class Run:
             raise self._damaged("a pair of values for each key of 'changed'")
         today = {"name": name, "changed": current_changes(changes), "flat": current_flat(values)}
         return started | today
+
+    @property
+    def placed(self) -> dict[str, Any]:
+        """The flat recipe, whose relative paths are made those below where the run began."""
+        started = self.started
+        return absolute_paths(started["flat"], started["settings"].get("cwd") or Path.cwd())
 
     def _damaged(self, wanted: str) -> ValueError:
         return ValueError(
@@ -248,17 +258,24 @@ class Run:
         return found
 
 
-def _with_paths_from(folder: str | None, flat: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Let the relative data folders of a flat recipe mean what they meant where the run began."""
-    if folder is None or Path(folder) == Path.cwd():
-        return flat
+def absolute_paths(flat: Mapping[str, Any], folder: str | Path) -> dict[str, Any]:
+    """Return a flat recipe whose relative paths of images and weights are those below a folder."""
     found = dict(flat)
-    for key in ("data.path", "data.source.path", "data.source.root"):
-        path = flat.get(key)
+    for key, value in flat.items():
         # A path that starts with "~" is absolute once it is expanded.
-        if isinstance(path, str) and not path.startswith("~"):
-            found[key] = str(Path(folder) / path)
+        if not isinstance(value, str) or value.startswith("~"):
+            continue
+        # Weights may also have the name of a published set.
+        if is_folder_of_images(key) or (
+            key == "model.weights" and (Path(folder) / value).is_file()
+        ):
+            found[key] = str(Path(folder) / value)
     return found
+
+
+def is_folder_of_images(key: str) -> bool:
+    """Whether a setting of a flat recipe is where images, or a table of them, lie."""
+    return key == "data.path" or bool(re.fullmatch(r"data\.source\.(.+\.)?(path|root)", key))
 
 
 def finished(out: Path, *, smoke: bool = False) -> list[Run]:

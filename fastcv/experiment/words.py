@@ -53,7 +53,7 @@ def percent(fraction: float, digits: int) -> str:
 def name(metric: str) -> str:
     """Name a metric in words: "best test accuracy"."""
     if metric == TTA_ACCURACY:
-        return "test accuracy with TTA"
+        return "accuracy with TTA"
     return metric.replace("_", " ").replace("valid ", "validation ")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastcv import catalogue
 from fastcv.experiment.comparison import SKIPPED, Experiment, Result, Unfinished
+from fastcv.experiment.directory import is_folder_of_images
 from fastcv.recipe.diff import decisive, diff, planned_epochs, same_experiment, with_defaults
 from fastcv.recipe.flat import flat
 from fastcv.recipe.values import Reported
@@ -110,10 +111,13 @@ def _key(result: Result) -> str:
 
 
 def without_place(result: Result) -> Result:
-    """Keep only the name of a folder of images: where it lies is one machine's business."""
-    if result.images is None:
-        return result
-    return replace(result, settings=result.settings | {"data.path": PurePath(result.images).name})
+    """Keep only the names of folders of images: where they lie is one machine's business."""
+    names = {
+        key: PurePath(value).name
+        for key, value in result.settings.items()
+        if is_folder_of_images(key) and isinstance(value, str)
+    }
+    return replace(result, settings=result.settings | names)
 
 
 def identity(result: Result) -> str:

@@ -63,7 +63,7 @@ def read_run(path: Path, warn: Callable[[str], None]) -> Result | Unfinished | N
         **{name: summary.get(name) for name in ("warmup_seconds", "images_per_second")},
         skipped=summary.get("skipped_images", 0),
         **{name: environment[name] for name in names},
-        settings=decisive(flat),
+        settings=decisive(run.placed),
         reported={
             key.removeprefix("reported."): value
             for key, value in flat.items()

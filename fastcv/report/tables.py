@@ -95,7 +95,7 @@ class Row:
 
     @property
     def measured(self) -> str:
-        """All measured numbers in one line: "94.23 % test with TTA; 93.37 % test"."""
+        """All measured numbers in one line: "94.23 % with TTA; 93.37 % test"."""
         group = self.group
         there = (metric for metric in shown_metrics(group) if group.values(metric))
         return "; ".join(f"{measured(group, metric)} {short(metric)}" for metric in there)

@@ -7,16 +7,17 @@ import pytest
 import torch
 from fastai.optimizer import Adam
 from fastcore.foundation import L
+from torchvision.models import resnet18
 
 from fastcv import catalogue, files, tracking
-from fastcv.data import ImageFolders
+from fastcv.data import ImageFolders, LongTail
 from fastcv.experiment import directory
 from fastcv.experiment.building import learner
 from fastcv.experiment.directory import Run
 from fastcv.experiment.origin import defining_file
 from fastcv.experiment.results import Results
 from fastcv.experiment.train import train
-from fastcv.learning import EMA, OneCycle
+from fastcv.learning import EMA, OneCycle, Pretrained
 from fastcv.learning.callbacks import checkpoint
 from fastcv.learning.callbacks.checkpoint import Checkpoint
 from fastcv.recipe import flat, override
@@ -247,6 +248,27 @@ def test_a_relative_data_folder_is_the_one_where_the_run_began(tmp_path, monkeyp
     found = Run(run.path).recipe.data
     assert Path(found.source.path) == tmp_path / "photos"
     assert found.path == "~/elsewhere"
+
+
+def test_relative_paths_within_a_source_and_of_weights_are_those_where_the_run_began(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "start.safetensors").touch()
+    source = LongTail(source=ImageFolders(path="photos"), ratio=2)
+    for weights, kept in (("start.safetensors", False), ("DEFAULT", True)):
+        recipe = replace(
+            digits,
+            data=replace(digits.data, source=source),
+            model=Pretrained(arch=resnet18, weights=weights),
+        )
+        settings = {"file": None, "cwd": str(tmp_path)}
+        run = directory.create("digits", flat(recipe), tmp_path, smoke=False, settings=settings)
+        monkeypatch.chdir("/")
+        found = Run(run.path).recipe
+        assert Path(found.data.source.source.path) == tmp_path / "photos"
+        assert found.model.weights == (weights if kept else str(tmp_path / weights))
+        monkeypatch.chdir(tmp_path)
 
 
 def test_removing_a_run_leaves_folders_that_were_there_before(tmp_path):

@@ -216,6 +216,22 @@ def test_a_run_older_than_a_setting_is_done_where_its_default_is_asked_for(tmp_p
     assert not plan("digits", settings=["precision=bf16"], out=tmp_path)[0].before
 
 
+def test_a_run_on_another_folder_of_the_same_relative_path_is_not_done(tmp_path, monkeypatch):
+    def planned(place):
+        (tmp_path / place).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / place)
+        settings = ["data.source=ImageFolders(path='photos')"]
+        return plan("digits", settings=settings, out=tmp_path)[0]
+
+    recipe = planned("a").recipe
+    place = str(tmp_path / "a")
+    settings = {"device": "cpu", "wandb": "off", "file": None, "cwd": place}
+    run = directory.create("digits", flat(recipe), tmp_path, smoke=False, settings=settings)
+    files.write_json(run.path / "summary.json", {"seed": 0, "epochs": 1, "seconds": 1.0})
+    assert planned("a").run == run
+    assert planned("b").run is None
+
+
 def test_of_several_runs_the_newest_counts(tmp_path):
     digits = catalogue.get_recipe("digits")
     first, second = put_run(tmp_path, digits), put_run(tmp_path, digits)
@@ -325,8 +341,17 @@ def test_table_shows_views_and_plain_where_nothing_is_reported(tmp_path):
     rows = [{"tta_accuracy": 0.94, "test_accuracy": 0.93}] * 2
     jobs = measured_jobs(tmp_path, replace(catalogue.get_recipe("digits"), name="speed"), rows)
     shown = table(jobs)
-    assert "test with TTA 94.00 ± 0.00 %, test 93.00 ± 0.00 % (n = 2)" in shown
+    assert "with TTA 94.00 ± 0.00 %, test 93.00 ± 0.00 % (n = 2)" in shown
     assert shown.splitlines()[1].split()[-3:] == ["-", "2", "run"]  # no warm-up was taken
+
+
+def test_table_says_that_runs_trained_on_unlike_images(tmp_path):
+    recipe = catalogue.get_recipe("digits")
+    rows = [{"valid_accuracy": 0.9, "images": [27, 9]}, {"valid_accuracy": 0.8, "images": [27, 9]}]
+    assert "--again" not in table(measured_jobs(tmp_path, recipe, rows))
+    rows.append({"valid_accuracy": 0.7, "images": [1045, 15]})
+    said = table(measured_jobs(tmp_path, recipe, rows))
+    assert "the runs of digits trained on 27 and 1,045 images: to train all" in said
 
 
 def test_table_says_what_is_changed_and_what_only_smoke(mine, tmp_path):

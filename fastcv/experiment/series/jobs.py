@@ -84,9 +84,9 @@ def _newest(
     """Return the last of some runs that is the same experiment with the same seed, if any.
 
     It must have the values of `settings` too, even of those, such as a precision, that do not
-    decide the experiment.
+    decide the experiment. The paths in `among` are absolute.
     """
-    ours = flat(recipe)
+    ours = directory.absolute_paths(flat(recipe), Path.cwd())
     for run, theirs in reversed(among.items()):
         same = theirs["seed"] == recipe.seed and same_experiment(ours, theirs)
         if same and has_settings(theirs, ours, settings):
@@ -150,7 +150,7 @@ def plan(
     experiments = _experiments(_references(reference) if every else [reference], settings, smoke)
     fresh = again or smoke
     done, stopped = (
-        {run: run.started["flat"] for run in ([] if fresh else found(Path(out)))}
+        {run: run.placed for run in ([] if fresh else found(Path(out)))}
         for found in (directory.finished, directory.stopped)
     )
     jobs = []

@@ -43,6 +43,7 @@ def table(jobs: Sequence[Job], at_once: int = 1) -> str:
         lines.append("changed: the settings make it another experiment than the recipe's own")
     if any(job.fold is not None and job.run is not None for job in jobs):
         lines.append("folds share training images: their deviation is no error of the mean")
+    lines += [line for group in groups.values() if (line := _unlike_images(group))]
     if at_once > 1 and any(job.run is not None and not job.before for job in jobs):
         lines.append(f"up to {at_once} at a time shared this machine: alone, each is faster")
     return "\n".join(lines)
@@ -135,6 +136,22 @@ def _row(jobs: list[Job]) -> tuple[str, ...]:
         _mean([result.seconds for result in results]),
         _mean(warmups),
         _states(jobs),
+    )
+
+
+def _unlike_images(jobs: list[Job]) -> str:
+    """Say of runs that trained on more images than others, so that their mean is of no experiment.
+
+    Folds may differ by an image.
+    """
+    counts = [job.run.summary.get("images") for job in jobs if job.run is not None]
+    trained = {count[0] for count in counts if count and count[0]}
+    if len(trained) < 2 or any(job.fold is not None for job in jobs):
+        return ""
+    said = " and ".join(f"{count:,}" for count in sorted(trained))
+    return (
+        f"the runs of {jobs[0].name} trained on {said} images: to train all of them on the same "
+        "images, run them with --again"
     )
 
 
