@@ -58,8 +58,8 @@ def name(metric: str) -> str:
 
 
 def short(metric: str) -> str:
-    """Name an accuracy without the word: "best test"."""
-    return name(metric).replace(" accuracy", "")
+    """Name an accuracy without the word: "best test", "with TTA"."""
+    return " ".join(word for word in name(metric).split() if word != "accuracy")
 
 
 def epochs_in_words(epochs: str) -> str:

@@ -25,8 +25,8 @@ HEADLINES = (
     "train_accuracy",
 )
 
-# Accuracy with test-time augmentation, measured if a stage has the callback TTA: on the test images,
-# or without any on the validation images.
+# Accuracy with test-time augmentation, measured if a stage has the callback TTA: on the test
+# images, or without any on the validation images.
 TTA_ACCURACY = "tta_accuracy"
 MEASURES = (*METRICS, TTA_ACCURACY)
 
