@@ -640,7 +640,7 @@ def predict(
     run: FinishedRun,
     paths: Annotated[
         list[Path],
-        Argument(metavar="PATH...", help="Images and folders; - reads paths, one a line."),
+        Argument(metavar="PATH...", help="Images and folders; - reads images' paths, one a line."),
     ],
     top: Annotated[int, Option(help="Likeliest classes to name of each image.")] = 1,
     csv: Annotated[Path | None, Option(help="Write a table to this file.")] = None,
@@ -652,13 +652,13 @@ def predict(
     """Predict images with a trained net; the exit code is 1 if some cannot be read."""
     with _loading("PyTorch"):
         from fastcv.experiment.trained import load
-        from fastcv.predict.writing import predict_files
+        from fastcv.predict.writing import paths_of, predict_files
 
         predictor = load(run, device=device, trust=trust)
 
     unreadable = predict_files(
         predictor,
-        (line.rstrip("\n") for line in sys.stdin) if paths == [Path("-")] else paths,
+        paths_of(sys.stdin) if paths == [Path("-")] else paths,
         top=top,
         table=csv,
         as_json=json,
@@ -715,7 +715,11 @@ def compare(
     first: FinishedRun,
     second: FinishedRun,
     part: Annotated[
-        str | None, Option("--split", help="valid, test or folds; default: what both predicted.")
+        str | None,
+        Option(
+            "--split",
+            help="valid, test or folds; default: test if both have it, else what both have.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, Option(help="The page; default: compare.html in the second run.")

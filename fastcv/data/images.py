@@ -253,17 +253,19 @@ class Images:
 
         Returns:
             "train", "valid" and, where there is a loader for it, "test": pairs of name and sample.
+            Where the test images validate, they are "test", and "valid" is missing.
         """
         self._check()
         samples = self._listed(None if self.path is None else Path(self.path))
         if self.skip_bad:
             samples = readable(samples, self.decoding.side)
-        parts, _ = self._parts(samples)
+        parts, valid_is_test = self._parts(samples)
         named = [
             (_name(sample, place, samples.root), sample)
             for place, sample in enumerate(chain(*samples[:3]))
         ]
-        names = ("train", "valid", "test")  # the last may be missing
+        # The last may be missing.
+        names = ("train", "test") if valid_is_test else ("train", "valid", "test")
         return {
             name: [named[place] for place in part] for name, part in zip(names, parts, strict=False)
         }

@@ -26,6 +26,7 @@ from fastcv.learning.metrics import average_precision, columns
 from fastcv.learning.origins import Origin
 from fastcv.learning.parallel import share
 from fastcv.learning.stages.stage import fresh
+from fastcv.predict.device import named_device
 from fastcv.recipe.bounds import is_instance_of, shown
 from fastcv.recipe.values import Recipe
 
@@ -162,27 +163,11 @@ def find_device(name: str | torch.device | None) -> torch.device:
         return torch.device("cuda", ranks.gpu_of(number))
     if name is None:
         return default_device()
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device must be cpu, cuda, cuda:N or mps, got {str(name)!r}") from error
-    if number is not None and device.type != "cpu":
+    if number is not None and str(name).partition(":")[0] != "cpu":
         raise ValueError(
             f"on several ranks, device must be cpu or cuda, as each takes its own GPU, got {name!r}"
         )
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(device.type, device.type == "cpu"):
-        raise ValueError(
-            f"device {str(device)!r} needs a GPU and a build of torch for it, and there is none: "
-            f"use 'cpu'"
-        )
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise ValueError(
-            f"device {str(device)!r} must be one of the {count} GPUs here, cuda:0 to "
-            f"cuda:{count - 1}"
-        )
-    return device
+    return named_device(name)
 
 
 def smoked(recipe: Recipe) -> Recipe:

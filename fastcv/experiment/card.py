@@ -2,10 +2,8 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from fastcv import files
@@ -99,7 +97,7 @@ def card(run: Run, *, license: str = LICENSE, repository: str = "USER/NAME") -> 
         )
     model = trained_model(run)
     source = _source(run)
-    judged = _judged(run)
+    judged = _judged(run, model)
     front = _front(run, model, source, judged, " ".join(license.split()))
     use = {"repository": repository, "label": "labels" if model.thresholds else "label"}
     parts = [
@@ -126,14 +124,17 @@ def card(run: Run, *, license: str = LICENSE, repository: str = "USER/NAME") -> 
     return "\n\n".join(parts) + "\n"
 
 
-def _judged(run: Run) -> list[dict[str, Any]]:
+def _judged(run: Run, model: TrainedModel) -> list[dict[str, Any]]:
     """Return a row for each part that was evaluated: from the predictions, else the summary."""
     file, rows = run.path / evaluation.TABLE, []
-    kept = {name.partition("/")[0] for name in _names(file)}
+    kept = evaluation.parts(file) if file.is_file() else ()
     summary = run.summary
     for part, images in _counts(summary).items():
         if part in kept:
-            found = evaluation.evaluate(evaluation.read(file, part))
+            predicted = evaluation.read(file, part)  # before the net was calibrated
+            if model.temperature != 1:
+                predicted = evaluation.tempered(predicted, model.temperature)
+            found = evaluation.evaluate(predicted)
             row = {
                 "images": found.images,
                 "accuracy": found.accuracy,
@@ -162,13 +163,6 @@ def _counts(summary: Mapping[str, Any]) -> dict[str, int]:
     if len(counts) == 1 and summary.get("test_accuracy") is not None:  # the test images validated
         counts = {"test": counts["valid"]}
     return {part: images for part, images in counts.items() if images}
-
-
-def _names(file: Path) -> list[str]:
-    if not file.is_file():
-        return []
-    with np.load(file, allow_pickle=False) as arrays:
-        return list(arrays)
 
 
 def _front(

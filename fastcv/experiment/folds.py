@@ -29,6 +29,8 @@ from fastcv.predict.label_errors import label_errors, suspect_rows
 def joined(found: Sequence[Predictions]) -> Predictions:
     """Join the predictions of the folds' validation images, sorted by their names.
 
+    Of several labels an image, each image keeps the thresholds of its fold.
+
     Raises:
         ValueError: the nets have other classes, or an image was validated twice.
     """
@@ -41,12 +43,20 @@ def joined(found: Sequence[Predictions]) -> Predictions:
             "changed since the first fold, run all again with --again"
         )
     order = np.argsort(np.array(paths), kind="stable")
+    thresholds = None
+    if found[0].multi_label:
+        each_image = [
+            np.broadcast_to(0.5 if each.thresholds is None else each.thresholds, each.targets.shape)
+            for each in found
+        ]
+        thresholds = np.concatenate(each_image)[order]
     return Predictions(
         paths=tuple(paths[place] for place in order),
         probabilities=np.concatenate([each.probabilities for each in found])[order],
         targets=np.concatenate([each.targets for each in found])[order],
         losses=np.concatenate([each.losses for each in found])[order],
         classes=found[0].classes,
+        thresholds=thresholds,
     )
 
 

@@ -1,7 +1,7 @@
 """The images of a run, and what it predicts of them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -35,7 +35,7 @@ class RunImages:
 
     @cached_property
     def listing(self) -> dict[str, list[tuple[str, Sample]]]:
-        """Pairs of name and sample, of "train", "valid" and, if there is one, "test".
+        """Pairs of name and sample, of "train" and of "valid" or "test" or both.
 
         Raises:
             ValueError: the data is not there, or the recipe's `data` cannot list it.
@@ -50,6 +50,29 @@ class RunImages:
             )
         data = recipe.data if self._data is None else replace(recipe.data, path=self._data)
         return data.listing()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Which of "valid" and "test" the run kept predictions of; without any, which it has.
+
+        Raises:
+            ValueError: the predictions are damaged, or what `listing` raises.
+        """
+        file = self.run.path / evaluation.TABLE
+        if file.is_file():
+            kept = evaluation.parts(file)
+            return tuple(each for each in PARTS if each in kept)
+        return tuple(each for each in PARTS if self.listing.get(each))
+
+    def listed(self, part: str) -> list[tuple[str, Sample]]:
+        """Return the pairs of name and sample of a part.
+
+        Raises:
+            ValueError: it has no images.
+        """
+        if part in PARTS and self.listing.get(part):
+            return self.listing[part]
+        raise _no_part(part, [each for each in PARTS if self.listing.get(each)])
 
     @cached_property
     def _named(self) -> dict[str, Path | np.ndarray]:
@@ -75,13 +98,16 @@ class RunImages:
         part: str | None = None,
         write: Callable[[str], None] = lambda line: None,
     ) -> tuple[str, Predictions]:
-        """Return what the run predicted of a part; computed where it kept no predictions.
+        """Return what the run predicts of a part; computed where it kept no predictions.
+
+        Kept predictions were made before the net was calibrated. They are brought to its
+        temperature, or made again if they are an older file's, rounded to float16.
 
         Args:
             predictor: of the run.
             part: "valid" or "test"; None takes the first of these that the run has. "folds" are the
                 images of all folds of the cross-validation that the run belongs to, each predicted
-                by the net that was not trained on it.
+                by the net that was not trained on it, before any was calibrated.
             write: takes a line if the images must be predicted, which takes a while.
 
         Returns:
@@ -94,18 +120,24 @@ class RunImages:
             return part, evaluation.read(_of_all_folds(self.run) / evaluation.TABLE, part)
         if part is not None and part not in PARTS:
             raise ValueError(f"the split must be valid, test or folds, got {part!r}")
-        file = self.run.path / evaluation.TABLE
-        kept = evaluation.parts(file) if file.is_file() else ()
-        there = kept or tuple(each for each in PARTS if self.listing.get(each))
-        part = part or next((each for each in PARTS if each in there), "valid")
+        there = self.parts
+        part = part or next(iter(there), "valid")
         if part not in there:
-            raise ValueError(
-                f"the split must be one that the run has, {' or '.join(there)}, got {part!r}"
-            )
-        if kept:
-            return part, evaluation.read(file, part)
-        write(f"predicting {len(self.listing[part]):,} images")
-        return part, predict(predictor, self.listing[part])
+            raise _no_part(part, there)
+        file, temperature = self.run.path / evaluation.TABLE, predictor.model.temperature
+        if file.is_file():
+            if temperature == 1:
+                return part, evaluation.read(file, part)
+            if not evaluation.is_rounded(file, part):
+                return part, evaluation.tempered(evaluation.read(file, part), temperature)
+        listed = self.listed(part)
+        write(f"predicting {len(listed):,} images")
+        return part, predict(predictor, listed)
+
+
+def _no_part(part: str, there: Iterable[str]) -> ValueError:
+    has = " or ".join(there) or "none"
+    return ValueError(f"the split must be one that the run has, {has}, got {part!r}")
 
 
 def _of_all_folds(run: Run) -> Path:
@@ -144,15 +176,9 @@ def predict(predictor: Predictor, listed: list[tuple[str, Sample]]) -> Predictio
     shape = (len(read), len(predictor.classes))
     probabilities = np.asarray(probabilities, dtype=np.float32).reshape(shape)
     hot = multi_hot(samples, predictor.classes)
-    thresholds, least = predictor.model.thresholds, np.finfo(np.float32).tiny
-    # Of the truth: of one class an image that of the class, of several that of each yes or no.
-    if thresholds is None:
-        targets = hot.argmax(axis=1)
-        of_truth = np.take_along_axis(probabilities, targets[:, None], axis=1)
-    else:
-        targets = hot.astype(np.int64)
-        of_truth = np.where(hot > 0, probabilities, 1 - probabilities)
-    losses = -np.log(np.maximum(of_truth, least)).mean(axis=1)
+    thresholds = predictor.model.thresholds
+    targets = hot.argmax(axis=1) if thresholds is None else hot.astype(np.int64)
+    losses = evaluation.cross_entropies(probabilities, targets)
     return Predictions(
         names, probabilities, targets, losses, predictor.classes, thresholds=thresholds
     )

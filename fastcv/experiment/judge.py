@@ -13,7 +13,7 @@ from fastcv import files, interpret
 from fastcv.data.samples import Sample
 from fastcv.data.sources.folders import read_folders
 from fastcv.experiment.directory import Run
-from fastcv.experiment.images import RunImages, predict
+from fastcv.experiment.images import PARTS, RunImages, predict
 from fastcv.experiment.trained import trained_model
 from fastcv.interpret.explained import reliability_curve
 from fastcv.learning.tta import TTA
@@ -71,7 +71,8 @@ def validate(
     Args:
         run: its directory.
         data: a folder of class folders to judge it on; None takes the run's own images.
-        part: "valid" or "test"; None takes the test images if there are any.
+        part: "valid" or "test", or without `data` "folds", as `RunImages.predictions` takes it;
+            None takes the test images if there are any.
         tta: average over each image and its mirror image, or as the recipe's own TTA says.
         calibrate: fit a temperature on the validation images first, and keep it in model.json.
         device: as in `load`.
@@ -80,8 +81,11 @@ def validate(
         write: takes each line.
 
     Raises:
-        ValueError: there is no trained model, no such part, or no class in common.
+        ValueError: there is no trained model, no such part, or no class in common; or `out` is no
+            folder that can be written to.
     """
+    if out is not None:
+        _make(out)  # before the work
     source = Run(run, trust=trust)
     if calibrate:
         write(f"temperature {calibrate_run(source, device=device):.4f}, kept in model.json")
@@ -92,19 +96,29 @@ def validate(
     if data is not None:
         found, name = _on_folder(predictor, data, part, write), data.resolve().name
     else:
-        name, found = _on_own(source, predictor, part, tta or calibrate, write)
+        name, found = _on_own(source, predictor, part, tta, write)
     seconds = time.perf_counter() - start
     judged = evaluation.evaluate(found)
     for line in lines(judged):
         write(line)
     write(f"{'seconds':<18} {seconds:.1f}")
     folder = out or source.path / f"validate-{name}{'-tta' if tta else ''}"
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     with doing("writing tables and figures", make_bar(sys.stderr)):
         write_tables(folder, found)
         draw_evaluation(folder, found)
     write(str(folder))
     return judged
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"tables and figures must go into a folder that can be written to, {str(folder)!r} "
+            f"cannot be: {error.strerror}"
+        ) from error
 
 
 def lines(judged: Evaluation) -> list[str]:
@@ -155,10 +169,17 @@ def calibrate_run(run: Run, *, device: str | None = None) -> float:
 
 def _views(run: Run) -> Callable[..., Any]:
     """The recipe's own test-time augmentation, or else the image and its mirror image."""
-    stages = run.recipe.schedule
-    own = [each for stage in stages for each in getattr(stage, "callbacks", ())]
-    own = [each for each in own if isinstance(each, TTA)]
+    recipe = run.recipe
+    # What is measured last counts; the recipe's callbacks act in each stage, before the stage's.
+    order = (*recipe.schedule[:-1], recipe, *recipe.schedule[-1:])
+    own = [each for part in order for each in _callbacks(part) if isinstance(each, TTA)]
     return (own[-1] if own else TTA(mirror=True, shift=0)).predict
+
+
+def _callbacks(part: Any) -> tuple[Any, ...]:
+    """The callbacks of a recipe or a stage, and of the stage inside a wrapper."""
+    inside = getattr(part, "stage", None)
+    return (*getattr(part, "callbacks", ()), *(_callbacks(inside) if inside else ()))
 
 
 def _on_own(
@@ -168,15 +189,11 @@ def _on_own(
     again: bool,
     write: Callable[[str], None],
 ) -> tuple[str, Predictions]:
-    """Return part and predictions of the run's own images, kept ones where they still hold."""
+    """Return part and predictions of the run's own images: the kept ones, unless `again`."""
     images = RunImages(run)
-    file = run.path / evaluation.TABLE
-    there = evaluation.parts(file) if file.is_file() else tuple(images.listing)
-    part = part or ("test" if "test" in there else "valid")
+    part = part or ("test" if "test" in images.parts else "valid")
     if again:
-        if not images.listing.get(part):
-            raise ValueError(f"the run must have {part} images, it has {' and '.join(there)}")
-        return part, predict(predictor, images.listing[part])
+        return part, predict(predictor, images.listed(part))
     return images.predictions(predictor, part, write)
 
 
@@ -191,6 +208,8 @@ def _on_folder(
             "a folder of class folders names one class an image, but this net knows several "
             "labels: leave --data out, or name a table in the recipe"
         )
+    if part not in (None, *PARTS):
+        raise ValueError(f"the split of a folder must be valid or test, got {part!r}")
     train, valid, test = read_folders(folder)
     split = {"valid": valid, "test": test}.get(part or "", test or valid or train)
     if not split:

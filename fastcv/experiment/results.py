@@ -16,7 +16,7 @@ from fastcv.experiment.trained import describe
 from fastcv.learning import weights
 from fastcv.learning.learner import Learner
 from fastcv.predict import evaluation
-from fastcv.predict.evaluation import Predictions, average_precision
+from fastcv.predict.evaluation import Predictions, average_precision, cross_entropies
 from fastcv.predict.multi_label import fit_thresholds
 from fastcv.predict.trained import NAME as MODEL
 from fastcv.recipe.checks import compare
@@ -158,13 +158,22 @@ class Results:
         return getattr(self.learn.dls, "valid_is_test", False)
 
     @cached_property
-    def _parts(self) -> dict[str, Predictions]:
-        """Predictions of the validation and the test images."""
+    def _with_training_loss(self) -> dict[str, Predictions]:
+        """Predictions of the validation and the test images; the losses are the recipe's."""
         # The test set is read with the final weights alone: once here, and once for the recipe's
         # own metrics, where there are any.
         parts = {self.part: interpret.predictions(self.learn, ds_idx=2 if self._has_test else 1)}
         if self._has_test and len(self.learn.dls.valid):
             parts = {"valid": interpret.predictions(self.learn, ds_idx=1)} | parts
+        return parts
+
+    @cached_property
+    def _parts(self) -> dict[str, Predictions]:
+        """The same with the plain cross-entropy; of several labels an image, with thresholds."""
+        parts = {
+            part: replace(found, losses=cross_entropies(found.probabilities, found.targets))
+            for part, found in self._with_training_loss.items()
+        }
         if not self.predicts_several:
             return parts
         thresholds = (0.5,) * len(self.learn.dls.vocab)
@@ -195,7 +204,7 @@ class Results:
         """Measure the final weights on every split, and find the best validation accuracy."""
         rows, last = self.learn.history.rows, self.learn.history.final
         measured = {f"train_{name}": last.get(f"train_{name}") for name in ("loss", "accuracy")}
-        evaluated = _numbers(self.predicted)
+        evaluated = self._numbers(self.part)
         if self.recipe.metrics:
             evaluated = self._validated(2 if self._has_test else 1) | evaluated
         if self._has_test and len(self.learn.dls.valid):
@@ -215,11 +224,17 @@ class Results:
         return measured
 
     def _on_valid(self) -> dict[str, float]:
-        found = _numbers(self._parts["valid"])
+        found = self._numbers("valid")
         if not self.recipe.metrics:
             return found
         # Of several labels, the final thresholds count.
         return self._validated(1) | (found if self.predicts_several else {})
+
+    def _numbers(self, part: str) -> dict[str, float]:
+        """Return what is measured of every set of predictions, the loss as in training."""
+        found, loss = self._parts[part], self._with_training_loss[part].losses.mean()
+        several = {"average_precision": average_precision(found)} if found.multi_label else {}
+        return {"loss": float(loss), "accuracy": found.accuracy, **several}
 
     def _validated(self, split: int) -> dict[str, float]:
         names = ("loss", *(metric.name for metric in self.learn.metrics))
@@ -259,9 +274,3 @@ class Results:
         for name, figure in self.learn.epoch_lines.over(list(drawn.items()), "drawing figures"):
             interpret.save(figure, figures / f"{name}.png")
         draw_evaluation(figures, found, smoke=self.smoke)
-
-
-def _numbers(found: Predictions) -> dict[str, float]:
-    """Return what is measured of every set of predictions."""
-    several = {"average_precision": average_precision(found)} if found.multi_label else {}
-    return {"loss": float(found.losses.mean()), "accuracy": found.accuracy, **several}

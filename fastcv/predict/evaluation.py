@@ -1,11 +1,13 @@
 """The predictions of a set of images, and the numbers that judge a net by them."""
 
 import math
+import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -17,6 +19,8 @@ BINS = 15  # of confidence, as Guo et al. 2017 have it
 TABLE = "predictions.npz"
 NO_LABEL = "no label"
 NORMAL_95 = 1.959963984540054  # of a normal distribution, for an interval of 95 %
+# What numpy and zipfile raise of a file that was cut or changed.
+DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +32,13 @@ class Predictions:
         probabilities: (N, classes), rows sum to 1.
         targets: (N,), indices of the true classes. Of several labels an image, (N, classes), 1
             where it has a label; the probabilities are then those of each label.
-        losses: (N,), cross-entropy of each image.
+        losses: (N,), cross-entropy of each image, as `cross_entropies` computes it.
         classes: names, in the order of the columns.
         image: returns the i-th image as it was before augmentation and normalization; None where
             the images are not at hand.
         thresholds: of several labels an image, the probability from which each label holds; None
-            for 0.5.
+            for 0.5. Where several nets predicted the images, (N, classes), for each image its
+            net's.
 
     Raises:
         ValueError: the lengths do not agree, or there is no image.
@@ -45,7 +50,7 @@ class Predictions:
     losses: np.ndarray
     classes: tuple[str, ...]
     image: Callable[[int], Image.Image] | None = None
-    thresholds: tuple[float, ...] | None = None
+    thresholds: tuple[float, ...] | np.ndarray | None = None
 
     def __post_init__(self):
         n = len(self.targets)
@@ -81,7 +86,9 @@ class Predictions:
         names = self.classes if names is None else names
         if not self.multi_label:
             return names[self.probabilities[index].argmax()], names[self.targets[index]]
-        pair = holds(self.probabilities[index], self.thresholds), self.targets[index]
+        several_nets = np.ndim(self.thresholds) == 2
+        thresholds = self.thresholds[index] if several_nets else self.thresholds
+        pair = holds(self.probabilities[index], thresholds), self.targets[index]
         texts = (", ".join(names[place] for place in np.flatnonzero(each)) for each in pair)
         predicted, true = (text or NO_LABEL for text in texts)
         return predicted, true
@@ -158,6 +165,47 @@ def evaluate(predictions: Predictions) -> Evaluation:
     )
 
 
+def cross_entropies(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the cross-entropy of each image, whatever loss the net was trained with.
+
+    That is -log of the true class's probability; of several labels an image, the mean over the
+    labels of -log of the probability of each yes or no. A probability of 0 counts as the smallest
+    number above it.
+
+    Shape:
+        probabilities: (N, classes), as in `Predictions`.
+        targets: (N,), or of several labels (N, classes).
+        returns: (N,).
+    """
+    exact = probabilities.astype(np.float64)
+    least = np.finfo(probabilities.dtype).smallest_subnormal
+    if targets.ndim == 1:
+        of_truth = np.take_along_axis(exact, targets[:, None], axis=1)
+    else:
+        of_truth = np.where(targets > 0, exact, 1 - exact)
+    return -np.log(np.maximum(of_truth, least)).mean(axis=1)
+
+
+def tempered(predictions: Predictions, temperature: float) -> Predictions:
+    """Return predictions as the net makes them when its logits are divided by a temperature.
+
+    A softmax keeps logits up to a constant, a sigmoid as they are, so this needs no logits.
+
+    Args:
+        predictions: at a temperature of 1.
+        temperature: above 0.
+    """
+    exact = predictions.probabilities.astype(np.float64)
+    scaled = exact ** (1 / temperature)
+    if predictions.multi_label:
+        total = scaled + (1 - exact) ** (1 / temperature)
+    else:
+        total = scaled.sum(axis=1, keepdims=True)
+    probabilities = (scaled / total).astype(np.float32)
+    losses = cross_entropies(probabilities, predictions.targets)
+    return replace(predictions, probabilities=probabilities, losses=losses)
+
+
 def average_precision(predictions: Predictions) -> float:
     """Return the mean of the average precisions of the labels that an image has."""
     found = average_precisions(predictions.probabilities, predictions.targets)
@@ -222,7 +270,7 @@ def per_class(predictions: Predictions) -> list[dict[str, Any]]:
     """Return a row for each class: precision, recall, F1, support, most confused with.
 
     Of several labels an image there is nothing to be confused with, but an average precision (None
-    if no image has the label) and the threshold.
+    if no image has the label) and the threshold (None if several nets have their own).
     """
     several = predictions.multi_label
     if several:
@@ -251,7 +299,9 @@ def per_class(predictions: Predictions) -> list[dict[str, Any]]:
         )
     if several:
         ranked = average_precisions(predictions.probabilities, predictions.targets).tolist()
-        thresholds = predictions.thresholds or [0.5] * len(rows)
+        thresholds = predictions.thresholds
+        if thresholds is None or np.ndim(thresholds) == 2:
+            thresholds = [0.5 if thresholds is None else None] * len(rows)
         for row, ap, threshold in zip(rows, ranked, thresholds, strict=True):
             row |= {"average_precision": None if math.isnan(ap) else ap, "threshold": threshold}
     return rows
@@ -296,13 +346,13 @@ def top_losses(predictions: Predictions, n: int | None = None) -> list[dict[str,
 def save(parts: dict[str, Predictions], file: Path) -> None:
     """Write the predictions of some parts, as {"valid": ..., "test": ...}, as one compressed table.
 
-    Probabilities are kept as float16.
+    Probabilities and losses are kept as float32.
     """
     arrays: dict[str, np.ndarray] = {}
     for part, found in parts.items():
         arrays |= {
             f"{part}/paths": np.array(found.paths),
-            f"{part}/probabilities": found.probabilities.astype(np.float16),
+            f"{part}/probabilities": found.probabilities.astype(np.float32),
             f"{part}/targets": found.targets.astype(np.int32),
             f"{part}/losses": found.losses.astype(np.float32),
             f"{part}/classes": np.array(found.classes),
@@ -321,39 +371,62 @@ def parts(file: Path) -> tuple[str, ...]:
         ValueError: it is damaged.
     """
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        # numpy leaves a damaged file open that it has opened itself.
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             return tuple(dict.fromkeys(name.partition("/")[0] for name in arrays.files))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{str(file)!r} must hold predictions: {error}") from error
+    except DAMAGE as error:
+        raise ValueError(
+            f"{str(file)!r} must hold predictions, it cannot be read: {error}; remove it, and the "
+            "images are predicted again"
+        ) from error
+
+
+def is_rounded(file: Path, part: str) -> bool:
+    """Whether a file keeps the probabilities of a part as float16, as older files do.
+
+    Raises:
+        ValueError: as `read` does.
+    """
+    return _arrays(file, part)["probabilities"].dtype == np.float16
 
 
 def read(file: Path, part: str) -> Predictions:
     """Read the predictions of one part: "valid" or "test".
 
+    Losses that were kept beside float16 are those of the training, with label smoothing, and are
+    computed anew.
+
     Raises:
         ValueError: there is no such file or no such part in it, or it is damaged.
     """
+    found = _arrays(file, part)
+    probabilities, targets = found["probabilities"], found["targets"].astype(np.int64)
+    rounded = probabilities.dtype == np.float16
+    thresholds = found.get("thresholds")
+    if thresholds is not None and thresholds.ndim == 1:
+        thresholds = tuple(thresholds.tolist())
+    return Predictions(
+        paths=tuple(found["paths"].tolist()),
+        probabilities=probabilities.astype(np.float32),
+        targets=targets,
+        losses=cross_entropies(probabilities, targets) if rounded else found["losses"],
+        classes=tuple(found["classes"].tolist()),
+        thresholds=thresholds,
+    )
+
+
+def _arrays(file: Path, part: str) -> dict[str, np.ndarray]:
+    """Read the arrays of one part by their names."""
+    names = ("paths", "probabilities", "targets", "losses", "classes")
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            found = {
-                name: arrays[f"{part}/{name}"]
-                for name in ("paths", "probabilities", "targets", "losses", "classes")
-            }
-            decided = f"{part}/thresholds"
-            thresholds = arrays[decided] if decided in arrays.files else None
-    except (OSError, ValueError, KeyError) as error:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+            there = ("thresholds",) if f"{part}/thresholds" in arrays.files else ()
+            return {name: arrays[f"{part}/{name}"] for name in (*names, *there)}
+    except DAMAGE as error:
         raise ValueError(
             f"the predictions of the {part} images must be in {str(file)!r}, they cannot be read: "
             f"{error}"
         ) from error
-    return Predictions(
-        paths=tuple(found["paths"].tolist()),
-        probabilities=found["probabilities"].astype(np.float32),
-        targets=found["targets"].astype(np.int64),
-        losses=found["losses"],
-        classes=tuple(found["classes"].tolist()),
-        thresholds=None if thresholds is None else tuple(thresholds.tolist()),
-    )
 
 
 def matched(classes: Sequence[str], folders: Sequence[str]) -> tuple[dict[str, int], list[str]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import get_ident
 
 import torch
 from torch import Tensor, nn
@@ -73,8 +74,15 @@ def _hooked(net: nn.Module, register, hook) -> Iterator[None]:
     """Hook every module within a net, and the net itself, for a while.
 
     The net is to be run by `net.forward`: a compiled net would not call the hooks of its layers.
+    Other threads may run the net meanwhile; the hook sees nothing of that.
     """
-    handles = [register(module, hook) for module in net.modules()]
+    own = get_ident()
+
+    def call(*values: object) -> None:
+        if get_ident() == own:
+            hook(*values)
+
+    handles = [register(module, call) for module in net.modules()]
     try:
         yield
     finally:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from fastcv.augment.crop import CenterCrop
 from fastcv.augment.pixels import Normalize
-from fastcv.data.sources.folders import IMAGE_SUFFIXES
+from fastcv.data.sources.folders import IMAGE_SUFFIXES, is_hidden
+from fastcv.predict.device import named_device
 from fastcv.predict.multi_label import holds
 from fastcv.predict.trained import TrainedModel
 
@@ -105,10 +106,14 @@ class Predictor:
     def of(
         cls, model: TrainedModel, folder: Path, device: str | torch.device | None = None
     ) -> "Predictor":
-        """Build the net that a model describes with the weights that lie in a folder."""
+        """Build the net that a model describes with the weights that lie in a folder.
+
+        Raises:
+            ValueError: there is no such device.
+        """
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        place = torch.device(device)
+        place = named_device(device)
         return cls(model, model.build(folder).to(place), place)
 
     @property
@@ -231,9 +236,13 @@ class Predictor:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files below a folder, at any depth, in order of their names."""
+    """Return the image files below a folder, at any depth, in order of their names.
+
+    Files and folders that training ignores, as hidden ones, are left out.
+    """
     found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+    shown = (path for path in found if not any(map(is_hidden, path.relative_to(folder).parts)))
+    return sorted(path for path in shown if path.is_file())
 
 
 def _several(images: Any) -> Iterable[Any] | None:

@@ -3,6 +3,8 @@
     GET  /health     {"status": "ok", "model": "digits", "classes": 10}
     POST /predict    the image as the form's "file": {"predictions": [{"class": ..., ...}, ...]}
 
+Of several labels an image, /predict also names the "labels" that hold.
+
 It needs the extra "serve" (Gradio). It listens on this machine alone unless told otherwise, and
 refuses files and images that are too large before it decodes them.
 """
@@ -13,9 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from fastcv.data.decoding import open_image
 from fastcv.predict.predictor import Prediction, Predictor
+from fastcv.predict.writing import as_object
 
 HOST, PORT = "127.0.0.1", 7860
 MOST_BYTES = 20 * 2**20
@@ -38,16 +42,18 @@ def check_image(
             f"an image must have at most {most_bytes / 2**20:.0f} MB, got {size / 2**20:.1f} MB: "
             "send a smaller one"
         )
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is checked below
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             width, height = image.size
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+    except ValueError as error:
+        if isinstance(error.__cause__, Image.DecompressionBombError):
+            raise ValueError(
+                f"an image must have at most {most_pixels / 1e6:.0f} megapixels, got more than "
+                f"{2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f}: send a smaller one"
+            ) from error
         raise ValueError(
-            "the file must be an image of a known format, got something else"
+            f"the file must be an image that can be read, but {_reason(error)}"
         ) from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
     if width * height > most_pixels:
         raise ValueError(
             f"an image must have at most {most_pixels / 1e6:.0f} megapixels, got "
@@ -55,9 +61,9 @@ def check_image(
         )
 
 
-def answer(found: Prediction, top: int = TOP) -> list[dict[str, Any]]:
-    """Return the likeliest classes as JSON has them."""
-    return [{"class": name, "probability": round(share, 6)} for name, share in found.top(top)]
+def _reason(error: ValueError) -> str:
+    """Return why an image cannot be read, without its path: uploads have one of the server's."""
+    return str(error).rpartition("cannot be read: ")[2]
 
 
 def app(
@@ -81,7 +87,7 @@ def app(
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
         import gradio as gr
-        from fastapi import FastAPI, HTTPException, UploadFile
+        from fastapi import FastAPI, HTTPException, Query, UploadFile
     except ImportError as error:
         raise ValueError(
             f"a page needs the extra serve: pip install 'fastcv[serve]' ({error})"
@@ -93,8 +99,9 @@ def app(
         try:
             return predictor(path)
         except ValueError as error:  # damaged behind its header
-            said = str(error).rpartition("cannot be read: ")[2]
-            raise ValueError(f"the image must be whole, but it cannot be read: {said}") from error
+            raise ValueError(
+                f"the image must be whole, but it cannot be read: {_reason(error)}"
+            ) from error
 
     def shown(path: str | None) -> list[Any]:
         if path is None:
@@ -114,16 +121,16 @@ def app(
 
     @server.post("/predict")
     def predict_upload(
-        file: Annotated[UploadFile, "the image"], top: int = TOP
-    ) -> dict[str, list[dict[str, Any]]]:
-        with tempfile.NamedTemporaryFile(suffix=Path(file.filename or "").suffix) as kept:
+        file: Annotated[UploadFile, "the image"], top: Annotated[int, Query(ge=1)] = TOP
+    ) -> dict[str, Any]:
+        with tempfile.NamedTemporaryFile() as kept:  # its content says of which format it is
             kept.write(file.file.read(most_bytes + 1))
             kept.flush()
             try:
                 found = predict(Path(kept.name))
             except ValueError as error:
                 raise HTTPException(422, str(error)) from error
-        return {"predictions": answer(found, top)}
+        return as_object(found, top)
 
     fonts = ("system-ui", "sans-serif")  # nothing is fetched from elsewhere
     with gr.Blocks(title=predictor.model.name, analytics_enabled=False) as page:

@@ -32,24 +32,28 @@ def compare_runs(
     Args:
         first: a run directory.
         second: another one.
-        part: "valid" or "test"; None takes the first run's test images if there are any.
+        part: "valid", "test" or "folds", as `RunImages.predictions` takes it; None takes the test
+            images if both runs have some, else the first part that both have.
         out: the page; None takes compare.html beside the second run.
         trust: as of `Run`.
         write: takes each line.
 
     Raises:
-        ValueError: a run cannot be read, or the two have nothing to compare.
+        ValueError: a run cannot be read, the two have nothing to compare, or `out` is no file
+            that can be written.
     """
     runs = [Run(Path(each), trust=trust) for each in (first, second)]
+    page = out or runs[1].path / "compare.html"
+    _make_way(page)  # before the work
     images = [RunImages(run) for run in runs]
+    part = part or _shared_part(images)
     found: list[Predictions] = []
     for run, each in zip(runs, images, strict=True):
-        part, predictions = each.predictions(load(run.path, trust=trust), part, write)
+        _, predictions = each.predictions(load(run.path, trust=trust), part, write)
         found.append(predictions)
     paired = compare(*found)
     for line in lines(runs, paired):
         write(line)
-    page = out or runs[1].path / "compare.html"
     shown = [_row(found, images[0], *pair) for pair in _pairs(paired)]
     text = render("compare.html.j2", runs=runs, part=part, paired=paired, rows=shown, most=MOST)
     files.write_text(page, text)
@@ -71,6 +75,32 @@ def lines(runs: list[Run], paired: Paired) -> list[str]:
         f"only the first is right on {paired.only_first:,} images, only the second on "
         f"{paired.only_second:,}: p = {paired.p_value:.3g} by McNemar's exact test",
     ]
+
+
+def _shared_part(images: list[RunImages]) -> str:
+    """Return "test" if both runs have it, else the first part that both have."""
+    first, second = (each.parts for each in images)
+    shared = [part for part in first if part in second]
+    if not shared:
+        has = [" and ".join(each) or "none" for each in (first, second)]
+        raise ValueError(
+            "two runs to compare must both have validation images or both have test images, got "
+            f"{has[0]} of the first and {has[1]} of the second"
+        )
+    return "test" if "test" in shared else shared[0]
+
+
+def _make_way(page: Path) -> None:
+    """Make the folder of a page."""
+    if page.is_dir():
+        raise ValueError(f"the page must be a file, {str(page)!r} is a folder: name a file in it")
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"the page must go into a folder that can be written to, {str(page.parent)!r} cannot "
+            f"be: {error.strerror}"
+        ) from error
 
 
 def _pairs(paired: Paired) -> list[tuple[int, int]]:

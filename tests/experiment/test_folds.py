@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from cleanlab.filter import find_label_issues
 from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, f1_score
 
 from fastcv.data import Sample, digits
 from fastcv.experiment import folds
 from fastcv.experiment.directory import Run
 from fastcv.experiment.images import FOLDS, RunImages
-from fastcv.experiment.judge import validate
+from fastcv.experiment.judge import validate, write_tables
 from fastcv.experiment.results import Results
 from fastcv.experiment.series import join_folds, plan, run
 from fastcv.predict import evaluation
@@ -150,6 +150,40 @@ def test_a_run_that_is_no_fold_has_no_images_of_folds(tmp_path):
     lone = Run(tmp_path)
     with pytest.raises(ValueError, match="needs a run of a finished cross-validation"):
         RunImages(lone).predictions(None, "folds")
+
+
+def test_images_with_several_labels_are_decided_by_the_thresholds_of_their_fold(tmp_path):
+    random, labels = np.random.default_rng(0), ("x", "y", "z")
+    targets = random.integers(0, 2, (36, 3))
+    shares = np.clip(targets * 0.3 + random.random((36, 3)) * 0.7, 0, 1).astype(np.float32)
+    rows = np.arange(36).reshape(3, 12)
+    nets = [
+        Predictions(
+            tuple(f"{index:02}" for index in some),
+            shares[some],
+            targets[some],
+            evaluation.cross_entropies(shares[some], targets[some]),
+            labels,
+            thresholds=least,
+        )
+        for some, least in zip(rows, ((0.5,) * 3, (0.1, 0.9, 0.3), None), strict=True)
+    ]
+    found = folds.joined(nets[::-1])
+    decided = np.concatenate([each.predicted for each in nets])
+    exact = accuracy_score(targets, decided)
+    assert found.accuracy == pytest.approx(exact)
+    assert exact == pytest.approx(np.mean([each.accuracy for each in nets]))
+    assert exact != accuracy_score(targets, shares >= 0.5)
+    evaluation.save({FOLDS: found}, tmp_path / evaluation.TABLE)
+    again = evaluation.read(tmp_path / evaluation.TABLE, FOLDS)
+    assert np.array_equal(again.predicted, decided)
+    assert [again.texts(place) for place in range(12, 24)] == list(map(nets[1].texts, range(12)))
+    write_tables(tmp_path, again)
+    with (tmp_path / "per_label.csv").open() as file:
+        table = list(csv.DictReader(file))
+    f1 = f1_score(targets, decided, average=None)
+    assert [float(row["f1"]) for row in table] == pytest.approx(list(f1))
+    assert {row["threshold"] for row in table} == {""}
 
 
 def test_folds_that_do_not_belong_together_are_refused():

@@ -6,16 +6,23 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.metrics import log_loss
 from typer.testing import CliRunner
 
 import fastcv
 from fastcv import cli
+from fastcv.data import Toy
+from fastcv.experiment import judge
 from fastcv.experiment.judge import calibrate_run, validate
+from fastcv.experiment.results import Results
+from fastcv.experiment.train import train
+from fastcv.learning import TTA, CrossEntropy, OneCycle, WithSize, with_augment
 from fastcv.predict import evaluation
 from fastcv.predict.writing import predict_files
 from fastcv.report.compare import compare_runs
@@ -78,6 +85,101 @@ def test_kept_predictions_need_no_second_pass(run, monkeypatch):
     assert again.loss == pytest.approx(first.loss, rel=1e-3)
 
 
+def keep(run, part="valid"):
+    """Keep predictions of a run's validation images, as of a part, and return them."""
+    images = fastcv.experiment.images.RunImages(fastcv.Run(run))
+    _, found = images.predictions(fastcv.load(run, device="cpu"))
+    evaluation.save({part: found}, run / evaluation.TABLE)
+    return found
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Judge without figures, which take most of the time."""
+    monkeypatch.setattr(judge, "draw_evaluation", lambda folder, found: None)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_kept_predictions_are_brought_to_the_nets_temperature(run):
+    keep(run)
+    before = validate(run, device="cpu", write=lambda line: None)
+    calibrated = validate(run, device="cpu", calibrate=True, write=lambda line: None)
+    plain = validate(run, device="cpu", write=lambda line: None)
+    (run / evaluation.TABLE).rename(run / "kept.npz")
+    again = validate(run, device="cpu", write=lambda line: None)
+    for name in ("loss", "calibration_error"):
+        assert getattr(plain, name) == getattr(calibrated, name) != getattr(before, name)
+        assert getattr(plain, name) == pytest.approx(getattr(again, name), rel=1e-4)
+    assert plain.loss < before.loss
+    with np.load(run / "kept.npz") as arrays:
+        older = dict(arrays)
+    older["valid/probabilities"] = older["valid/probabilities"].astype(np.float16)
+    np.savez_compressed(run / evaluation.TABLE, **older)
+    lines = []
+    rounded = validate(run, device="cpu", write=lines.append)
+    assert lines[0] == "predicting 359 images"
+    assert rounded.loss == again.loss
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory):
+    """A run whose test images validate, with label smoothing and its own TTA in a wrapped stage."""
+    digits = fastcv.get_recipe("digits")
+    stage = OneCycle(epochs=2, lr=3e-3, callbacks=(TTA(mirror=False, shift=2),))
+    recipe = fastcv.replace(
+        digits,
+        data=fastcv.replace(digits.data, source=Toy(size=8, channels=1, test=20), holdout=0),
+        loss=CrossEntropy(label_smoothing=0.3),
+        schedule=(with_augment(stage),),
+    )
+    out = tmp_path_factory.mktemp("tested")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Results, "_draw", lambda self: None)
+        return train(recipe, out=out, wandb="off", device="cpu", write=lambda line: None)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_test_images_that_validate_are_judged_with_the_recipes_own_tta(tested, tmp_path):
+    judged = validate(tested.path, tta=True, out=tmp_path, device="cpu", write=lambda line: None)
+    assert judged.accuracy == pytest.approx(tested.summary["tta_accuracy"])
+    with pytest.raises(ValueError, match="the run has, test, got 'valid'"):
+        validate(tested.path, tta=True, part="valid", out=tmp_path, device="cpu")
+    with pytest.raises(ValueError, match="validation images that are not the test images"):
+        calibrate_run(tested, device="cpu")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_loss_of_kept_predictions_is_that_of_predicting_again(tested, tmp_path):
+    copied = shutil.copytree(tested.path, tmp_path / "run")
+    kept = validate(copied, device="cpu", write=lambda line: None)
+    found = evaluation.read(copied / evaluation.TABLE, "test")
+    shares = found.probabilities.astype(float)
+    expected = log_loss(found.targets, shares / shares.sum(1, keepdims=True))
+    assert kept.loss == pytest.approx(expected, rel=1e-5)
+    losses = [float(row["loss"]) for row in rows(copied / "predictions.csv")]
+    assert losses == pytest.approx(list(found.losses), abs=1e-6)
+    (copied / evaluation.TABLE).unlink()
+    again = validate(copied, device="cpu", write=lambda line: None)
+    assert again.loss == pytest.approx(kept.loss, rel=1e-4)
+    summary = tested.summary  # the loss that was trained
+    assert summary["test_loss"] == pytest.approx(tested.metrics[-1]["valid_loss"], rel=1e-4)
+    assert abs(summary["test_loss"] - kept.loss) > 0.01
+
+
+def test_the_tta_that_is_measured_last_counts():
+    def found(callbacks, *stages):
+        run = SimpleNamespace(recipe=SimpleNamespace(callbacks=callbacks, schedule=stages))
+        return judge._views(run).__self__
+
+    own, other = TTA(mirror=False, shift=2), TTA(mirror=True, shift=3)
+    plain, has = OneCycle(epochs=1, lr=0.1), OneCycle(epochs=1, lr=0.1, callbacks=(own,))
+    assert found((), plain) == TTA(mirror=True, shift=0)
+    assert found((own,), plain) == own
+    assert found((), WithSize(stage=with_augment(has), size=8)) == own
+    assert found((other,), plain, has) == own
+    assert found((other,), has, plain) == other
+
+
 def test_test_time_augmentation_averages_the_mirror_image(run):
     plain = validate(run, device="cpu", write=lambda line: None)
     mirrored = validate(run, device="cpu", tta=True, write=lambda line: None)
@@ -132,6 +234,36 @@ def test_two_runs_are_compared_in_words_and_as_a_page(run, tmp_path):
     assert "<b>other" not in page
     assert "http" not in page.replace("http-equiv", "")
     assert all(path in page for path in found.paths[:9])
+
+
+def test_two_runs_are_compared_on_the_same_part_in_any_order(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "runs" / "digits" / "other")
+    found = keep(run)
+    evaluation.save({"test": found}, run / evaluation.TABLE)
+    first = fastcv.replace(found, paths=tuple(f"of valid {path}" for path in found.paths))
+    evaluation.save({"valid": first, "test": found}, other / evaluation.TABLE)
+    page = tmp_path / "no" / "folder" / "page.html"
+    for pair in ((run, other), (other, run)):
+        assert compare_runs(*pair, out=page, write=lambda line: None).images == 359
+    assert page.is_file()
+    with pytest.raises(ValueError, match=r"the page must be a file, .* is a folder"):
+        compare_runs(run, other, out=tmp_path)
+    with pytest.raises(ValueError, match="the page must go into a folder that can be written to"):
+        compare_runs(run, other, out=page / "page.html")
+    evaluation.save({"valid": found}, other / evaluation.TABLE)
+    with pytest.raises(ValueError, match="got test of the first and valid of the second"):
+        compare_runs(run, other)
+
+
+def test_splits_and_folders_that_cannot_be_are_refused_in_a_sentence(run, folders):
+    for part in ("foo", "folds", "train"):
+        with pytest.raises(ValueError, match=f"must be valid or test, got '{part}'"):
+            validate(run, data=folders, part=part, device="cpu")
+    with pytest.raises(ValueError, match="must hold valid images, but it has none"):
+        validate(run, data=folders, part="valid", device="cpu")
+    for out in (run / "recipe.json", run / "recipe.json" / "below"):
+        with pytest.raises(ValueError, match="must go into a folder that can be written to"):
+            validate(run, out=out, device="cpu")
 
 
 def test_predictions_are_printed_and_written_and_bad_files_named(run, folders, tmp_path):

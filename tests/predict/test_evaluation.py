@@ -1,7 +1,9 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy.special import expit, softmax
 from scipy.stats import binomtest
 from sklearn import metrics
 
@@ -89,11 +91,82 @@ def test_predictions_come_back_from_their_table(predictions, tmp_path):
     assert again.paths == predictions.paths
     assert again.classes == predictions.classes
     assert (again.targets == predictions.targets).all()
-    np.testing.assert_allclose(again.probabilities, predictions.probabilities, atol=5e-4)
+    assert np.array_equal(again.probabilities, predictions.probabilities)
     np.testing.assert_allclose(again.losses, predictions.losses, rtol=1e-6)
     assert [each.name for each in tmp_path.iterdir()] == [of.TABLE]
     with pytest.raises(ValueError, match=r"predictions of the test images must be in '.*npz'"):
         of.read(file, "test")
+
+
+@pytest.fixture(scope="module")
+def tagged():
+    """Logits and predictions of 200 images with any of 4 labels."""
+    random = np.random.default_rng(1)
+    logits, targets = random.normal(size=(200, 4)) * 3, random.integers(0, 2, (200, 4))
+    shares = expit(logits).astype(np.float32)
+    paths = tuple(map(str, range(200)))
+    losses = of.cross_entropies(shares, targets)
+    return logits, Predictions(paths, shares, targets, losses, tuple("abcd"))
+
+
+def test_losses_are_scikit_learns(predictions, tagged):
+    found = of.cross_entropies(predictions.probabilities, predictions.targets)
+    assert found == pytest.approx(predictions.losses, rel=1e-4)
+    shares = predictions.probabilities.astype(np.float64)
+    exact = shares / shares.sum(1, keepdims=True)
+    assert found.mean() == pytest.approx(metrics.log_loss(predictions.targets, exact), rel=1e-6)
+    _, several = tagged
+    for place in range(9):
+        share, target = several.probabilities[place].astype(float), several.targets[place]
+        expected = metrics.log_loss(target, share, labels=[0, 1])
+        assert several.losses[place] == pytest.approx(expected, rel=1e-5)
+    sure = of.cross_entropies(np.float32([[0, 1]]), np.array([0]))
+    assert np.isfinite(sure).all()
+    assert sure > 80
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.7677, 1.0, 4.0])
+def test_another_temperature_is_that_of_the_logits(predictions, tagged, temperature):
+    logits = np.log(predictions.probabilities.astype(np.float64)) + 7  # known up to a constant
+    found = of.tempered(predictions, temperature)
+    expected = softmax(logits / temperature, axis=1)
+    np.testing.assert_allclose(found.probabilities, expected, rtol=1e-6)
+    assert found.losses.mean() == pytest.approx(
+        metrics.log_loss(predictions.targets, expected), rel=1e-5
+    )
+    logits, several = tagged
+    found = of.tempered(several, temperature)
+    np.testing.assert_allclose(found.probabilities, expit(logits / temperature), rtol=1e-4)
+
+
+def test_an_older_file_is_read_with_the_plain_loss(predictions, tmp_path):
+    file = tmp_path / of.TABLE
+    of.save({"valid": replace(predictions, losses=predictions.losses + 0.3)}, file)
+    assert not of.is_rounded(file, "valid")
+    with np.load(file) as arrays:
+        older = dict(arrays)
+    older["valid/probabilities"] = older["valid/probabilities"].astype(np.float16)
+    np.savez_compressed(file, **older)
+    again = of.read(file, "valid")
+    assert of.is_rounded(file, "valid")
+    np.testing.assert_allclose(again.probabilities, predictions.probabilities, atol=5e-4)
+    np.testing.assert_allclose(again.losses, predictions.losses, atol=2e-3)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "changed", "text"])
+def test_a_damaged_table_is_refused_in_a_sentence(predictions, tmp_path, damage):
+    file = tmp_path / of.TABLE
+    of.save({"valid": predictions}, file)
+    whole = bytearray(file.read_bytes())
+    if damage == "changed":
+        middle = len(whole) // 2
+        whole[middle : middle + 200] = bytes(200)
+    file.write_bytes({"empty": b"", "cut": whole[:-300], "text": b"no table"}.get(damage, whole))
+    with pytest.raises(ValueError, match=r"valid images must be in .* they cannot be read"):
+        of.read(file, "valid")
+    if damage != "changed":  # the list of parts is whole
+        with pytest.raises(ValueError, match=r"must hold predictions, .*; remove it"):
+            of.parts(file)
 
 
 def test_lengths_that_do_not_agree_are_refused():

@@ -1,3 +1,7 @@
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -91,6 +95,44 @@ def test_every_net_is_explained_and_left_as_it_was(name):
     assert torch.equal(net(x), logits)
     assert not any(each.requires_grad or each.grad is not None for each in net.parameters())
     assert not any(each._forward_hooks or each._forward_pre_hooks for each in net.modules())
+
+
+@pytest.fixture
+def hurried():
+    """Threads take turns a thousand times as often as usual."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(usual / 1000)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def test_other_threads_may_run_the_net_meanwhile(hurried):
+    net = resnet10().eval().requires_grad_(False)
+    x, other = torch.randn(2, 3, 64, 64)[:, None]
+    expected = [grad_cam(net, x, torch.tensor([label])) for label in range(10)]
+    given, logits, done = features(net, x), net(other), Event()
+
+    def predict():
+        with torch.inference_mode():
+            while not done.is_set():
+                assert torch.allclose(net(other), logits, atol=1e-5)
+
+    def explain():
+        for label in [*range(10)] * 3:
+            cam = grad_cam(net, x, torch.tensor([label]))
+            assert torch.allclose(cam, expected[label], atol=1e-5)
+            assert torch.allclose(features(net, x), given, atol=1e-5)
+
+    with ThreadPoolExecutor(4) as threads:
+        predicting = [threads.submit(predict) for _ in range(2)]
+        explaining = [threads.submit(explain) for _ in range(2)]
+        try:
+            for each in explaining:
+                each.result()
+        finally:
+            done.set()
+        for each in predicting:
+            each.result()
 
 
 def test_a_net_without_maps_is_refused():

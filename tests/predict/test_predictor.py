@@ -146,6 +146,16 @@ def test_a_folder_is_all_its_images_in_order(predictor, photos):
     assert [each.path for each in found] == sorted(photos.glob("[!.]*/*"))
 
 
+def test_a_folder_is_read_without_what_training_ignores(predictor, photos, tmp_path):
+    root = tmp_path / ".hidden" / "photos"  # above the folder it does not count
+    for name in ("2023", "2024/.thumbnails", "__MACOSX/2023", ".trash", "2024"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        Image.open(photos / "cat" / "0.jpg").save(root / name / "a.jpg")
+        Image.open(photos / "cat" / "0.jpg").save(root / name / "._a.jpg")
+    found = [each.path.relative_to(root).as_posix() for each in predictor(root)]
+    assert found == ["2023/a.jpg", "2024/a.jpg"]
+
+
 def test_a_prediction_names_its_likeliest_classes(predictor, photos):
     found = predictor(photos / "owl" / "0.jpg")
     top = found.top(2)

@@ -3,9 +3,11 @@
 import io
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ from sklearn.datasets import load_digits
 pytest.importorskip("gradio", reason="the extra serve is not installed")
 
 import httpx  # it comes with Gradio
+from photos import HEIC
 
+from fastcv.data import decoding
 from fastcv.predict import serve
 
 OLDER = Path(__file__).parent.parent / "older" / "finished"
@@ -79,7 +83,7 @@ def pictures(tmp_path_factory):
 
 REFUSED = [
     ("huge.png", "an image must have at most 40 megapixels, got 50.0 (10,000 x 5,000)"),
-    ("text.png", "the file must be an image of a known format"),
+    ("text.png", "the file must be an image that can be read, but it is not an image of a known"),
     ("truncated.jpg", "the image must be whole, but it cannot be read"),
 ]
 
@@ -102,6 +106,46 @@ def test_programs_are_told_what_is_wrong_with_a_file(url, pictures, name, senten
     answer = post(url, pictures / name)
     assert answer.status_code == 422
     assert sentence in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("top", [0, -1])
+def test_programs_must_ask_for_a_class_or_more(url, pictures, top):
+    answer = post(url, pictures / "7.png", top=top)
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["query", "top"]
+
+
+def test_the_name_of_an_upload_does_not_matter(url, pictures):
+    for name in ("7." + "g" * 300, "seven", "7.txt"):
+        files = {"file": (name, (pictures / "7.png").read_bytes())}
+        answer = httpx.post(f"{url}/predict", files=files)
+        assert answer.json()["predictions"][0]["class"] == "7"
+
+
+def test_heic_photos_are_let_in_whatever_their_suffix(tmp_path):
+    pytest.importorskip("pi_heif")
+    for name in ("photo.heic", "photo.jpg"):
+        (tmp_path / name).write_bytes(HEIC)
+        serve.check_image(tmp_path / name)
+
+
+def test_heic_photos_without_their_extra_name_it(tmp_path, monkeypatch):
+    decoding._register_heif.cache_clear()
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
+    (tmp_path / "photo.jpg").write_bytes(HEIC)
+    with pytest.raises(ValueError, match="but HEIC photos need the extra heic: pip install"):
+        serve.check_image(tmp_path / "photo.jpg")
+
+
+def test_an_image_that_pillow_would_not_open_is_refused_by_its_size(pictures, tmp_path):
+    png = bytearray((pictures / "7.png").read_bytes())
+    png[16:24] = struct.pack(">II", 20_000, 10_000)  # in its header
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    (tmp_path / "bomb.png").write_bytes(png)
+    limit = Image.MAX_IMAGE_PIXELS
+    with pytest.raises(ValueError, match="at most 40 megapixels, got more than 179: send"):
+        serve.check_image(tmp_path / "bomb.png")
+    assert limit == Image.MAX_IMAGE_PIXELS
 
 
 def test_an_upload_that_is_too_large_is_refused(tmp_path):

@@ -198,6 +198,11 @@ def suffix_of(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of that name is left out, as hidden ones and macOS's copies are."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def entries(root: Path, *, files_alone: bool = False) -> tuple[list[str], list[str]]:
     """Return the names of the folders and of the files in `root`, sorted, without hidden ones.
 
@@ -214,7 +219,7 @@ def entries(root: Path, *, files_alone: bool = False) -> tuple[list[str], list[s
     # scandir knows a folder from a file without asking the disk again for each entry.
     with os.scandir(root) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
+            if is_hidden(entry.name):
                 continue
             try:
                 is_folder = entry.is_dir()
