@@ -505,6 +505,8 @@ def bench(
 ) -> None:
     """Measure training speed here: plain PyTorch, stock fastai, fastcv, and fastcv's parts."""
     chosen = _chosen(name, _settings(settings, data, skip_bad, compiled))
+    if json is not None:
+        files.make_way(json, "the numbers")
     with _loading():
         from fastcv.bench import bench as measure
 

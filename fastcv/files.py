@@ -68,6 +68,32 @@ def atomic(path: Path, size: int = 0) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path, what: str) -> None:
+    """Make a folder for what is going to be written into it, as "a report", if there is none.
+
+    Raises:
+        ValueError: the system refuses to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{what} must go into a folder that can be written to, {str(folder)!r} cannot be: "
+            f"{error.strerror}"
+        ) from error
+
+
+def make_way(file: Path, what: str) -> None:
+    """Make the folder of a file that is going to be written, as "a page", if there is none.
+
+    Raises:
+        ValueError: the system refuses to, or the file is a folder.
+    """
+    if file.is_dir():
+        raise ValueError(f"{what} must be a file, {str(file)!r} is a folder: name a file in it")
+    make_folder(file.parent, what)
+
+
 def is_no_room(error: BaseException) -> bool:
     """Whether an error says that a disk, a quota or the largest size of a file is exhausted."""
     return isinstance(error, OSError) and error.errno in NO_ROOM

@@ -55,3 +55,14 @@ def test_what_is_no_csv_is_one_sentence(tmp_path, content):
     (tmp_path / "rows.csv").write_bytes(content)
     with pytest.raises(ValueError, match=r"rows.csv' must be CSV in UTF-8"):
         files.read_csv(tmp_path / "rows.csv")
+
+
+def test_the_folder_of_a_file_is_made_or_refused_in_one_sentence(tmp_path):
+    files.make_way(tmp_path / "new" / "folder" / "numbers.json", "the numbers")
+    assert (tmp_path / "new" / "folder").is_dir()
+    with pytest.raises(ValueError, match=r"the numbers must be a file, '.*new' is a folder: name"):
+        files.make_way(tmp_path / "new", "the numbers")
+    (tmp_path / "taken").touch()
+    said = r"^the numbers must go into a folder that can be written to, '.*taken' cannot be: "
+    with pytest.raises(ValueError, match=said):
+        files.make_way(tmp_path / "taken" / "numbers.json", "the numbers")

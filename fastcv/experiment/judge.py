@@ -85,7 +85,7 @@ def validate(
             folder that can be written to.
     """
     if out is not None:
-        _make(out)  # before the work
+        files.make_folder(out, "tables and figures")  # before the work
     source = Run(run, trust=trust)
     if calibrate:
         write(f"temperature {calibrate_run(source, device=device):.4f}, kept in model.json")
@@ -103,22 +103,12 @@ def validate(
         write(line)
     write(f"{'seconds':<18} {seconds:.1f}")
     folder = out or source.path / f"validate-{name}{'-tta' if tta else ''}"
-    _make(folder)
+    files.make_folder(folder, "tables and figures")
     with doing("writing tables and figures", make_bar(sys.stderr)):
         write_tables(folder, found)
         draw_evaluation(folder, found)
     write(str(folder))
     return judged
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"tables and figures must go into a folder that can be written to, {str(folder)!r} "
-            f"cannot be: {error.strerror}"
-        ) from error
 
 
 def lines(judged: Evaluation) -> list[str]:

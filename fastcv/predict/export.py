@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastcv import files
 from fastcv.predict import resize_for_export
 from fastcv.predict.multi_label import holds
 from fastcv.predict.predictor import Predictor
@@ -98,7 +99,7 @@ def export(predictor: Predictor, folder: Path, *, to: str, pixels: np.ndarray) -
     if len(pixels) == 0:
         raise ValueError("an export must be compared with torch on real images, got none")
     modules = onnx_modules() if to == "onnx" else None
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder, "an export")
     file = folder / FILES[to]
     part = file.with_name(f".part-{file.name}")  # with its suffix, by which it is run
     graph = BytesToProbabilities(predictor.model, predictor.net)

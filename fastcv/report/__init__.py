@@ -8,6 +8,7 @@ write(experiments, "report")      # report.md with its figures, and report.html 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fastcv import files
 from fastcv.experiment.comparison import Experiment, Result, Unfinished
 from fastcv.experiment.sweep import Sweep
 from fastcv.report import html, markdown
@@ -38,12 +39,6 @@ def write(
         ValueError: the folder is a file, or cannot be written to.
     """
     out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"a report must go into a folder that can be written to, {str(out)!r} cannot: "
-            f"{error.strerror}"
-        ) from error
+    files.make_folder(out, "a report")
     document = compose(experiments, out / "figures", warnings, warn, sweeps)
     return [markdown.write(document, out), html.write(document, out)]

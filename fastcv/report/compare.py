@@ -44,7 +44,7 @@ def compare_runs(
     """
     runs = [Run(Path(each), trust=trust) for each in (first, second)]
     page = out or runs[1].path / "compare.html"
-    _make_way(page)  # before the work
+    files.make_way(page, "a page")  # before the work
     images = [RunImages(run) for run in runs]
     part = part or _shared_part(images)
     found: list[Predictions] = []
@@ -88,19 +88,6 @@ def _shared_part(images: list[RunImages]) -> str:
             f"{has[0]} of the first and {has[1]} of the second"
         )
     return "test" if "test" in shared else shared[0]
-
-
-def _make_way(page: Path) -> None:
-    """Make the folder of a page."""
-    if page.is_dir():
-        raise ValueError(f"the page must be a file, {str(page)!r} is a folder: name a file in it")
-    try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"the page must go into a folder that can be written to, {str(page.parent)!r} cannot "
-            f"be: {error.strerror}"
-        ) from error
 
 
 def _pairs(paired: Paired) -> list[tuple[int, int]]:

@@ -188,13 +188,7 @@ def explain(
             "figures/average_precision.png and per_label.csv of the run"
         )
     out = folder / "explain" if out is None else out
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"a page must go into a folder that can be written to, {str(out)!r} cannot be: "
-            f"{error.strerror}"
-        ) from error
+    files.make_folder(out, "a page")
     source = Run(folder, trust=trust)
     if wandb is not None and wandb not in tracking.MODES:
         raise ValueError(f"wandb must be one of {', '.join(tracking.MODES)}, got {wandb!r}")

@@ -246,9 +246,9 @@ def test_two_runs_are_compared_on_the_same_part_in_any_order(run, tmp_path):
     for pair in ((run, other), (other, run)):
         assert compare_runs(*pair, out=page, write=lambda line: None).images == 359
     assert page.is_file()
-    with pytest.raises(ValueError, match=r"the page must be a file, .* is a folder"):
+    with pytest.raises(ValueError, match=r"a page must be a file, .* is a folder"):
         compare_runs(run, other, out=tmp_path)
-    with pytest.raises(ValueError, match="the page must go into a folder that can be written to"):
+    with pytest.raises(ValueError, match="a page must go into a folder that can be written to"):
         compare_runs(run, other, out=page / "page.html")
     evaluation.save({"valid": found}, other / evaluation.TABLE)
     with pytest.raises(ValueError, match="got test of the first and valid of the second"):

@@ -197,6 +197,12 @@ def test_an_unknown_format_and_no_images_are_refused(predictor, pixels, tmp_path
         export.export(predictor, tmp_path, to="pt2", pixels=pixels[:0])
 
 
+def test_a_place_that_is_no_folder_is_refused_in_one_sentence(predictor, pixels, tmp_path):
+    (tmp_path / "taken").touch()
+    with pytest.raises(ValueError, match="an export must go into a folder that can be written to"):
+        export.export(predictor, tmp_path / "taken", to="pt2", pixels=pixels)
+
+
 def test_exporting_needs_no_fastai():
     code = "import sys, fastcv.predict.export; assert 'fastai' not in sys.modules"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
