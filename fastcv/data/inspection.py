@@ -266,7 +266,7 @@ def inspect(data: str | Path | Samples) -> Inspection:
 
     Args:
         data: a folder, or what a source such as `fastcv.ImageFolders` returns, whose images must be
-            files.
+            files of one class each.
 
     Raises:
         ValueError: there is no such folder, it cannot be read, two folders claim the same split, or
@@ -304,6 +304,11 @@ def inspect(data: str | Path | Samples) -> Inspection:
 
 
 def _of_samples(samples: Samples) -> tuple[Path, list[_Listed]]:
+    if samples.multi_label:
+        raise ValueError(
+            "images to inspect must have one class each, these have several labels: inspect their "
+            "folder"
+        )
     listed = [
         _Listed(split, sample.label, sample.image)
         for split, part in zip(("train", "valid", "test"), samples[:3], strict=True)

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from PIL import Image
 
 from fastcv.data.decoding import open_image
+from fastcv.predict.evaluation import NO_LABEL
 from fastcv.predict.predictor import Prediction, Predictor
 from fastcv.predict.writing import as_object
 
@@ -93,6 +94,7 @@ def app(
             f"a page needs the extra serve: pip install 'fastcv[serve]' ({error})"
         ) from error
     limits = {"most_bytes": most_bytes, "most_pixels": most_pixels}
+    several = predictor.model.thresholds is not None
 
     def predict(path: Path) -> Prediction:
         check_image(path, **limits)
@@ -107,8 +109,9 @@ def app(
         if path is None:
             return [None] * len(outputs)
         try:
-            classes = dict(predict(Path(path)).top(TOP))
-            return [classes, *([look(Path(path))] if look else [])]
+            found = predict(Path(path))
+            held = [", ".join(name for name, _ in found.labels) or NO_LABEL] if several else []
+            return [*held, dict(found.top(TOP)), *([look(Path(path))] if look else [])]
         except ValueError as error:
             raise gr.Error(str(error), duration=None, print_exception=False) from error
 
@@ -134,7 +137,8 @@ def app(
 
     fonts = ("system-ui", "sans-serif")  # nothing is fetched from elsewhere
     with gr.Blocks(title=predictor.model.name, analytics_enabled=False) as page:
-        gr.Markdown(f"# {predictor.model.name}\n\nDrop an image; the net names its class.")
+        named = "labels" if several else "class"
+        gr.Markdown(f"# {predictor.model.name}\n\nDrop an image; the net names its {named}.")
         with gr.Row():
             image = gr.Image(
                 type="filepath",
@@ -142,7 +146,15 @@ def app(
                 label="Image",
                 elem_id="image",
             )
-            outputs = [gr.Label(num_top_classes=TOP, label="Classes", elem_id="classes")]
+            outputs = [gr.Textbox(label="Labels", elem_id="labels")] if several else []
+            outputs.append(
+                gr.Label(
+                    num_top_classes=TOP,
+                    label="Probabilities" if several else "Classes",
+                    elem_id="classes",
+                    show_heading=not several,  # the likeliest label need not hold
+                )
+            )
             if look is not None:
                 outputs.append(gr.Image(label="What speaks for the first class", elem_id="look"))
         # The file as it came: Gradio would open it before it is checked.

@@ -12,6 +12,7 @@ from PIL import Image, ImageEnhance
 import fastcv
 from fastcv.data import ImageFolders, inspection
 from fastcv.data.inspection import inspect, printable
+from fastcv.data.samples import Sample, Samples
 
 
 def photo(seed, size=(160, 120)):
@@ -157,6 +158,15 @@ def test_listed_samples_are_inspected_too(folder, found):
     assert [names(each.files) for each in again.alike] == [names(e.files) for e in found.alike]
     with pytest.raises(ValueError, match="must be files"):
         inspect(fastcv.digits())
+
+
+def test_images_of_several_labels_are_refused(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    several = Samples(
+        [Sample(tmp_path / "a.png", ("big", "even"))], [], [], ("big", "even"), tmp_path
+    )
+    with pytest.raises(ValueError, match="must have one class each, these have several labels"):
+        inspect(several)
 
 
 def test_the_lists_of_the_birds_are_followed(tmp_path):
