@@ -25,8 +25,8 @@ Learning rate:
 Measured:
     The recipe: 99.08 % validation accuracy in 3.6 h (Intel Xeon @ 2.80GHz, fp32, seed 0).
     `/regularized`: 99.00 % test accuracy in 28 min (one core of an AMD EPYC, bf16, seed 0).
-    `/one_cycle`: 99.35 ± 0.02 % test accuracy in 3.5 min (AMD EPYC, bf16, 3 seeds: one on two cores,
-    two on one).
+    `/one_cycle`: 99.35 ± 0.02 % test accuracy in 3.5 min (AMD EPYC, bf16, 3 seeds: one on
+    two cores, two on one).
 
 Command:
     fastcv recipe mnist_cnn/one_cycle
