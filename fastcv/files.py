@@ -69,7 +69,11 @@ def atomic(path: Path, size: int = 0) -> Iterator[BinaryIO]:
 
 
 def make_folder(folder: Path, what: str) -> None:
-    """Make a folder for what is going to be written into it, as "a report", if there is none.
+    """Make a folder if there is none.
+
+    Args:
+        folder: its path.
+        what: what is going to be written into it, for the error: "a report".
 
     Raises:
         ValueError: the system refuses to.
@@ -84,7 +88,11 @@ def make_folder(folder: Path, what: str) -> None:
 
 
 def make_way(file: Path, what: str) -> None:
-    """Make the folder of a file that is going to be written, as "a page", if there is none.
+    """Make the folder of a file that is going to be written, if there is none.
+
+    Args:
+        file: its path.
+        what: what the file is, for the error: "a page".
 
     Raises:
         ValueError: the system refuses to, or the file is a folder.

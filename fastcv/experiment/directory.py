@@ -192,12 +192,6 @@ class Run:
         today = {"name": name, "changed": current_changes(changes), "flat": current_flat(values)}
         return started | today
 
-    @property
-    def placed(self) -> dict[str, Any]:
-        """The flat recipe, whose relative paths are made those below where the run began."""
-        started = self.started
-        return absolute_paths(started["flat"], started["settings"].get("cwd") or Path.cwd())
-
     def _damaged(self, wanted: str) -> ValueError:
         return ValueError(
             f"{str(self.path / 'recipe.json')!r} must hold {wanted}: it is damaged, or no run's"
@@ -271,6 +265,11 @@ def absolute_paths(flat: Mapping[str, Any], folder: str | Path) -> dict[str, Any
         ):
             found[key] = str(Path(folder) / value)
     return found
+
+
+def placed(started: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flat recipe of `Run.started`, its relative paths those below where it began."""
+    return absolute_paths(started["flat"], started["settings"].get("cwd") or Path.cwd())
 
 
 def is_folder_of_images(key: str) -> bool:

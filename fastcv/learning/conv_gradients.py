@@ -57,6 +57,7 @@ def _is_slow(weight: Tensor, stride: Any, dilation: Any, groups: int) -> bool:
 
 
 def _reads_garbage(width: int, weight: Tensor, stride: Any) -> bool:
+    """Whether oneDNN's bf16 gradient of some weights may be what lay in memory."""
     return weight.shape[3] > 1 and width < _pair(stride)[1]
 
 

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from fastcv.experiment import directory
 from fastcv.experiment.comparison import Result, Unfinished, is_finite
 from fastcv.experiment.directory import Run
 from fastcv.experiment.sweep.summary import NAME as SWEEP
@@ -43,7 +44,9 @@ def read_run(path: Path, warn: Callable[[str], None]) -> Result | Unfinished | N
     started, summary = run.started, run.summary
     if started["smoke"]:
         return None
-    flat = started["flat"]
+    flat, placed = started["flat"], directory.placed(started)
+    # Weights keep the path that was given, as in `changed`: a saved summary has both.
+    folders = {key: placed[key] for key in flat if directory.is_folder_of_images(key)}
     identity = {
         "recipe": started["name"],
         "seed": flat["seed"],
@@ -63,7 +66,7 @@ def read_run(path: Path, warn: Callable[[str], None]) -> Result | Unfinished | N
         **{name: summary.get(name) for name in ("warmup_seconds", "images_per_second")},
         skipped=summary.get("skipped_images", 0),
         **{name: environment[name] for name in names},
-        settings=decisive(run.placed),
+        settings=decisive({**flat, **folders}),
         reported={
             key.removeprefix("reported."): value
             for key, value in flat.items()

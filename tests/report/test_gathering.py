@@ -8,8 +8,8 @@ from fastcv.experiment.train import train
 from fastcv.experiment.words import measured
 from fastcv.recipe import override
 from fastcv.report import gather
-from fastcv.report.gather import arrange
-from fastcv.report.read import read_summaries
+from fastcv.report.gather import arrange, without_place
+from fastcv.report.read import read_run, read_summaries
 from fastcv.report.readme import results_table
 from fastcv.report.tables import changed_rows, rows
 
@@ -422,3 +422,19 @@ def test_results_without_runs_make_the_same_experiments(tmp_path, write_run):
     results = of(gather([tmp_path]), "digits").results
     shutil.rmtree(tmp_path / "digits")
     assert of(arrange(results), "digits").results == results
+
+
+def test_weights_keep_the_path_that_was_given(tmp_path, monkeypatch, write_run):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "start.safetensors").touch()
+    path = write_run(tmp_path / "runs", "transfer_resnet18", "model.weights=start.safetensors")
+    settings = read_run(path, pytest.fail).settings
+    assert settings["model.weights"] == "start.safetensors"
+
+
+def test_a_folder_of_images_is_the_one_where_the_run_began(tmp_path, monkeypatch, write_run):
+    monkeypatch.chdir(tmp_path)
+    path = write_run(tmp_path / "runs", "digits", "data.source=ImageFolders(path='photos')")
+    result = read_run(path, pytest.fail)
+    assert result.settings["data.source.path"] == str(tmp_path / "photos")
+    assert without_place(result).settings["data.source.path"] == "photos"

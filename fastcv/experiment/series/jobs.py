@@ -150,7 +150,7 @@ def plan(
     experiments = _experiments(_references(reference) if every else [reference], settings, smoke)
     fresh = again or smoke
     done, stopped = (
-        {run: run.placed for run in ([] if fresh else found(Path(out)))}
+        {run: directory.placed(run.started) for run in ([] if fresh else found(Path(out)))}
         for found in (directory.finished, directory.stopped)
     )
     jobs = []
